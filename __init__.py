@@ -1,0 +1,1 @@
+"""spatialc: compile PyTorch transformers into static schedules for spatial arrays."""
