@@ -1,0 +1,1 @@
+"""The dataflow IR: types, accesses, expressions, graph, verifier, text form and reference interpreter."""

@@ -285,11 +285,11 @@ def _parse(data: Mapping[str, bytes], source: Path) -> Program:
 
 
 def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    return bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}))
 
 
 def _unpack(data: bytes) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load(data)
+    return dict(safetensors.numpy.load(data))
 
 
 def _unflatten(data: bytes, expected: Mapping[str, Sequence[str]] | None = None) -> dict[str, dict[str, np.ndarray]]:
