@@ -178,7 +178,8 @@ class Move(Node):
     def is_view(self) -> bool:
         """True for one piece that is the whole result: it folds into readers where composition holds."""
         piece = self.pieces[0]
-        return len(self.pieces) == 1 and self.fill is None and not any(piece.corner) and set(piece.step) <= {1} and piece.shape == self.shape
+        whole = not any(piece.corner) and set(piece.step) <= {1} and piece.shape == self.shape
+        return len(self.pieces) == 1 and self.fill is None and whole
 
 
 @dataclass(frozen=True, kw_only=True)

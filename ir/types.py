@@ -25,6 +25,15 @@ class DType:
         return self.kind == "int"
 
     @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value of an integer or bool type."""
+        if self.kind == "bool":
+            return 0, 1
+        if self.name == "u8":
+            return 0, 255
+        return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+
+    @property
     def bytes(self) -> int:
         return self.bits // 8
 
