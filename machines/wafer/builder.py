@@ -1,0 +1,276 @@
+"""Builders that write wafer tables row by row: what an emitter, a test or a parser of the listing uses.
+
+Nothing here decides anything: a builder numbers rows, fills canonical defaults (an operand's stride is 0 where the extent is 1), and
+orders them as W05 demands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..program import Segment, Table
+from .isa import Element, Fmt, Op
+from .tables import (
+    BINDS,
+    BURSTS,
+    INSTANCES,
+    LOOPS,
+    NONE,
+    OBJECTS,
+    OPERANDS,
+    PLACEMENTS,
+    POOL,
+    REGIONS,
+    ROUTES,
+    BindKind,
+    ObjectKind,
+    OperandKind,
+    Port,
+    Trigger,
+)
+
+Range = tuple[int, int, int]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand of a burst; see `tables` for the meaning of the fields. Strides may be given for the innermost extents only."""
+
+    kind: OperandKind = OperandKind.NONE
+    obj: int = NONE
+    addr: int = 0
+    stride: tuple[int, ...] = ()
+    step: tuple[int, int] = (0, 0)
+    wrap: tuple[int, int] = (0, 0)
+    py: int = 0
+    px: int = 0
+    pvy: int = NONE
+    pvx: int = NONE
+    value: float = 0.0
+
+
+NO_OPERAND = Operand()
+FABRIC = Operand(OperandKind.FABRIC)
+
+
+def mem(
+    obj: int,
+    *stride: int,
+    addr: int = 0,
+    step: int | tuple[int, int] = 0,
+    wrap: int | tuple[int, int] = 0,
+    py: int = 0,
+    px: int = 0,
+    pvy: int = NONE,
+    pvx: int = NONE,
+) -> Operand:
+    """A memory operand: object id, strides in elements of the innermost extents (outer first), word offset, and per-repetition steps."""
+    steps = step if isinstance(step, tuple) else (step, 0)
+    wraps = wrap if isinstance(wrap, tuple) else (wrap, 0)
+    return Operand(OperandKind.MEM, obj, addr, stride, steps, wraps, py, px, pvy, pvx)
+
+
+def imm(value: float) -> Operand:
+    """An immediate operand."""
+    return Operand(OperandKind.IMM, value=value)
+
+
+def full(n: int) -> Range:
+    """The progression 0, 1, .. n-1 of a role."""
+    return (0, n, 1)
+
+
+def one(i: int) -> Range:
+    """The progression of the single index i."""
+    return (i, i + 1, 1)
+
+
+def mask(*ports: Port) -> int:
+    """tx mask of these ports."""
+    return sum(1 << port for port in ports)
+
+
+@dataclass
+class SegmentBuilder:
+    """Collects the rows of one segment. Every method that adds something numbered returns its id."""
+
+    name: str
+    regions: list[Row] = field(default_factory=list)
+    objects: list[Row] = field(default_factory=list)
+    routes: list[Row] = field(default_factory=list)
+    loops: list[Row] = field(default_factory=list)
+    vectors: list[tuple[int, ...]] = field(default_factory=list)
+    bursts: list[Row] = field(default_factory=list)
+
+    def region(self, w: int, h: int, *, x: int = 0, y: int = 0, first: int = 0, last: int = 0, prov: int = NONE) -> int:
+        """A rectangle of w columns and h rows, alive over the cycles [first, last)."""
+        self.regions.append({"id": len(self.regions), "x": x, "y": y, "w": w, "h": h, "first": first, "last": last, "prov": prov})
+        return len(self.regions) - 1
+
+    def object(
+        self, region: int, word: int, fmt: Element, ext: Sequence[int], kind: ObjectKind, *, stride: Sequence[int] = (), prov: int = NONE
+    ) -> int:
+        """A block of memory; without `stride` its elements are dense, the last extent fastest."""
+        shape = (1,) * (4 - len(ext)) + tuple(ext)
+        if stride:
+            strides = [0] * (4 - len(stride)) + list(stride)
+        else:
+            strides = [int(np.prod(shape[d + 1 :], dtype=np.int64)) for d in range(4)]
+        strides = [s if n > 1 else 0 for s, n in zip(strides, shape, strict=True)]
+        row = {"id": len(self.objects), "region": region, "word": word, "fmt": int(fmt), "ext": shape, "stride": strides, "kind": int(kind)}
+        self.objects.append({**row, "prov": prov})
+        return len(self.objects) - 1
+
+    def route(
+        self, region: int, colour: int, rows: Range, cols: Range, rx: Port, tx: int | Sequence[Port], *, position: int = 0, since: int = 0
+    ) -> None:
+        """One entry for a progression of routers; `tx` is a mask or a list of ports."""
+        bits = tx if isinstance(tx, int) else mask(*tx)
+        place = {"region": region, "colour": colour, "position": position, "rows": rows, "cols": cols}
+        self.routes.append({**place, "rx": int(rx), "tx": bits, "since": since})
+
+    def loop(self, rep: int, period: int, first: int, *, parent: int = NONE) -> int:
+        """A loop; its bursts are given with the cycles of repetition 0."""
+        self.loops.append({"id": len(self.loops), "parent": parent, "rep": rep, "period": period if rep > 1 else 0, "first": first})
+        return len(self.loops) - 1
+
+    def vector(self, values: Sequence[int] | np.ndarray) -> int:
+        """A pool vector; equal vectors share one number."""
+        key = tuple(int(value) for value in values)
+        if key in self.vectors:
+            return self.vectors.index(key)
+        self.vectors.append(key)
+        return len(self.vectors) - 1
+
+    def burst(
+        self,
+        region: int,
+        op: Op,
+        fmt: Fmt,
+        t0: int,
+        span: int,
+        *,
+        rows: Range,
+        cols: Range,
+        d: Operand = NO_OPERAND,
+        a: Operand = NO_OPERAND,
+        b: Operand = NO_OPERAND,
+        s: Operand = NO_OPERAND,
+        ext: Sequence[int] = (1,),
+        trigger: Trigger = Trigger.AFTER,
+        after: Sequence[int | tuple[int, int]] = (),
+        loop: int = NONE,
+        **rest: Any,
+    ) -> int:
+        """One burst; `after` holds ids or (id, lag) pairs; `rest` are further columns (ty, tx, vy, vx, dense, cin, qin, cout, qout, q,
+        mt, control, look, prov). Returns the burst's id."""
+        extents = (1,) * (4 - len(ext)) + tuple(ext)
+        pairs = [item if isinstance(item, tuple) else (item, 0) for item in after]
+        row: Row = {
+            "id": len(self.bursts), "region": region, "op": int(op), "fmt": int(fmt), "t0": t0, "span": span, "rows": rows, "cols": cols,
+            "ext": extents, "trigger": int(trigger), "loop": loop, **rest,
+            "after": [p[0] for p in pairs] + [NONE] * (4 - len(pairs)), "lag": [p[1] for p in pairs] + [0] * (4 - len(pairs)),
+        }  # fmt: skip
+        for name, operand in zip(OPERANDS, (d, a, b, s), strict=True):
+            row |= operand_columns(name, operand, extents)
+            if operand.kind is OperandKind.IMM:
+                row["imm"] = operand.value
+        self.bursts.append(row)
+        return len(self.bursts) - 1
+
+    def build(self) -> Segment:
+        """The segment with rows in canonical order."""
+        pool = [{"vector": v, "value": value} for v, values in enumerate(self.vectors) for value in values]
+        bursts = sorted(self.bursts, key=lambda row: (row["region"], row["t0"], row["id"]))
+        tables: dict[str, Table] = {
+            "regions": REGIONS.from_rows(self.regions),
+            "objects": OBJECTS.from_rows(self.objects),
+            "routes": ROUTES.from_rows(self.routes),
+            "loops": LOOPS.from_rows(self.loops),
+            "pool": POOL.from_rows(pool),
+            "bursts": BURSTS.from_rows(bursts),
+        }
+        return Segment(self.name, tables)
+
+
+def operand_columns(name: str, operand: Operand, extents: Sequence[int]) -> Row:
+    """The columns of operand `name` (d, a, b or s), with strides zeroed where the extent is 1."""
+    stride = (0,) * (4 - len(operand.stride)) + operand.stride
+    return {
+        f"{name}_kind": int(operand.kind), f"{name}_obj": operand.obj, f"{name}_addr": operand.addr,
+        f"{name}_stride": [s if n > 1 else 0 for s, n in zip(stride, extents, strict=True)],
+        f"{name}_step": operand.step, f"{name}_wrap": operand.wrap, f"{name}_py": operand.py, f"{name}_px": operand.px,
+        f"{name}_pvy": operand.pvy, f"{name}_pvx": operand.pvx,
+    }  # fmt: skip
+
+
+@dataclass
+class ProgramBuilder:
+    """Collects instances, binds and placements, the program-level tables."""
+
+    instances: list[Row] = field(default_factory=list)
+    binds: list[Row] = field(default_factory=list)
+    placements: list[Row] = field(default_factory=list)
+
+    def instance(self, segment: int, x: int, y: int, start: int) -> int:
+        """Place segment number `segment`; returns the instance's row."""
+        self.instances.append({"segment": segment, "x": x, "y": y, "start": start})
+        return len(self.instances) - 1
+
+    def bind_image(self, instance: int, obj: int, image: int, *, word: int = NONE) -> None:
+        """Fill an object from tiles [h, w, *ext]."""
+        self.binds.append({"instance": instance, "object": obj, "kind": int(BindKind.IMAGE), "image": image, "word": word})
+
+    def bind_placed(self, instance: int, obj: int, image: int, placement: int, *, word: int = NONE) -> None:
+        """Fill an object from a dense array through a placement."""
+        row = {"instance": instance, "object": obj, "kind": int(BindKind.PLACED), "image": image, "placement": placement, "word": word}
+        self.binds.append(row)
+
+    def bind_object(self, instance: int, obj: int, source: int, source_object: int, *, word: int = NONE) -> None:
+        """Let an object be the same words as an object of an earlier instance."""
+        row = {"instance": instance, "object": obj, "kind": int(BindKind.OBJECT), "source": source, "source_object": source_object}
+        self.binds.append({**row, "word": word})
+
+    def relocate(self, instance: int, obj: int, word: int) -> None:
+        """Only move an object to another word address."""
+        self.binds.append({"instance": instance, "object": obj, "kind": int(BindKind.OBJECT), "word": word})
+
+    def placement(
+        self,
+        view: Sequence[int],
+        origin: Sequence[tuple[int, int, int]],
+        coef: Sequence[Sequence[int]],
+        rows: Range,
+        cols: Range,
+        *,
+        index: int = NONE,
+    ) -> int:
+        """A placement of a tensor viewed as `view`; lists for fewer than 4 dimensions (extents) belong to the last ones. Equal ones share
+        an id."""
+        lead = 4 - len(view)
+        table = np.zeros((4, 4), np.int32)
+        for d, steps in enumerate(coef):
+            table[lead + d, 4 - len(steps) :] = steps
+        row: Row = {
+            "id": len(self.placements), "view": (1,) * lead + tuple(view), "origin": [(0, 0, 0)] * (4 - len(origin)) + list(origin),
+            "coef": table.tolist(), "rows": rows, "cols": cols, "index": index,
+        }  # fmt: skip
+        for known in self.placements:
+            if {**known, "id": 0} == {**row, "id": 0}:
+                return int(known["id"])
+        self.placements.append(row)
+        return len(self.placements) - 1
+
+    def tables(self) -> Mapping[str, Table]:
+        """The program-level tables in canonical order."""
+        binds = sorted(self.binds, key=lambda row: (row["instance"], row["object"]))
+        return {
+            "instances": INSTANCES.from_rows(self.instances),
+            "binds": BINDS.from_rows(binds),
+            "placements": PLACEMENTS.from_rows(self.placements),
+        }
