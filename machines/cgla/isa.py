@@ -75,7 +75,7 @@ OP1: tuple[Op1, ...] = (
     Op1("X_FMAX", 2, accumulates=True, ext=True),
     Op1("X_FMIN", 2, accumulates=True, ext=True),
     Op1("X_F2B", 2, ext=True),
-    Op1("X_CVT36", 3, modes=8, ext=True),
+    Op1("X_CVT36", 3, modes=16, ext=True),
     Op1("X_CVT4", 1, modes=4, ext=True),
 )
 OP2: tuple[Op2, ...] = (
