@@ -12,7 +12,9 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .types import BOOL, F32, I64, DType
+import numpy as np
+
+from .types import BF16, BOOL, F32, F64, I64, DType
 
 Number = int | float | bool
 
@@ -101,9 +103,9 @@ def axis(index: int) -> Expr:
 
 
 def const(value: Number, dtype: DType = F32) -> Expr:
-    """A literal of the given type. Raises ValueError where an integer does not fit."""
+    """A literal, rounded to the given type. Raises ValueError for an infinity or NaN of integer type."""
     if dtype.is_float:
-        value = float(value)
+        value = nearest(float(value), dtype)
     elif dtype.kind == "bool":
         value = bool(value)
     else:
@@ -111,6 +113,26 @@ def const(value: Number, dtype: DType = F32) -> Expr:
             raise ValueError(f"{value} is not an {dtype}")
         value = int(value)
     return _intern("const", dtype, (), value)
+
+
+def nearest(value: float, dtype: DType) -> float:
+    """`value` rounded to a float type, ties to even, overflow to infinity."""
+    if dtype is F64 or not math.isfinite(value):
+        return value
+    if dtype is BF16:
+        bits = int(np.float32(_single(value)).view(np.uint32))
+        return float(np.uint32((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32))
+    return _single(value) if dtype is F32 else _half(value)
+
+
+def _single(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _half(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float16(value))
 
 
 def make(op: str, *args: Expr) -> Expr:

@@ -295,6 +295,7 @@ def _contract(node: Contract, operands: Sequence[Array]) -> Array:
     first = _drop(first, roles.n, m_free).transpose(_positions(roles.batch + roles.m + roles.k, roles.n))
     second = _drop(second, roles.m, n_free).transpose(_positions(roles.batch + roles.k + roles.n, roles.m))
     batch, m, n, k = extents
+    product: Array
     with np.errstate(all="ignore"):
         product = np.matmul(_matrix(first.reshape(batch, m, k)), _matrix(second.reshape(batch, k, n)))
     if node.dtype.is_int:
