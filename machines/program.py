@@ -185,6 +185,11 @@ class Program:
         """The same program with some program-level tables replaced."""
         return replace(self, tables={**self.tables, **tables})
 
+    def payload_bytes(self) -> int:
+        """Bytes of all tables and images: the size of the `.spx` file but for its header and padding."""
+        tables = [*self.tables.values(), *(table for segment in self.segments for table in segment.tables.values())]
+        return sum(a.nbytes for table in tables for a in table.values()) + sum(a.nbytes for a in self.images.values())
+
     def _members(self) -> list[tuple[str, bytes]]:
         members = [("tables.safetensors", _pack({f"{t}.{c}": a for t, cols in self.tables.items() for c, a in cols.items()}))]
         for segment in self.segments:

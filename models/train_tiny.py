@@ -48,7 +48,7 @@ def train(steps: int = 6000, batch: int = 48, length: int = 63) -> Llama:
         logits = model(data[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), data[:, 1:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if step % 500 == 0:

@@ -1,0 +1,497 @@
+"""The public face: compile a torch module for a spatial machine, run the schedule, compare machines.
+
+`compile` returns a `Program`; `Program.run` executes its schedule in the bundled executor and returns a `Result`. Nothing here decides
+anything about a machine: the frontend lowers, the passes rewrite, a backend emits, `runtime_sim` judges, and this module hands the
+pieces to each other and turns torch tensors into arrays and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from .backends.options import CompileOptions
+from .errors import BadInput, Infeasible, LegalityError, UnsupportedOp, Violation
+from .frontend import Lowered, lower_module
+from .ir.graph import Graph
+from .ir.interpret import interpret
+from .ir.tolerance import tolerance_of
+from .machines import program as container
+from .machines.catalog import Machine, find_target, load_machine
+from .passes.pipeline import prepare
+from .report.numerics import judge
+from .report.result import Numerics, ResultData
+from .runtime_sim.execution import Execution
+
+Array = np.ndarray[Any, Any]
+TARGETS = ("tsp", "cgla", "wafer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `compile` and `compare` beside the module: see `compile` for their meaning."""
+
+    machine: str | Machine | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
+    host_ops: str | None = None
+    overhead: str = "ideal"
+    accumulate: str = "fp32"
+    region: tuple[int, int] | None = None
+    strategy: str = "greedy"
+    seed: int = 0
+    verify: bool = False
+    dump_after: str | None = None
+    dump: Callable[[str, str], None] | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    model: str | None = None
+    phase: str = "prefill"
+    batch: int | None = None
+    seq: int | None = None
+    context: int | None = None
+
+
+class Result:
+    """One run: `outputs` (tensors in the order of torch's flattened outputs) and everything that the schema names (`to_dict`)."""
+
+    def __init__(self, outputs: Sequence[torch.Tensor], data: ResultData) -> None:
+        self.outputs = list(outputs)
+        self.data = data
+
+    @property
+    def legal(self) -> bool:
+        """Whether the executor found no violation."""
+        return bool(self.data.legal)
+
+    @property
+    def cycles(self) -> int:
+        """Counted machine cycles. Raises BadInput for a result without a run (infeasible or unsupported)."""
+        if self.data.cycles is None:
+            raise BadInput(f"there was no run on {self.data.target}: {(self.data.error or {}).get('message', self.data.status)}")
+        return self.data.cycles
+
+    @property
+    def host_ops(self) -> dict[str, int]:
+        """Operators that ran on the host, with counts."""
+        return dict(self.data.host_ops)
+
+    @property
+    def violations(self) -> list[str]:
+        """The executor's complaints, each with its rule id."""
+        return list(self.data.violations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values (design section 8)."""
+        return self.data.model_dump(mode="json")
+
+    def __repr__(self) -> str:
+        return f"Result({self.data.target}, {self.data.status}, cycles={self.data.cycles})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What a compiled program still knows of its module: enough to judge its numbers."""
+
+    module: torch.nn.Module
+    lowered: Lowered
+    graph: Graph
+
+
+class Program:
+    """A compiled model. `container` is the machine program itself: tables, images, bindings."""
+
+    def __init__(self, program: container.Program, source: _Source | None = None, compile_s: float | None = None) -> None:
+        self.container = program
+        self._source = source
+        self._compile_s = compile_s
+        self._digest: str | None = None
+
+    @property
+    def target(self) -> str:
+        return self.container.target
+
+    @property
+    def predicted_cycles(self) -> int:
+        return self.container.predicted_cycles
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """The lower bound: `bound_cycles`, `bound_kind` and the kinds that it is the maximum of."""
+        return dict(self.container.bound)
+
+    def digest(self) -> str:
+        """sha256 of the program."""
+        if self._digest is None:
+            self._digest = self.container.digest()
+        return self._digest
+
+    def save(self, path: str | Path) -> str:
+        """Write the `.spx` file; returns the digest."""
+        self._digest = self.container.save(path)
+        return self._digest
+
+    def check(self, strict: bool = False) -> list[Violation]:
+        """Every breach of a machine rule that needs no data. With `strict`, raises LegalityError if there is one."""
+        violations = list(_simulator(self.target).check(self.container))
+        if strict and violations:
+            raise LegalityError(violations)
+        return violations
+
+    def run(self, *args: Any, **kwargs: Any) -> Result:
+        """Execute the schedule on these inputs (the module's own arguments). Raises BadInput for wrong shapes, types or values."""
+        return self.execute(args, kwargs)
+
+    def session(self) -> Session:
+        """A sequence of runs that share the program's State (a KV cache, say)."""
+        return Session(self)
+
+    def execute(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        states: Mapping[str, Array] | None = None,
+        exact: bool = False,
+        timing_only: bool = False,
+        reference: Sequence[torch.Tensor] | None = None,
+        interpreter: bool = False,
+    ) -> Result:
+        """`run` with options.
+
+        `states` are arrays by State name; `exact` forces the machine's summation order; `timing_only` checks and counts without data;
+        `reference` are torch's outputs to judge by (computed from the module when it is at hand and no state is involved);
+        `interpreter` also compares with the IR interpreter at the machine's precision.
+        """
+        return self._execute(self._inputs(args, kwargs or {}, timing_only), args, kwargs or {}, states, exact, timing_only, reference, interpreter)[0]
+
+    def run_named(
+        self, inputs: Mapping[str, Array], *, exact: bool = False, reference: Sequence[torch.Tensor] | None = None
+    ) -> Result:
+        """Execute with inputs keyed by pytree path or binding name (as files hold them)."""
+        arrays = {}
+        for binding in self.container.bindings_of("input"):
+            found = inputs.get(binding.path, inputs.get(binding.name))
+            if found is None:
+                raise BadInput(f"the input {binding.path or binding.name} is missing; the program takes {self._input_list()}")
+            arrays[binding.name] = _checked(np.asarray(found), binding)
+        return self._execute(arrays, (), {}, None, exact, False, reference, False)[0]
+
+    def _input_list(self) -> str:
+        return ", ".join(f"{b.path or b.name}: {b.dtype}{list(b.shape)}" for b in self.container.bindings_of("input"))
+
+    def _inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], timing_only: bool) -> dict[str, Array]:
+        if timing_only:
+            return {}
+        given = {path: leaf for path, leaf in _leaves(tuple(args), dict(kwargs)) if isinstance(leaf, torch.Tensor)}
+        bindings = {binding.path: binding for binding in self.container.bindings_of("input")}
+        unknown = sorted(set(given) - set(bindings) - set(self.container.meta.get("unused_inputs", ())))
+        missing = sorted(set(bindings) - set(given))
+        if unknown or missing:
+            what = f"does not take {unknown[0]}" if unknown else f"needs {missing[0]}"
+            raise BadInput(f"the program {what}; its inputs are {self._input_list()}")
+        return {binding.name: _checked(_to_numpy(given[path]), binding) for path, binding in bindings.items()}
+
+    def _execute(
+        self,
+        inputs: Mapping[str, Array],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        states: Mapping[str, Array] | None,
+        exact: bool,
+        timing_only: bool,
+        reference: Sequence[torch.Tensor] | None,
+        interpreter: bool,
+    ) -> tuple[Result, dict[str, Array]]:
+        start = time.perf_counter()
+        execution: Execution = _simulator(self.target).execute(self.container, inputs, states, timing_only=timing_only, exact=exact)
+        seconds = time.perf_counter() - start
+        outputs = [] if timing_only else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
+        numerics = None if timing_only else self._judge(outputs, inputs, args, kwargs, states, reference, interpreter)
+        return Result(outputs, self._data(execution, numerics, seconds)), dict(execution.states)
+
+    def _judge(
+        self,
+        outputs: Sequence[torch.Tensor],
+        inputs: Mapping[str, Array],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        states: Mapping[str, Array] | None,
+        reference: Sequence[torch.Tensor] | None,
+        interpreter: bool,
+    ) -> Numerics | None:
+        source = self._source
+        if reference is None and source is not None and not self.container.bindings_of("state"):
+            reference = torch_outputs(source.module, args, kwargs)
+        if reference is None:
+            return None
+        meta = self.container.meta
+        limits = tolerance_of(str(meta["precision"]))
+        interpreted = None
+        if interpreter and source is not None:
+            interpreted, _ = interpret(source.graph, inputs, states=states, store=source.lowered.store)
+        vocabulary = bool(meta.get("tokens") or meta.get("classes"))
+        return judge(
+            [_to_numpy(t) for t in outputs], [_to_numpy(t) for t in reference], tolerance=limits.torch,
+            resolution=limits.resolution if vocabulary else None, interpreted=interpreted, interpreter_tolerance=limits.interpreter,
+        )  # fmt: skip
+
+    def _data(self, execution: Execution, numerics: Numerics | None, seconds: float) -> ResultData:
+        program, meta = self.container, self.container.meta
+        bound = program.bound.get("bound_cycles")
+        status = "illegal" if not execution.legal else "wrong" if numerics is not None and not numerics.passed else "ok"
+        time_s = execution.time_s
+        tokens = {"prefill": meta["batch"] * meta["seq"], "decode": meta["batch"]}.get(str(meta["phase"]))
+        return ResultData.model_validate(
+            {
+                **self._work(program),
+                "status": status, "order": execution.order, "legal": execution.legal,
+                "violations": [str(v) for v in execution.violations],
+                "cycles": execution.cycles, "predicted_cycles": program.predicted_cycles, "clock_hz": program.machine["clock_hz"],
+                "time_s": time_s, "interval_cycles": execution.interval_cycles, "load_s": execution.load_s,
+                "tokens_per_s": tokens / time_s if tokens and meta.get("tokens") and time_s else None,
+                "cycle_breakdown": dict(execution.breakdown), "chips": execution.chips,
+                "bound_cycles": bound, "bound_kind": program.bound.get("bound_kind"),
+                "class_bound_cycles": program.bound.get("class_bound_cycles"),
+                "bound_fraction": bound / execution.cycles if bound and execution.cycles else None,
+                "numerics": numerics, "utilization": dict(execution.utilization), "traffic": dict(execution.traffic),
+                "memory": dict(execution.memory), "energy_j": execution.energy_j, "energy_breakdown": dict(execution.energy_breakdown),
+                "compile_s": self._compile_s, "execute_s": seconds, "peak_rss_bytes": peak_rss_bytes(),
+                "program_bytes": program.payload_bytes(), "digest": self.digest(), "host_ops": dict(execution.host_ops),
+            }
+        )  # fmt: skip
+
+    @staticmethod
+    def _work(program: container.Program) -> dict[str, Any]:
+        names = ("model", "phase", "batch", "seq", "context", "precision", "overhead", "accumulate")
+        return {"target": program.target, "machine": program.machine["name"], **{name: program.meta[name] for name in names}}
+
+
+class Session:
+    """Runs of one program that keep its State between them, as the machine's memory does."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._states: dict[str, Array] | None = None
+
+    def run(self, *args: Any, **kwargs: Any) -> Result:
+        """One run; State starts at its initial value in the first and where the last run left it in the others."""
+        inputs = self.program._inputs(args, kwargs, timing_only=False)
+        result, self._states = self.program._execute(inputs, args, kwargs, self._states, False, False, None, False)
+        return result
+
+    def reset(self) -> None:
+        """Start again from the initial State."""
+        self._states = None
+
+
+def compile(
+    module: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: str,
+    machine: str | Machine | None = None,
+    precision: str | None = None,
+    host_ops: str | None = None,
+    **options: Any,
+) -> Program:
+    """Compile `module` for the shapes of `args` and `kwargs`.
+
+    `target` is `tsp`, `cgla` or `wafer`; `machine` a preset, a YAML file or a description object (default: the target's preset);
+    `precision` a number format that the target has; `host_ops` (cgla) is `published` or `none`. Further `options` are the fields of
+    `Options`. Raises UnsupportedOp (all missing ops at once), Infeasible (the model does not fit) and BadInput.
+    """
+    chosen = Options(machine=machine, precision=precision, host_ops=host_ops, **options)
+    start = time.perf_counter()
+    lowered = lower_module(module, tuple(args), dict(kwargs or {}))
+    return _compile(module, lowered, target, chosen, start)
+
+
+def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Options, start: float) -> Program:
+    kind = find_target(target)
+    precision = options.precision or kind.precisions[0]
+    if precision not in kind.precisions:
+        raise BadInput(f"{target} has no {precision}; its formats are {', '.join(kind.precisions)}")
+    machine = options.machine
+    if machine is None or isinstance(machine, str):
+        machine = load_machine(target, machine, options.changes)
+    if not isinstance(machine, kind.model):
+        raise BadInput(f"a {type(machine).__name__} does not describe a {target} machine")
+    graph = prepare(lowered.graph, lowered.store, target, precision, options.verify, options.dump_after, options.dump)
+    batch, seq = _lengths(lowered, options)
+    meta = {
+        "model": options.model, "phase": options.phase, "batch": batch, "seq": seq, "context": options.context or seq,
+        "precision": precision, "overhead": options.overhead, "accumulate": options.accumulate,
+        "tokens": lowered.vocabulary_axis, "classes": lowered.class_axis,
+        "in_spec": lowered.in_spec, "out_spec": lowered.out_spec, "unused_inputs": sorted(lowered.unused_inputs),
+    }  # fmt: skip
+    compile_options = CompileOptions(
+        machine=machine, precision=precision, host_ops=options.host_ops or ("published" if target == "cgla" else "none"),
+        overhead=options.overhead, accumulate=options.accumulate, region=options.region, strategy=options.strategy, seed=options.seed,
+        meta=meta, paths=lowered.paths,
+    )  # fmt: skip
+    if options.progress is not None:
+        compile_options = dataclasses.replace(compile_options, progress=options.progress)
+    backend = import_module(f".backends.{target}", __package__)
+    program = backend.compile_graph(graph, lowered.store, compile_options)
+    return Program(program, _Source(module, lowered, graph), time.perf_counter() - start)
+
+
+def compare(
+    module: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    targets: Sequence[str] = TARGETS,
+    machines: Mapping[str, str | Machine] | None = None,
+    exact: bool = False,
+    timing_only: bool = False,
+    on_program: Callable[[Program], None] | None = None,
+    **options: Any,
+) -> list[Result]:
+    """Compile and run one module on several machines; one result a target, in order.
+
+    An infeasible or unsupported target is a result with that `status`, not an exception. `machines` maps a target to a preset, file or
+    description; `options` are the fields of `Options`.
+    """
+    arguments, keywords = tuple(args), dict(kwargs or {})
+    start = time.perf_counter()
+    chosen = Options(**options)
+    for target in targets:
+        find_target(target)
+    failure: UnsupportedOp | None = None
+    lowered: Lowered | None = None
+    try:
+        lowered = lower_module(module, arguments, keywords)
+    except UnsupportedOp as error:
+        failure = error
+    exported_s = time.perf_counter() - start
+    reference = None if timing_only or failure else torch_outputs(module, arguments, keywords)
+    results = []
+    for target in targets:
+        own = dataclasses.replace(chosen, machine=(machines or {}).get(target, chosen.machine))
+        try:
+            if failure is not None or lowered is None:
+                raise failure or BadInput("nothing was lowered")
+            program = _compile(module, lowered, target, own, time.perf_counter() - exported_s)
+            if on_program is not None:
+                on_program(program)
+            result = program.execute(
+                arguments, keywords, exact=exact, timing_only=timing_only, reference=reference, interpreter=not timing_only
+            )
+        except (Infeasible, UnsupportedOp) as error:
+            result = _failed(target, own, error)
+        results.append(result)
+    return results
+
+
+def _failed(target: str, options: Options, error: Infeasible | UnsupportedOp) -> Result:
+    kind = find_target(target)
+    machine = options.machine or kind.default
+    details: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, Infeasible):
+        details |= {
+            "resource": error.resource, "demand": error.demand, "bound": error.bound, "gap": error.gap, "unit": error.unit,
+            "where": error.where, "levers": list(error.levers),
+        }  # fmt: skip
+    else:
+        details["ops"] = list(error.ops)
+    data = ResultData(
+        model=options.model, target=target, machine=machine if isinstance(machine, str) else machine.name, phase=options.phase,
+        batch=options.batch or 1, seq=options.seq or 1, context=options.context or options.seq or 1,
+        precision=options.precision or kind.precisions[0],
+        status="infeasible" if isinstance(error, Infeasible) else "unsupported", error=details,
+    )  # fmt: skip
+    return Result([], data)
+
+
+def load(path: str | Path) -> Program:
+    """Read a saved program. Raises BadInput for a truncated or altered file."""
+    return Program(container.load_program(path))
+
+
+def torch_outputs(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The module's own fp32 eager outputs, flattened; buffers that the call changes are put back."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return [leaf for leaf in pytree.tree_leaves(_plain(module(*args, **kwargs))) if isinstance(leaf, torch.Tensor)]
+    finally:
+        module.train(training)
+        for name, buffer in module.named_buffers():
+            if not torch.equal(buffer, buffers[name]):
+                buffer.copy_(buffers[name])
+
+
+def _plain(output: Any) -> Any:
+    """Model outputs of transformers flatten as their tuple does."""
+    return output.to_tuple() if hasattr(output, "to_tuple") else output
+
+
+def _simulator(target: str) -> Any:
+    find_target(target)
+    return import_module(f".runtime_sim.{target}", __package__)
+
+
+def _lengths(lowered: Lowered, options: Options) -> tuple[int, int]:
+    """(batch, sequence length) of the work: as the caller says, else the first two dimensions of the first input."""
+    first = next((node.shape for node in lowered.graph.inputs if node.shape), (1, 1))
+    return options.batch or first[0], options.seq or (first[1] if len(first) > 1 else 1)
+
+
+def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(path, leaf) of every argument: `args[0]`, `kwargs['ids']`, deeper ones with their keys behind."""
+    leaves, _ = pytree.tree_flatten_with_path((args, kwargs))
+    named = []
+    for keys, leaf in leaves:
+        path = pytree.keystr(keys)
+        named.append(((f"args{path[3:]}" if path.startswith("[0]") else f"kwargs{path[3:]}"), leaf))
+    return named
+
+
+def _checked(array: Array, binding: container.Binding) -> Array:
+    """The array in the binding's own type. Raises BadInput for a wrong shape, kind of number or value out of range."""
+    label = binding.path or binding.name
+    if array.shape != tuple(binding.shape):
+        raise BadInput(f"{label} has shape {list(array.shape)}, the program was compiled for {list(binding.shape)}")
+    whole = binding.dtype not in ("f64", "f32", "f16", "bf16")
+    if whole != (array.dtype.kind in "iub"):
+        raise BadInput(f"{label} holds {array.dtype} values, the program takes {binding.dtype}")
+    if binding.range is not None and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < binding.range[0] or high > binding.range[1]:
+            raise BadInput(f"{label} holds values from {low} to {high}, allowed are {binding.range[0]} to {binding.range[1]}")
+    return array
+
+
+_TORCH = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64, "i32": torch.int32,
+    "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8, "bool": torch.bool,
+}  # fmt: skip
+
+
+def _to_numpy(tensor: torch.Tensor) -> Array:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+
+
+def _to_torch(array: Array, dtype: str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(_TORCH[dtype])
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
