@@ -1,0 +1,5 @@
+"""`python -m spatialc`."""
+
+from .cli import main
+
+main()
