@@ -16,9 +16,7 @@ from .fetch import MINILM, SMOLLM2, fetch
 from .llama import Llama, LlamaConfig
 
 MINILM_CONFIG = BertConfig(width=384, layers=6, hidden=1536)
-SMOLLM2_CONFIG = LlamaConfig(
-    vocabulary=49152, width=576, layers=30, heads=9, kv_heads=3, hidden=1536, context=8192, rope_base=100000.0
-)
+SMOLLM2_CONFIG = LlamaConfig(vocabulary=49152, width=576, layers=30, heads=9, kv_heads=3, hidden=1536, context=8192, rope_base=100000.0)
 
 
 class LibraryTokenizer:

@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from .llama import Llama
 from .tiny_model import FOLDER, TINY, CharacterTokenizer
 
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen".split()
-)
+NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen".split()
 
 
 def sentences() -> list[str]:

@@ -1,0 +1,49 @@
+"""Execution time against torch eager fp32 on the same threads, and simulated machine cycles per second.
+
+python benchmarks/executor.py [-t tsp -t cgla -t wafer] [--threads 2] [MODEL[:SEQ] ...]      (default: gpt2-small:128 smollm2-135m:128)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import torch
+
+from spatialc import api
+from spatialc.models.zoo import Request, build
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["gpt2-small:128", "smollm2-135m:128"])
+    parser.add_argument("-t", "--target", action="append", choices=["tsp", "cgla", "wafer"])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(
+        f"{'model':18}{'target':8}{'torch':>9}{'execute':>10}{'ratio':>8}{'compile':>10}{'cycles':>14}{'cycles/s':>10}{'bound':>8}  status"
+    )
+    slow = 0
+    for text in options.models:
+        name, _, seq = text.partition(":")
+        case = build(name, Request(seq=int(seq) if seq else None))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            reference = api.torch_outputs(case.module, case.args, case.kwargs)
+            times.append(time.perf_counter() - start)
+        eager = sorted(times)[1]
+        for target in options.target or ["tsp", "cgla", "wafer"]:
+            program = api.compile(case.module, case.args, case.kwargs, target=target)
+            data = program.execute(case.args, case.kwargs, reference=reference).data
+            seconds = data.execute_s or 0.0
+            slow += seconds > 10 * eager
+            print(f"{text:18}{target:8}{eager:7.2f} s{seconds:8.2f} s{seconds / eager:8.1f}{data.compile_s or 0:8.2f} s{data.cycles or 0:14,}"
+                  f"{(data.cycles or 0) / seconds:10.1e}{data.bound_fraction or 0:8.2%}  {data.status}", flush=True)  # fmt: skip
+    return 0 if not slow else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

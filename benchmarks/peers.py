@@ -1,0 +1,61 @@
+"""Cold-process wall time and peak memory, compile + execution + numeric check, per backend, beyond importing torch.
+
+    python benchmarks/peers.py [-t tsp -t cgla -t wafer]
+
+(a) one GEMM 128 x 768 x 3072; (b) one GPT-2-small decoder layer at sequence 128. Every figure is one fresh process; times on a shared
+machine are upper bounds, the time to import torch is measured in the same run and subtracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+CHILD = """
+import json, resource, sys, time
+start = time.perf_counter()
+import torch
+imported = time.perf_counter()
+torch.manual_seed(0)
+from spatialc import api
+from spatialc.models.gpt2 import GPT2Config, Layer
+which, target = sys.argv[1:]
+module = (torch.nn.Linear(768, 3072, bias=False) if which == "gemm" else Layer(GPT2Config())).eval()
+x = torch.randn(128, 768) if which == "gemm" else torch.randn(1, 128, 768)
+program = api.compile(module, (x,), target=target)
+compiled = time.perf_counter()
+result = program.execute((x,), interpreter=True)
+done = time.perf_counter()
+print(json.dumps(dict(
+    torch_s=imported - start, compile_s=compiled - imported, execute_s=done - compiled, beyond_s=done - imported, cycles=result.cycles,
+    predicted=program.predicted_cycles, status=result.data.status, error=result.data.numerics.rel_l2_err,
+    bound=result.data.bound_fraction, rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
+"""
+WORK = {"gemm": ("GEMM 128x768x3072", 2.0), "layer": ("GPT-2-small layer, S=128", 8.0)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-t", "--target", action="append", choices=["tsp", "cgla", "wafer"])
+    options = parser.parse_args()
+    print(f"{'work':26}{'target':8}{'beyond torch':>13}{'goal':>6}{'compile':>9}{'execute':>9}{'import torch':>13}{'peak':>9}"
+          f"{'cycles':>12}{'bound':>8}  status")  # fmt: skip
+    late = 0
+    for which, (label, goal) in WORK.items():
+        for target in options.target or ["tsp", "cgla", "wafer"]:
+            done = subprocess.run([sys.executable, "-c", CHILD, which, target], capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"{label:26}{target:8}  failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:100]}")
+                late += 1
+                continue
+            row = json.loads(done.stdout.strip().splitlines()[-1])
+            late += row["beyond_s"] > goal
+            print(f"{label:26}{target:8}{row['beyond_s']:11.2f} s{goal:4.0f} s{row['compile_s']:7.2f} s{row['execute_s']:7.2f} s"
+                  f"{row['torch_s']:11.2f} s{row['rss_mb']:6.0f} MB{row['cycles']:12,}{row['bound'] or 0:8.2%}  {row['status']}")  # fmt: skip
+    return 0 if not late else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
