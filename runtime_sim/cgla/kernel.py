@@ -140,7 +140,7 @@ class Kernel:
 
     def reads(self, position: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
         """(field, row of the BR, select) of every BR that a slot reads, transfer registers included."""
-        row, col = position
+        row = position[0]
         slot = self.slots[position]
         fold_row = self.source_row(row, bool(slot.fold))
         above = (row - 1) % self.rows

@@ -1,0 +1,111 @@
+"""The registers of one lane and the residency map of its local memories.
+
+Registers keep their values over launches (2.11); a phase writes what differs from what is known to be held. The residency map holds,
+for each row and 4-byte word of its LMM, the logical address of the word that lies there, or -1 (5.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...machines.cgla.description import CglaMachine
+from ...machines.cgla.isa import Register
+from .kernel import COLUMNS, Kernel
+from .plan import WORD, Ints, MemoryAccess, partition
+
+Place = tuple[int, int, int]
+Descriptor = tuple[int, int, int, int]
+UNKNOWN = -1
+
+
+@dataclass
+class Registers:
+    """What a lane is known to hold: a kernel (or UNKNOWN), register values and descriptors (top, bottom, write, read)."""
+
+    kernel: int = UNKNOWN
+    values: dict[Place, int] = field(default_factory=dict)
+    ranges: dict[tuple[int, int], Descriptor] = field(default_factory=dict)
+
+    def copy(self) -> Registers:
+        """An independent copy."""
+        return Registers(self.kernel, dict(self.values), dict(self.ranges))
+
+
+def changed_slots(machine: CglaMachine, held: Kernel | None, wanted: Kernel) -> int:
+    """Slots whose configuration word differs; all of them where nothing is known."""
+    if held is None:
+        return machine.rows * COLUMNS
+    return sum(held.slots.get(position) != wanted.slots.get(position) for position in held.slots.keys() | wanted.slots.keys())
+
+
+def changed_registers(held: Mapping[Place, int], wanted: Mapping[Place, int]) -> int:
+    """Stores of a REGV phase: one a constant, one a pair of EA registers."""
+    stores = set()
+    for (row, col, register), value in wanted.items():
+        if held.get((row, col, register)) != value:
+            stores.add((row, col, register if register <= Register.BR3 else 4 + (register - 4) // 2))
+    return len(stores)
+
+
+def changed_ranges(held: Mapping[tuple[int, int], Descriptor], wanted: Mapping[tuple[int, int], Descriptor]) -> int:
+    """Stores of a RANGE phase."""
+    return sum(held.get(place) != descriptor for place, descriptor in wanted.items())
+
+
+class Residency:
+    """Which logical word lies in which physical word of each row of a lane."""
+
+    def __init__(self, machine: CglaMachine) -> None:
+        self.machine = machine
+        self.logical = np.full((machine.rows, machine.lmm_bytes // WORD), -1, dtype=np.int32)
+
+    def load(self, row: int, physical: Ints, logical: Ints) -> None:
+        """Words that a DMA brought."""
+        self.logical[row, physical // WORD] = logical
+
+    def mismatch(self, access: MemoryAccess) -> tuple[str, int] | None:
+        """(rule, logical address) of the first word of a load that is not there: never loaded (017) or overwritten (020)."""
+        words = access.words()
+        if access.op == "LDRU" and access.ea == 1:
+            return None
+        there = self.logical[access.row, access.physical(words) // WORD]
+        bad = np.flatnonzero(there != words)
+        if not bad.size:
+            return None
+        return ("CGLA-017" if there[bad[0]] < 0 else "CGLA-020", int(words[bad[0]]))
+
+    def store(self, access: MemoryAccess) -> None:
+        """Words that a store leaves behind; where it may or may not write, or writes parts of a word, only words that were there stay."""
+        words = access.words()
+        place = access.physical(words) // WORD
+        row = self.logical[access.row]
+        if access.data_gated or access.op == "STBR":
+            sure = row[place] == words
+            if access.op == "STBR" and not access.data_gated:
+                enabled = access.offsets.vector if access.enable is None else access.offsets.vector[access.enable != 0]
+                count = np.searchsorted(words, np.unique(enabled + access.base) & ~(WORD - 1))
+                sure |= np.bincount(count, minlength=words.size) == WORD
+            row[place] = np.where(sure, words, -1)
+            return
+        row[place] = words
+
+
+def row_parts(
+    machine: CglaMachine, kernel: Kernel | None, ranges: Mapping[tuple[int, int], Descriptor], tag: int, first: int, last: int, read: bool
+) -> list[tuple[int, int, int, int, int]]:
+    """(row, low, high, partition start, partition size) of every row whose enabled descriptor of slot `tag` meets bytes first..last."""
+    result = []
+    for row in range(machine.rows):
+        descriptor = ranges.get((row, tag))
+        if descriptor is None or not descriptor[3 if read else 2]:
+            continue
+        low, high = max(first, descriptor[0]), min(last, descriptor[1])
+        if low > high:
+            continue
+        slot = kernel.slots.get((row, tag)) if kernel is not None else None
+        start, size = partition(machine.lmm_bytes, slot.lmm, tag) if slot is not None else (-1, 0)
+        result.append((row, low, high, start, size))
+    return result
