@@ -10,6 +10,8 @@ import sys
 import time
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from spatialc import api
 from spatialc.models.zoo import Request, build
@@ -40,8 +42,28 @@ def main() -> int:
             data = program.execute(case.args, case.kwargs, reference=reference).data
             seconds = data.execute_s or 0.0
             slow += seconds > 10 * eager
-            print(f"{text:18}{target:8}{eager:7.2f} s{seconds:8.2f} s{seconds / eager:8.1f}{data.compile_s or 0:8.2f} s{data.cycles or 0:14,}"
-                  f"{(data.cycles or 0) / seconds:10.1e}{data.bound_fraction or 0:8.2%}  {data.status}", flush=True)  # fmt: skip
+            table = Table("model", "target", "torch", "execute", "ratio", "compile", "cycles", "cycles/s", "of bound", "status")
+    slow = 0
+    for text in options.models:
+        name, _, seq = text.partition(":")
+        case = build(name, Request(seq=int(seq) if seq else None))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            reference = api.torch_outputs(case.module, case.args, case.kwargs)
+            times.append(time.perf_counter() - start)
+        eager = sorted(times)[1]
+        for target in options.target or ["tsp", "cgla", "wafer"]:
+            program = api.compile(case.module, case.args, case.kwargs, target=target)
+            data = program.execute(case.args, case.kwargs, reference=reference).data
+            seconds = data.execute_s or 0.0
+            slow += seconds > 10 * eager
+            cycles = data.cycles or 0
+            table.add_row(
+                text, target, f"{eager:.2f} s", f"{seconds:.2f} s", f"{seconds / eager:.1f}", f"{data.compile_s or 0:.2f} s",
+                f"{cycles:,}", f"{cycles / seconds:.1e}", f"{data.bound_fraction or 0:.2%}", data.status,
+            )  # fmt: skip
+    Console(width=140).print(table)
     return 0 if not slow else 1
 
 

@@ -13,6 +13,9 @@ import json
 import subprocess
 import sys
 
+from rich.console import Console
+from rich.table import Table
+
 CHILD = """
 import json, resource, sys, time
 start = time.perf_counter()
@@ -40,20 +43,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-t", "--target", action="append", choices=["tsp", "cgla", "wafer"])
     options = parser.parse_args()
-    print(f"{'work':26}{'target':8}{'beyond torch':>13}{'goal':>6}{'compile':>9}{'execute':>9}{'import torch':>13}{'peak':>9}"
-          f"{'cycles':>12}{'bound':>8}  status")  # fmt: skip
+    table = Table("work", "target", "beyond torch", "goal", "compile", "execute", "import torch", "peak", "cycles", "of bound", "status")
     late = 0
     for which, (label, goal) in WORK.items():
         for target in options.target or ["tsp", "cgla", "wafer"]:
             done = subprocess.run([sys.executable, "-c", CHILD, which, target], capture_output=True, text=True, check=False)
             if done.returncode:
-                print(f"{label:26}{target:8}  failed: {(done.stderr.strip().splitlines() or ['?'])[-1][:100]}")
+                table.add_row(label, target, "failed", "", "", "", "", "", "", "", (done.stderr.strip().splitlines() or ["?"])[-1][:100])
                 late += 1
                 continue
             row = json.loads(done.stdout.strip().splitlines()[-1])
             late += row["beyond_s"] > goal
-            print(f"{label:26}{target:8}{row['beyond_s']:11.2f} s{goal:4.0f} s{row['compile_s']:7.2f} s{row['execute_s']:7.2f} s"
-                  f"{row['torch_s']:11.2f} s{row['rss_mb']:6.0f} MB{row['cycles']:12,}{row['bound'] or 0:8.2%}  {row['status']}")  # fmt: skip
+            table.add_row(
+                label, target, f"{row['beyond_s']:.2f} s", f"{goal:.0f} s", f"{row['compile_s']:.2f} s", f"{row['execute_s']:.2f} s",
+                f"{row['torch_s']:.2f} s", f"{row['rss_mb']:.0f} MB", f"{row['cycles']:,}", f"{row['bound'] or 0:.2%}", row["status"],
+            )  # fmt: skip
+    Console(width=160).print(table)
     return 0 if not late else 1
 
 
