@@ -1,0 +1,78 @@
+"""From a module (or an exported program) to a functional graph of ATen ops with our own decomposition table.
+
+Composite ops that map to one of our nodes are kept whole (their names are the table of lowerings itself), everything else is decomposed
+by torch. Tracing is non-strict, in eval mode and without gradients; the module's training flags are put back.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ..errors import BadInput, UnsupportedOp
+from .registry import COMPLEX, LOWERINGS
+
+# Lowered directly, but decomposed all the same where a composite's own branches (training, dtype, mask) are better resolved by torch.
+_DECOMPOSE = frozenset({"aten.to.dtype", "aten.to.dtype_layout", "aten.reshape.default", "aten.contiguous.default", "aten.dropout.default"})
+
+
+def decompositions() -> Any:
+    """torch's default table without the ops that have a lowering of their own."""
+    table = torch.export.default_decompositions()
+    for op in list(table.keys()):
+        name = str(op)
+        if (name in LOWERINGS or name in COMPLEX) and name not in _DECOMPOSE:
+            table.pop(op)
+    return table
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def export(
+    module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> ExportedProgram:
+    """The decomposed exported program for the shapes of `args` and `kwargs`.
+
+    Raises UnsupportedOp where torch cannot trace the module (control flow on data), with torch's own reason.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if isinstance(module, ExportedProgram):
+            return decompose(module)
+        with _evaluating(module):
+            try:
+                program = torch.export.export(module, tuple(args), dict(kwargs or {}), strict=False)
+            except Exception as error:
+                raise _failure(module, error) from error
+            return decompose(program)
+
+
+def decompose(program: ExportedProgram) -> ExportedProgram:
+    """`program` over the ops that the lowerings take."""
+    try:
+        return program.run_decompositions(decompositions())
+    except Exception as error:
+        raise _failure(program, error) from error
+
+
+def _failure(what: object, error: Exception) -> Exception:
+    """Wrong arguments are the caller's, anything else is a model that torch.export refuses."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    name = type(what).__name__
+    if isinstance(error, TypeError) and "argument" in first:
+        return BadInput(f"{name} cannot be called with these inputs: {first}")
+    return UnsupportedOp(f"torch.export cannot trace {name}: {type(error).__name__}: {first}", [first])
