@@ -310,3 +310,18 @@ def args_of(root: Expr) -> tuple[int, ...]:
 def axes_of(root: Expr) -> tuple[int, ...]:
     """Axes whose position `root` uses as a value, ascending."""
     return tuple(sorted({e.index for e in postorder(root) if e.op == "axis"}))
+
+
+def uses_of(root: Expr) -> list[int]:
+    """Operands of an expression in the order of its text."""
+    found: dict[int, None] = {}
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        entry = stack.pop()
+        if id(entry) not in seen:
+            seen.add(id(entry))
+            if entry.op == "arg":
+                found.setdefault(entry.index)
+            stack.extend(reversed(entry.args))
+    return list(found)

@@ -311,7 +311,8 @@ def _drop(view: Array, axes: Sequence[int], at: Sequence[int]) -> Array:
     selection: list[Any] = [slice(None)] * view.ndim
     for axis, position in zip(axes, at, strict=True):
         selection[axis] = position
-    return view[tuple(selection)]
+    plane: Array = view[tuple(selection)]
+    return plane
 
 
 def _positions(axes: Sequence[int], dropped: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from functools import singledispatch
 import numpy as np
 
 from .evaluate import round_to
-from .expr import Expr, Number
+from .expr import Expr, Number, uses_of
 from .graph import (
     Access,
     Constant,
@@ -125,22 +125,6 @@ def print_expr(root: Expr, arg: Callable[[int], str] = "${}".format) -> str:
     return f"{root.op}({', '.join(parts)})"
 
 
-def _first_uses(root: Expr) -> list[int]:
-    """Operands of an expression in the order of the text."""
-    found: list[int] = []
-    stack = [root]
-    seen: set[int] = set()
-    while stack:
-        entry = stack.pop()
-        if id(entry) in seen:
-            continue
-        seen.add(id(entry))
-        if entry.op == "arg":
-            found.append(entry.index)
-        stack.extend(reversed(entry.args))
-    return list(dict.fromkeys(found))
-
-
 def _plain(reads: Sequence[str], uses: Sequence[int]) -> bool:
     """True where the operands can be read off the text: each used, numbered by first use, no two alike."""
     return list(uses) == list(range(len(reads))) and len(set(reads)) == len(reads)
@@ -174,7 +158,7 @@ def _state(node: State) -> str:
 def _nested(head: str, node: Map | Reduce) -> str:
     reads = _reads(node.operands, node.accesses)
     nest = f"{head} {_groups(node.groups)} {_axes(node.axes)}"
-    if _plain(reads, _first_uses(node.expr)):
+    if _plain(reads, uses_of(node.expr)):
         return f"{nest}: {print_expr(node.expr, reads.__getitem__)}"
     return f"{nest} reading {', '.join(reads)}: {print_expr(node.expr)}"
 
