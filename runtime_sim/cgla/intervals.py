@@ -39,9 +39,9 @@ def crossing(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) 
             continue
         first = int(np.searchsorted(running, low, side="right"))
         last = int(np.searchsorted(starts, high, side="left"))
-        for j in order[first:last].tolist():
-            if b[j, 0] < b[j, 1] and max(low, int(b[j, 0])) < min(high, int(b[j, 1])):
-                result.append((i, j))
+        near = order[first:last]
+        meets = np.maximum(b[near, 0], low) < np.minimum(b[near, 1], high)
+        result += [(i, j) for j in near[meets].tolist()]
     return result
 
 

@@ -1,0 +1,109 @@
+"""Order of DDR accesses inside one segment: who writes and reads which bytes of which symbol, and when.
+
+A read must start after every write of its bytes has ended (a host task: CGLA-033, a DMA: CGLA-030); a write after every earlier read
+and write of them (CGLA-030 and CGLA-036). Bytes that the segment reads before it writes them are *required* at its entry; bytes that it
+surely writes are *provided* at its end. Seams between instances use only these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .intervals import Ints
+
+
+@dataclass(frozen=True)
+class Access:
+    """One access of a symbol during [begin, end): bytes at starts + [0, run); `sure` is False where a write may go elsewhere (index)."""
+
+    begin: int
+    end: int
+    symbol: int
+    starts: Ints
+    run: int
+    write: bool
+    sure: bool
+    rule: str
+    unit: str
+    source: int
+
+
+Spans = NDArray[np.int64]
+
+
+@dataclass
+class SymbolUse:
+    """Bytes of a symbol as [start, end) rows: required at entry, provided at the end, and the hull of all accesses and of all writes."""
+
+    required: Spans
+    provided: Spans
+    hull: tuple[int, int]
+    write_hull: tuple[int, int] | None
+
+
+def order_accesses(accesses: Sequence[Access], report: Callable[[str, Access, str], None]) -> dict[int, SymbolUse]:
+    """Checks the order on each symbol and returns what each needs and gives."""
+    by_symbol: dict[int, list[Access]] = {}
+    for access in accesses:
+        by_symbol.setdefault(access.symbol, []).append(access)
+    return {symbol: _symbol(sorted(group, key=_key), report) for symbol, group in sorted(by_symbol.items())}
+
+
+def _key(access: Access) -> tuple[int, int, bool]:
+    return access.begin, access.end, access.write
+
+
+def _hull(group: Sequence[Access]) -> tuple[int, int]:
+    return min(int(a.starts.min()) for a in group), max(int(a.starts.max()) + a.run for a in group)
+
+
+def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> SymbolUse:
+    low, high = _hull(group)
+    writes = [access for access in group if access.write]
+    if not writes:
+        return SymbolUse(np.array([[low, high]], dtype=np.int64), np.empty((0, 2), dtype=np.int64), (low, high), None)
+    grain = 0
+    for access in group:
+        grain = gcd(grain, access.run, *(np.unique(access.starts - low).tolist() if access.starts.size < 4096 else (1,)))
+    grain = max(grain, 1)
+    size = (high - low) // grain
+    write_end = np.full(size, -1, dtype=np.int64)
+    read_end = np.full(size, -1, dtype=np.int64)
+    sure = np.zeros(size, dtype=bool)
+    required = np.zeros(size, dtype=bool)
+    for access in group:
+        where = _cells(access, low, grain)
+        if access.write:
+            if (write_end[where] > access.begin).any():
+                report("CGLA-036", access, "writes bytes that another request is still writing")
+            if (read_end[where] > access.begin).any():
+                report("CGLA-030", access, "overwrites bytes that are still being read")
+            write_end[where] = access.end
+            if access.sure:
+                sure[where] = True
+        else:
+            if (write_end[where] > access.begin).any():
+                report(access.rule, access, "starts before the data that it reads are written")
+            read_end[where] = np.maximum(read_end[where], access.end)
+            required[where] |= ~sure[where]
+    return SymbolUse(_spans(required, low, grain), _spans(sure, low, grain), (low, high), _hull(writes))
+
+
+def _cells(access: Access, low: int, grain: int) -> slice | Ints:
+    first = (access.starts - low) // grain
+    count = access.run // grain
+    if first.size == 1:
+        return slice(int(first[0]), int(first[0]) + count)
+    if count == 1:
+        return first
+    return (first[:, None] + np.arange(count, dtype=np.int64)).ravel()
+
+
+def _spans(flags: NDArray[np.bool_], low: int, grain: int) -> Spans:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return (edges.reshape(-1, 2) * grain + low).astype(np.int64)
