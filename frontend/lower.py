@@ -272,7 +272,7 @@ class _Walk:
             return None
         if name == "operator.getitem" and not isinstance(args[0], _Poison):
             return args[0][args[1]] if args[0][args[1]] is not None else self._refuse(node.args[0], "its further results have no form in the IR")
-        function = self._lowering(name, args, kwargs)
+        function = self._lowering(node, name, args, kwargs)
         if function is None and name in REFUSED:
             return self._refuse(node, REFUSED[name])
         if function is None and not name.startswith("operator.") and not _on_symbols(node):
@@ -290,11 +290,14 @@ class _Walk:
     def _value_of(self, node: torch.fx.Node) -> Any:
         return self.values.get(node, _POISON)
 
-    def _lowering(self, name: str, args: Any, kwargs: Any) -> Callable[..., Any] | None:
-        if _holds(args, Pair) or _holds(kwargs, Pair):
+    @staticmethod
+    def _lowering(node: torch.fx.Node, name: str, args: Any, kwargs: Any) -> Callable[..., Any] | None:
+        meta = node.meta.get("val")
+        makes_complex = isinstance(meta, torch.Tensor) and meta.is_complex()
+        if makes_complex or _holds(args, Pair) or _holds(kwargs, Pair):
             if name in COMPLEX:
                 return COMPLEX[name]
-            if name in PARTWISE:
+            if name in PARTWISE and _holds(args, Pair):
                 return _partwise(LOWERINGS[name])
             if name in LOWERINGS:
                 return _no_complex
