@@ -172,13 +172,16 @@ class Program:
         `reference` are torch's outputs to judge by (computed from the module when it is at hand and no state is involved);
         `interpreter` also compares with the IR interpreter at the machine's precision.
         """
-        return self._execute(self._inputs(args, kwargs or {}, timing_only), args, kwargs or {}, states, exact, timing_only, reference, interpreter)[0]
+        return self._execute(
+            self._inputs(args, kwargs or {}, timing_only), args, kwargs or {}, states, exact, timing_only, reference, interpreter
+        )[0]
 
-    def run_named(
-        self, inputs: Mapping[str, Array], *, exact: bool = False, reference: Sequence[torch.Tensor] | None = None
-    ) -> Result:
+    def run_named(self, inputs: Mapping[str, Array], *, exact: bool = False, reference: Sequence[torch.Tensor] | None = None) -> Result:
         """Execute with inputs keyed by pytree path or binding name (as files hold them)."""
         arrays = {}
+        known = {name for b in self.container.bindings_of("input") for name in (b.path, b.name)}
+        if unknown := sorted(set(inputs) - known - set(self.container.meta.get("unused_inputs", ()))):
+            raise BadInput(f"the program has no input {unknown[0]!r}; its inputs are {self._input_list()}")
         for binding in self.container.bindings_of("input"):
             found = inputs.get(binding.path, inputs.get(binding.name))
             if found is None:
@@ -199,7 +202,7 @@ class Program:
         if unknown or missing:
             what = f"does not take {unknown[0]}" if unknown else f"needs {missing[0]}"
             raise BadInput(f"the program {what}; its inputs are {self._input_list()}")
-        return {binding.name: _checked(_to_numpy(given[path]), binding) for path, binding in bindings.items()}
+        return {binding.name: _checked(to_numpy(given[path]), binding) for path, binding in bindings.items()}
 
     def _execute(
         self,
@@ -241,7 +244,7 @@ class Program:
             interpreted, _ = interpret(source.graph, inputs, states=states, store=source.lowered.store)
         vocabulary = bool(meta.get("tokens") or meta.get("classes"))
         return judge(
-            [_to_numpy(t) for t in outputs], [_to_numpy(t) for t in reference], tolerance=limits.torch,
+            [to_numpy(t) for t in outputs], [to_numpy(t) for t in reference], tolerance=limits.torch,
             resolution=limits.resolution if vocabulary else None, interpreted=interpreted, interpreter_tolerance=limits.interpreter,
         )  # fmt: skip
 
@@ -435,6 +438,18 @@ def torch_outputs(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[
                 buffer.copy_(buffers[name])
 
 
+def with_inputs(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Mapping[str, Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with their tensors replaced by arrays keyed by pytree path, in the tensors' own types."""
+    leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+    paths = [path for path, _ in _leaves(tuple(args), dict(kwargs))]
+    new = [
+        torch.from_numpy(np.ascontiguousarray(inputs[path])).to(leaf.dtype) if isinstance(leaf, torch.Tensor) and path in inputs else leaf
+        for path, leaf in zip(paths, leaves, strict=True)
+    ]
+    new_args, new_kwargs = pytree.tree_unflatten(new, spec)
+    return new_args, new_kwargs
+
+
 def _plain(output: Any) -> Any:
     """Model outputs of transformers flatten as their tuple does."""
     return output.to_tuple() if hasattr(output, "to_tuple") else output
@@ -482,7 +497,7 @@ _TORCH = {
 }  # fmt: skip
 
 
-def _to_numpy(tensor: torch.Tensor) -> Array:
+def to_numpy(tensor: torch.Tensor) -> Array:
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
 

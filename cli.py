@@ -141,8 +141,7 @@ def _options(case: Case, *, settings: Sequence[str] | None, region: str | None, 
         "changes": parse_changes(settings or ()), "region": _region(region), "dump_after": dump_after,
         "dump": lambda name, text: print(f"# after {name}\n{text}"),
         "model": case.name, "phase": case.phase, "batch": case.batch, "seq": case.seq, "context": case.context,
-        "tokens": case.tokens, "classes": case.classes,
-        **{key: value.value if isinstance(value, Enum) else value for key, value in named.items()},
+                **{key: value.value if isinstance(value, Enum) else value for key, value in named.items()},
     }  # fmt: skip
 
 

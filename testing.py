@@ -39,6 +39,6 @@ def assert_equivalent(
         lines = [f"{target} differs from torch: relative L2 error {numerics.rel_l2_err:.3e}, allowed {allowed:.1e}"]
         for index, (got, want) in enumerate(zip(result.outputs, reference, strict=False)):
             lines.append(f"output {index} {list(want.shape)}, worst elements:")
-            lines.append(where_they_part(api._to_numpy(got), api._to_numpy(want)))
+            lines.append(where_they_part(api.to_numpy(got), api.to_numpy(want)))
         raise AssertionError("\n".join(lines))
     return result

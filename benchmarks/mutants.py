@@ -21,7 +21,7 @@ from spatialc.machines.program import Program, Segment, Table
 from spatialc.models.zoo import Request, build
 
 PREDICTED = {"tsp": frozenset({"TSP-060"}), "cgla": frozenset({"CGLA-032-end"}), "wafer": frozenset({"W52"})}
-NAMES_ONLY = ("provenance",)  # columns that name where a row comes from and mean nothing to the machine
+NAMES_ONLY = ("provenance", "prov", "label")  # columns that name where a row comes from and mean nothing to the machine
 
 
 @dataclass(frozen=True)
