@@ -144,13 +144,13 @@ def _drop(lo: Emitter, x: Value, index: int) -> Value:
     return lo.reshape(lo.cast(x, result.dtype), result.shape)
 
 
-@lowers("aten.var.correction", "aten.var.dim")
+@lowers("aten.var.correction")
 def var(lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False) -> Value:
     _, second, scale, _ = _variance(lo, x, dim, correction)
     return _drop(lo, lo.pointwise(lambda v: op("mul", v, scale), second, result=second.dtype), 0)
 
 
-@lowers("aten.std.correction", "aten.std.dim")
+@lowers("aten.std.correction")
 def std(lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False) -> Value:
     _, second, scale, _ = _variance(lo, x, dim, correction)
     return _drop(lo, lo.pointwise(lambda v: op("sqrt", op("mul", v, scale)), second, result=second.dtype), 0)
