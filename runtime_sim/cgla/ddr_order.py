@@ -69,7 +69,7 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
         return SymbolUse(np.array([[low, high]], dtype=np.int64), np.empty((0, 2), dtype=np.int64), (low, high), None)
     grain = 0
     for access in group:
-        grain = gcd(grain, access.run, *(np.unique(access.starts - low).tolist() if access.starts.size < 4096 else (1,)))
+        grain = gcd(grain, access.run, int(np.gcd.reduce(access.starts - low)))
     grain = max(grain, 1)
     size = (high - low) // grain
     write_end = np.full(size, -1, dtype=np.int64)

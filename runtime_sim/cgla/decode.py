@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ...errors import BadInput, Violation
 from ...machines.cgla.description import CglaMachine, parse_machine
@@ -137,7 +138,7 @@ def _buffers(decoded: Decoded) -> None:
             owners[binding] = number
         spans.append((address, address + size, number))
     spans.sort()
-    for (_, end, one), (start, _, two) in zip(spans, spans[1:], strict=False):
+    for (_, end, one), (start, _, two) in pairwise(spans):
         if start < end:
             decoded.report("CGLA-036", f"buffer {two}", f"overlaps buffer {one} in DDR", claimants=(f"buffer {one}", f"buffer {two}"))
     missing = sorted(set(range(len(program.bindings))) - set(owners))

@@ -1,0 +1,201 @@
+"""One EXEC on data: loads from the local memories, the dataflow of all iterations, stores back.
+
+A launch is a pure function of its entry state (5.6), so all loads read the memories as they are and all stores are applied at the end,
+each slot's later iterations over its earlier ones. `exact` evaluates every slot on all iterations; otherwise the grid is cut where
+addresses change their stride, values that do not depend on a digit are computed once, stores whose last iteration wins are computed for
+that iteration alone, and long multiply-add chains run compiled (`fast.py`). Both give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from .dataflow import Dataflow
+from .fast import FastFlow
+from .kernel import Value
+from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
+from .words import Words
+
+Memory = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Radices of the iteration grid, outermost first; the last `inner` multiply to L0. `sizes` are the iterations a step of each digit."""
+
+    digits: tuple[int, ...]
+    inner: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Iterations that one step of each digit skips."""
+        return tuple(prod(self.digits[i + 1 :]) for i in range(len(self.digits)))
+
+
+def plain_grid(plan: LaunchPlan) -> Grid:
+    """(L1, L0)."""
+    return Grid((plan.loop1, plan.loop0), 1)
+
+
+def fine_grid(plan: LaunchPlan) -> Grid:
+    """The coarsest grid on which the address vectors are affine; vectors that do not fit are gathered over the whole grid."""
+    marks = {plan.loop0, plan.iterations}
+    for offsets in {id(access.offsets): access.offsets for access in plan.accesses}.values():
+        if offsets.digits is None:
+            continue
+        more = set(marks)
+        reach = 1
+        for radix, _ in offsets.digits:
+            reach *= radix
+            more.add(reach)
+        chain = sorted(more - {1})
+        if all(high % low == 0 for low, high in zip(chain, chain[1:], strict=False)):
+            marks = more
+    chain = [1, *sorted(marks - {1})]
+    radices = [high // low for low, high in zip(chain, chain[1:], strict=False)] or [1]
+    inner = sum(1 for mark in chain[1:] if mark <= plan.loop0)
+    if inner == 0:
+        radices.insert(0, 1)
+        inner = 1
+    return Grid(tuple(reversed(radices)), inner)
+
+
+class Loader:
+    """Gives load data over a grid."""
+
+    def __init__(self, plan: LaunchPlan, memory: Memory, grid: Grid, dense: bool) -> None:
+        self.plan = plan
+        self.memory = memory
+        self.grid = grid
+        self.dense = dense
+        self.by_place = {(access.row, access.col, access.ea): access for access in plan.accesses if not access.store}
+        self.steps: dict[int, tuple[int, ...] | None] = {}
+
+    def strides(self, offsets: Offsets) -> tuple[int, ...] | None:
+        """Address steps of each digit, or None where the vector is not affine on the grid."""
+        key = id(offsets)
+        if key not in self.steps:
+            self.steps[key] = None if self.dense else affine(offsets, self.grid)
+        return self.steps[key]
+
+    def __call__(self, value: Value, last: bool) -> Words:
+        wide = value.kind == "wide"
+        access = self.by_place[(value.row, value.col, 1 if wide else value.index)]
+        extra = 8 * value.index if wide else 0
+        dtype = {1: np.uint8, 4: np.uint32}.get(access.size, np.uint64)
+        row = self.memory[access.row]
+        strides = self.strides(access.offsets)
+        if strides is not None:
+            first = access.base + int(access.offsets.vector[0]) + extra
+            shape = [digit if step else 1 for digit, step in zip(self.grid.digits, strides, strict=True)]
+            if last:
+                for axis in range(len(shape) - self.grid.inner, len(shape)):
+                    first += (shape[axis] - 1) * strides[axis]
+                    shape[axis] = 1
+            view = _view(row, access, first, shape, strides, dtype, extra)
+            if view is not None:
+                return view.astype(np.uint64, copy=False)
+        index = grid_vector(access.offsets.vector, self.grid, last) + access.base
+        physical = access.physical(index + 0)
+        if access.op == "LDRU":
+            data = row[access.part_start + (index[..., None] + np.arange(8)) % access.part_size]
+            return np.ascontiguousarray(data).view(np.uint64)[..., 0]
+        size = np.dtype(dtype).itemsize
+        return row.view(dtype)[(physical + extra) // size].astype(np.uint64)
+
+
+def affine(offsets: Offsets, grid: Grid) -> tuple[int, ...] | None:
+    """Address steps of each grid digit; None where the vector is not affine in them."""
+    if offsets.digits is None:
+        return None
+    vector = offsets.vector
+    steps = tuple(int(vector[size] - vector[0]) if digit > 1 else 0 for digit, size in zip(grid.digits, grid.sizes, strict=True))
+    reach = 1
+    marks = {int(np.prod(grid.digits[i:], dtype=np.int64)) for i in range(len(grid.digits))} | {1}
+    for radix, _ in offsets.digits:
+        reach *= radix
+        if reach not in marks:
+            return None
+    return steps
+
+
+def grid_vector(vector: Ints, grid: Grid, last: bool) -> Ints:
+    """A vector over n on the grid; `last`: at the last inner cell."""
+    if not last:
+        return vector.reshape(grid.digits)
+    inner = prod(grid.digits[len(grid.digits) - grid.inner :])
+    return vector.reshape(-1, inner)[:, -1].reshape(grid.digits[: len(grid.digits) - grid.inner] + (1,) * grid.inner)
+
+
+def _view(
+    row: Memory, access: MemoryAccess, first: int, shape: Sequence[int], strides: Sequence[int], dtype: type, extra: int
+) -> NDArray[np.unsignedinteger] | None:
+    """The words as a strided view of the row's memory; None where the array wraps in its partition."""
+    size = np.dtype(dtype).itemsize
+    low = first + sum(min(0, (n - 1) * step) for n, step in zip(shape, strides, strict=True))
+    high = first + sum(max(0, (n - 1) * step) for n, step in zip(shape, strides, strict=True)) + size - 1
+    if low // access.part_size != high // access.part_size or low < 0:
+        return None
+    start = access.part_start + first % access.part_size
+    return as_strided(row[start : start + size].view(dtype), shape, strides)[...].reshape(shape)
+
+
+def run_launch(plan: LaunchPlan, memory: Memory, exact: bool) -> None:
+    """Executes a launch on the local memories of a lane, `memory` [rows, bytes], in place."""
+    grid = plain_grid(plan) if exact else fine_grid(plan)
+    loader = Loader(plan, memory, grid, exact)
+    make = Dataflow if exact else FastFlow
+    flow = make(plan.kernel, plan.constants, grid.digits, grid.inner, loader)
+    writes = [write for access in plan.accesses if access.store for write in _store(plan, flow, loader, access, grid, exact)]
+    for row, address, data in writes:
+        view = memory[row].view(data.dtype)
+        view[address // data.dtype.itemsize] = data
+
+
+def _store(
+    plan: LaunchPlan, flow: Dataflow, loader: Loader, access: MemoryAccess, grid: Grid, exact: bool
+) -> list[tuple[int, Ints, NDArray[np.unsignedinteger]]]:
+    slot = plan.kernel.slots[(access.row, access.col)]
+    last = not exact and _last_wins(access, loader, grid)
+    shape = grid.digits[: len(grid.digits) - grid.inner] + (1,) * grid.inner if last else grid.digits
+    index = np.broadcast_to(grid_vector(access.offsets.vector, grid, last), shape).ravel() + access.base
+    physical = access.physical(index)
+    enable: NDArray[np.uint8] | None = None
+    if access.data_gated:
+        enable = np.broadcast_to(flow.predicate(slot, last), shape).ravel()
+    elif access.enable is not None:
+        enable = grid_vector(access.enable.astype(np.int64), grid, last).ravel().astype(np.uint8)
+    words = [np.ascontiguousarray(np.broadcast_to(word, shape)).ravel() for word in flow.store_data(slot, last)]
+    if access.size in (8, 32) and enable is None:
+        return [(access.row, physical + 8 * k, word) for k, word in enumerate(words)]
+    if access.size == 32:
+        assert enable is not None
+        keep = enable & 1 != 0
+        return [(access.row, (physical + 8 * k)[keep], word[keep]) for k, word in enumerate(words)]
+    if access.size == 8:
+        assert enable is not None
+        halves = words[0].view(np.uint32).reshape(-1, 2)
+        picks = [enable & 1 != 0, enable & 2 != 0]
+        return [(access.row, physical[keep] + 4 * h, np.ascontiguousarray(halves[keep, h])) for h, keep in enumerate(picks)]
+    data = words[0].astype(np.uint32 if access.size == 4 else np.uint8)
+    if enable is not None:
+        keep = enable & 1 != 0
+        physical, data = physical[keep], data[keep]
+    return [(access.row, physical, data)]
+
+
+def _last_wins(access: MemoryAccess, loader: Loader, grid: Grid) -> bool:
+    """True where only the last inner iteration of a store can be seen: it alone is enabled, or it overwrites the others."""
+    inner = prod(grid.digits[len(grid.digits) - grid.inner :])
+    if access.data_gated:
+        return False
+    if access.enable is not None:
+        return not access.enable.reshape(-1, inner)[:, :-1].any()
+    strides = loader.strides(access.offsets)
+    return strides is not None and not any(strides[len(strides) - grid.inner :])
