@@ -155,7 +155,8 @@ def main() -> int:
     held = 0
     for row in rows_of(refused, options):
         held += bool(row.get("refused"))
-        print(f"{row['model']:24} {row['task']:9} {'refused' if row.get('refused') else 'NOT REFUSED'} {row.get('error', '')[:200]}", flush=True)
+        verdict = "refused" if row.get("refused") else "NOT REFUSED"
+        print(f"{row['model']:24} {row['task']:9} {verdict} {row.get('error', '')[:200]}", flush=True)
     passed = sum(row["passed"] for row in rows)
     print(f"{passed} of {len(rows)} give torch's numbers, {held} of {len(refused)} are refused")
     if options.json:

@@ -7,6 +7,7 @@ no special case for them. Views are single-piece Moves: canonicalisation folds t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..ir.expr import Expr, arg, axis, cast, const, make, substitute
 from ..ir.graph import (
+    NO_ORIGIN,
     Access,
     Constant,
     ConstantRef,
@@ -25,7 +27,6 @@ from ..ir.graph import (
     Lookup,
     Map,
     Move,
-    NO_ORIGIN,
     Origin,
     Piece,
     Reduce,
@@ -35,7 +36,7 @@ from ..ir.graph import (
     identity_access,
 )
 from ..ir.store import ConstantStore
-from ..ir.types import BOOL, F32, F64, I8, I32, I64, DType
+from ..ir.types import F32, F64, I8, I32, I64, DType
 from .types import Number, Refused, Result, Value, wide
 
 Read = tuple[Value, Access]
@@ -180,7 +181,9 @@ class Emitter:
             pieces.append(Piece(order.setdefault(value, len(order)), axes, access, groups, tuple(corner), tuple(step)))
         return self._value(Move, list(order), parts[0][0].dtype, shape, pieces=tuple(pieces), fill=fill)
 
-    def gather(self, axes: Sequence[int], groups: Sequence[Group], data: Value, access: Sequence[Index | int], reads: Sequence[Read]) -> Value:
+    def gather(
+        self, axes: Sequence[int], groups: Sequence[Group], data: Value, access: Sequence[Index | int], reads: Sequence[Read]
+    ) -> Value:
         """Reads `data` with some positions looked up: an int n in `access` is the value of `reads[n]`."""
         shape = [prod(axes[a] for a in group) for group in groups]
         order: dict[Read, int] = {}
@@ -241,7 +244,7 @@ class Emitter:
         reads: list[Read] = []
         leaves: list[Expr] = []
         for operand, dtype in zip(operands, types, strict=True):
-            target = wide(dtype)  # type: ignore[arg-type]
+            target = wide(dtype)
             if isinstance(operand, Value):
                 leaves.append(cast(arg(len(reads), operand.dtype), target))
                 reads.append((operand, broadcast_access(operand.shape, shape)))
@@ -290,11 +293,11 @@ class Emitter:
             return x
         old, new = _cuts(x.shape), _cuts(shape)
         cuts = sorted(old | new)
-        if any(high % low for low, high in zip(cuts, cuts[1:], strict=False)):
+        if any(high % low for low, high in pairwise(cuts)):
             common = sorted(old & new)
-            middle = [high // low for low, high in zip(common, common[1:], strict=False)][::-1]
+            middle = [high // low for low, high in pairwise(common)][::-1]
             return self.reshape(self.reshape(x, middle), shape)
-        axes = [high // low for low, high in zip(cuts, cuts[1:], strict=False)][::-1]
+        axes = [high // low for low, high in pairwise(cuts)][::-1]
         strides = cuts[:-1][::-1]
         return self.view(
             x,

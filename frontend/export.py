@@ -23,7 +23,7 @@ _DECOMPOSE = frozenset({"aten.to.dtype", "aten.to.dtype_layout", "aten.reshape.d
 
 def decompositions() -> Any:
     """torch's default table without the ops that have a lowering of their own."""
-    table = torch.export.default_decompositions()
+    table: Any = torch.export.default_decompositions()
     for op in list(table.keys()):
         name = str(op)
         if (name in LOWERINGS or name in COMPLEX) and name not in _DECOMPOSE:
@@ -64,7 +64,8 @@ def export(
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """`program` over the ops that the lowerings take."""
     try:
-        return program.run_decompositions(decompositions())
+        decomposed: ExportedProgram = program.run_decompositions(decompositions())
+        return decomposed
     except Exception as error:
         raise _failure(program, error) from error
 

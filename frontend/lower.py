@@ -27,7 +27,7 @@ from .constants import TorchConstants
 from .emit import Emitter
 from .export import export
 from .provenance import module_path, op_name, origin_of, source_line
-from .registry import COMPLEX, LOWERINGS, PARTWISE, REFUSED
+from .registry import COMPLEX, LOWERINGS, PARTWISE, REFUSED, TAKES_EMPTY
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
 
 _lowering.load()
@@ -266,12 +266,13 @@ class _Walk:
 
     def _call(self, node: torch.fx.Node) -> Any:
         name = op_name(node)
-        args = torch.fx.node.map_arg(node.args, self._value_of)
-        kwargs = torch.fx.node.map_arg(node.kwargs, self._value_of)
+        args: Any = torch.fx.node.map_arg(node.args, self._value_of)
+        kwargs: Any = torch.fx.node.map_arg(node.kwargs, self._value_of)
         if name in _NOTHING:
             return None
         if name == "operator.getitem" and not isinstance(args[0], _Poison):
-            return args[0][args[1]] if args[0][args[1]] is not None else self._refuse(node.args[0], "its further results have no form in the IR")
+            value = args[0][args[1]]
+            return value if value is not None else self._refuse(node.args[0], f"its result {args[1]} has no form in the IR")
         function = self._lowering(node, name, args, kwargs)
         if function is None and name in REFUSED:
             return self._refuse(node, REFUSED[name])
@@ -286,6 +287,8 @@ class _Walk:
             first = self.emit.results[0] if len(self.emit.results) == 1 else None
             if first is not None and not prod(first.shape):
                 return Empty(first.dtype, first.shape)
+            if name not in TAKES_EMPTY and (_holds(args, Empty) or _holds(kwargs, Empty)):
+                raise Refused("an operand has no elements")
             return self._checked(node, function(self.emit, *args, **kwargs))
         except Refused as reason:
             return self._refuse(node, str(reason))

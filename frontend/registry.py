@@ -15,17 +15,23 @@ _F = TypeVar("_F", bound=Lowering)
 LOWERINGS: dict[str, Lowering] = {}
 COMPLEX: dict[str, Lowering] = {}  # used instead where an argument is a complex pair
 PARTWISE: set[str] = set()  # ops that act on the real and the imaginary part alike (views)
+TAKES_EMPTY: set[str] = set()  # ops that give elements although an operand has none
 REFUSED: dict[str, str] = {}
 
 
-def lowers(*names: str, parts: bool = False) -> Callable[[_F], _F]:
-    """Registers a lowering under names such as `aten.add.Tensor`; `parts` if it acts on both parts of a complex value alike."""
+def lowers(*names: str, parts: bool = False, empty: bool = False) -> Callable[[_F], _F]:
+    """Registers a lowering under names such as `aten.add.Tensor`.
+
+    `parts`: it acts on both parts of a complex value alike; `empty`: it takes operands without elements (and gives some).
+    """
 
     def register(function: _F) -> _F:
         for name in names:
             add(name, function)
             if parts:
                 PARTWISE.add(name)
+            if empty:
+                TAKES_EMPTY.add(name)
         return function
 
     return register

@@ -1,7 +1,8 @@
-"""Lowerings of complex arithmetic and Fourier transforms: a complex value is a pair of real ones, a transform is Contracts with constants."""
+"""Lowerings of complex arithmetic and Fourier transforms: a complex value is a pair of real ones, a transform is constant Contracts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -198,12 +199,12 @@ def sum_(lo: Emitter, x: Pair, *args: Any, **kwargs: Any) -> Pair:
     return Pair(function(lo, x.re, *args, **kwargs), function(lo, x.im, *args, **kwargs))
 
 
-# -- Fourier transforms ----------------------------------------------------------------------------------------------------------------------------
+# -- Fourier transforms -------------------------------------------------------------------------------------------------------------------
 
 
 def _scale(normalization: int, points: int) -> float:
     """0: none, 1: by the root of the number of points, 2: by the number of points."""
-    return {0: 1.0, 1: points**-0.5, 2: 1.0 / points}[normalization]
+    return (1.0, 1.0 / math.sqrt(points), 1.0 / points)[normalization]
 
 
 def _angles(rows: int, columns: int, points: int) -> np.ndarray[Any, Any]:

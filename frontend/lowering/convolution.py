@@ -55,7 +55,13 @@ def convolution(
 
 
 def _spread(
-    lo: Emitter, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], extra: Sequence[int]
+    lo: Emitter,
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    extra: Sequence[int],
 ) -> Value:
     """The input of a transposed convolution, spread by the stride and padded so that a plain convolution follows.
 

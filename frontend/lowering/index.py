@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from ...ir.expr import arg, cast, const
+from ...ir.expr import Expr, arg, cast, const
 from ...ir.graph import Access, Group, Index, identity_access
 from ...ir.types import BOOL, F64, I64
 from ..emit import Emitter, Read, broadcast_access, broadcast_shape, ix
@@ -50,7 +50,7 @@ def gather(lo: Emitter, x: Value, dim: int, index: Value, **_: object) -> Value:
     return lo.gather(index.shape, [(d,) for d in range(x.ndim)], x, access, [(index, identity_access(x.ndim))])
 
 
-# -- index.Tensor and index_put -----------------------------------------------------------------------------------------------------------------
+# -- index.Tensor and index_put -----------------------------------------------------------------------------------------------------------
 
 
 class Indexing:
@@ -111,8 +111,10 @@ def masked_index(lo: Emitter, x: Value, mask: Value, indices: Sequence[Value | N
     return lo.pointwise(lambda m, v: op("select", m, v, const(fill, v.dtype)), mask, value, compute=(BOOL, x.dtype))
 
 
-@lowers("aten.index_put.default", "aten._unsafe_index_put.default", "aten._index_put_impl.default")
-def index_put(lo: Emitter, x: Value, indices: Sequence[Value | Empty | None], values: Value | Empty, accumulate: bool = False, *_: object) -> Value:
+@lowers("aten.index_put.default", "aten._unsafe_index_put.default", "aten._index_put_impl.default", empty=True)
+def index_put(
+    lo: Emitter, x: Value, indices: Sequence[Value | Empty | None], values: Value | Empty, accumulate: bool = False, *_: object
+) -> Value:
     masks = [i for i in indices if isinstance(i, Value) and i.dtype is BOOL]
     if isinstance(values, Empty) or any(isinstance(i, Empty) for i in indices):
         return x
@@ -139,7 +141,7 @@ def _masked_put(
     return lo.pointwise(lambda m, a, b: op("select", m, b, a), mask, x, scalar, compute=(BOOL, x.dtype, x.dtype))
 
 
-# -- scatter along one dimension ---------------------------------------------------------------------------------------------------------------------
+# -- scatter along one dimension ----------------------------------------------------------------------------------------------------------
 
 _MODES = {"sum": "add", "add": "add", "amax": "max", "amin": "min"}
 
@@ -158,24 +160,24 @@ def _scatter(lo: Emitter, x: Value, dim: int, index: Value | Empty, source: Valu
     return lo.scatter(mode, index.shape, x, access, (value, identity_access(x.ndim)), reads)
 
 
-@lowers("aten.scatter.src", "aten.scatter.value")
+@lowers("aten.scatter.src", "aten.scatter.value", empty=True)
 def scatter(lo: Emitter, x: Value, dim: int, index: Value | Empty, source: Value | Number) -> Value:
     return _scatter(lo, x, dim, index, source, "set")
 
 
-@lowers("aten.scatter.reduce", "aten.scatter.value_reduce")
+@lowers("aten.scatter.reduce", "aten.scatter.value_reduce", empty=True)
 def scatter_with(lo: Emitter, x: Value, dim: int, index: Value | Empty, source: Value | Number, *, reduce: str) -> Value:
     if reduce not in _MODES:
         raise Refused(f"scatter with reduce={reduce!r} has no form in the IR")
     return _scatter(lo, x, dim, index, source, _MODES[reduce])
 
 
-@lowers("aten.scatter_add.default")
+@lowers("aten.scatter_add.default", empty=True)
 def scatter_add(lo: Emitter, x: Value, dim: int, index: Value | Empty, source: Value) -> Value:
     return _scatter(lo, x, dim, index, source, "add")
 
 
-@lowers("aten.scatter_reduce.two")
+@lowers("aten.scatter_reduce.two", empty=True)
 def scatter_reduce(
     lo: Emitter, x: Value, dim: int, index: Value | Empty, source: Value, reduce: str, *, include_self: bool = True
 ) -> Value:
@@ -214,7 +216,7 @@ add("aten.index_fill.int_Scalar", _along("set"))
 add("aten.index_fill.int_Tensor", _along("set"))
 
 
-# -- counting ---------------------------------------------------------------------------------------------------------------------------------------
+# -- counting -----------------------------------------------------------------------------------------------------------------------------
 
 
 @lowers("aten.histc.default")
@@ -225,10 +227,12 @@ def histc(lo: Emitter, x: Value, bins: int = 100, min: Number = 0, max: Number =
     flat = lo.reshape(x, (prod(x.shape),))
 
     valid = lo.pointwise(lambda a: op("and", op("ge", a, min), op("le", a, max)), flat, compute=flat.dtype, result=BOOL)
-    bucket = lo.pointwise(
-        lambda a: op("min", cast(op("floor", op("div", op("mul", op("sub", a, float(min)), float(bins)), float(max - min))), I64), bins - 1),
-        flat, compute=flat.dtype if flat.dtype.is_float else F64, result=I64,
-    )  # fmt: skip
+
+    def place(a: Expr) -> Expr:
+        position = op("div", op("mul", op("sub", a, float(min)), float(bins)), float(max - min))
+        return op("min", cast(op("floor", position), I64), bins - 1)
+
+    bucket = lo.pointwise(place, flat, compute=flat.dtype if flat.dtype.is_float else F64, result=I64)
     bucket = lo.pointwise(lambda ok, b: op("select", ok, b, 0), valid, bucket, compute=(BOOL, I64), result=I64)
     ones = lo.cast(valid, lo.dtype)
     base = lo.full((bins,), 0, lo.dtype)

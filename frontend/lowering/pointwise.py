@@ -25,7 +25,7 @@ def _direct(name: str) -> Callable[..., Expr]:
     return lambda *values: make(name, *values)
 
 
-# -- one operand, result type -----------------------------------------------------------------------------------------------------
+# -- one operand, result type -------------------------------------------------------------------------------------------------------------
 
 UNARY: dict[str, Callable[[Expr], Expr]] = {
     **{
@@ -204,7 +204,7 @@ def largest_of(dtype: DType) -> float:
     )
 
 
-# -- casts ----------------------------------------------------------------------------------------------------------------------------
+# -- casts --------------------------------------------------------------------------------------------------------------------------------
 
 
 @lowers("aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.type_as.default", parts=True)
@@ -212,7 +212,7 @@ def to_copy(lo: Emitter, x: Value, *_: object, **__: object) -> Value:
     return lo.cast(x, lo.dtype)
 
 
-# -- two operands -----------------------------------------------------------------------------------------------------------------------
+# -- two operands -------------------------------------------------------------------------------------------------------------------------
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
@@ -415,11 +415,12 @@ def addcdiv(lo: Emitter, x: Value, a: Value, b: Value, *, value: Number = 1) -> 
     return lo.pointwise(lambda v, p, q: op("add", v, op("mul", op("div", p, q), value)), x, a, b)
 
 
-# -- values made from nothing ----------------------------------------------------------------------------------------------------------------
+# -- values made from nothing -------------------------------------------------------------------------------------------------------------
 
 
 @lowers(
     "aten.full.default", "aten.full_like.default", "aten.new_full.default", "aten.scalar_tensor.default",
+    empty=True,
 )  # fmt: skip
 def full(lo: Emitter, *args: Any, **_: object) -> Value:
     number = args[-1]
@@ -431,13 +432,14 @@ def full(lo: Emitter, *args: Any, **_: object) -> Value:
 @lowers(
     "aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", "aten.empty.memory_format", "aten.empty_like.default",
     "aten.empty_permuted.default", "aten.new_empty.default", "aten.empty_strided.default", "aten.new_empty_strided.default",
+    empty=True,
 )  # fmt: skip
 def zeros(lo: Emitter, *_: object, **__: object) -> Value:
     """Uninitialised memory is zeros here: any value is allowed, and this one is deterministic."""
     return lo.full(lo.shape, 0, lo.dtype)
 
 
-@lowers("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default")
+@lowers("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default", empty=True)
 def ones(lo: Emitter, *_: object, **__: object) -> Value:
     return lo.full(lo.shape, 1, lo.dtype)
 

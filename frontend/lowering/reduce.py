@@ -42,7 +42,7 @@ def total(lo: Emitter, x: Value, dims: Sequence[int], keepdim: bool, function: C
     return over(lo, "sum", x, dims, keepdim, function, wide(x.dtype))
 
 
-@lowers("aten.sum.dim_IntList", "aten.sum.default")
+@lowers("aten.sum.dim_IntList", "aten.sum.default", empty=True)
 def sum_(lo: Emitter, x: Value | Empty, dim: Dims = None, keepdim: bool = False, **_: object) -> Value:
     if isinstance(x, Empty):
         return lo.full(lo.shape, 0, lo.dtype)
@@ -116,7 +116,7 @@ def count_nonzero(lo: Emitter, x: Value, dim: Dims = None) -> Value:
     return over(lo, "sum", x, normal_dims(x.ndim, dim), False, lambda v: cast(s.truth(v), I64), x.dtype)
 
 
-# -- moments --------------------------------------------------------------------------------------------------------------------------------
+# -- moments ------------------------------------------------------------------------------------------------------------------------------
 
 
 def moments(lo: Emitter, x: Value, dims: Sequence[int]) -> tuple[Value, Value, int]:
@@ -176,7 +176,7 @@ def std_mean(
     return _drop(lo, deviation, 0), _drop(lo, average, 1)
 
 
-# -- norms and log-sums ---------------------------------------------------------------------------------------------------------------------------
+# -- norms and log-sums -------------------------------------------------------------------------
 
 
 def _norm(lo: Emitter, x: Value, order: Number, dims: Sequence[int], keepdim: bool) -> Value:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...ir.expr import Expr, cast
 from ...ir.graph import Access, Group
-from ...ir.types import F32, F64, I64
+from ...ir.types import F32, F64, I64, DType
 from ..emit import Emitter, ix
 from ..registry import add
 from ..scalar import op
@@ -132,10 +132,11 @@ def _nearest(count: int, exact: bool, vec: bool) -> Callable[..., Value]:
             factor = factors[i] if i < len(factors) else None
             if inputs == outputs and factor in (None, 1.0):
                 continue
+            real = F64 if x.dtype is F64 else F32
             scale = float(np.float32(source_scale(inputs, outputs, False, factor)))
 
-            def place(o: Expr, scale: float = scale, last: int = inputs - 1) -> Expr:
-                position = cast(o, F32 if x.dtype is not F64 else F64)
+            def place(o: Expr, real: DType = real, scale: float = scale, last: int = inputs - 1) -> Expr:
+                position = cast(o, real)
                 position = op("mul", op("add", position, 0.5) if exact else position, scale)
                 return op("min", cast(op("floor", position), I64), last)
 

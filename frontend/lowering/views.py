@@ -10,8 +10,7 @@ from ..emit import Emitter, ix
 from ..registry import lowers
 from ..types import Empty, Number, Refused, Value
 
-
-# -- views ----------------------------------------------------------------------------------------------------------------------------------
+# -- views --------------------------------------------------------------------------------------------------------------------------------
 
 
 @lowers(
@@ -184,10 +183,10 @@ def view_dtype(lo: Emitter, x: Value, dtype: object) -> Value:
     return x
 
 
-# -- assemblies -------------------------------------------------------------------------------------------------------------------------------
+# -- assemblies ---------------------------------------------------------------------------------------------------------------------------
 
 
-@lowers("aten.cat.default", "aten.concat.default", parts=True)
+@lowers("aten.cat.default", "aten.concat.default", parts=True, empty=True)
 def cat(lo: Emitter, parts: Sequence[Value | Empty], dim: int = 0) -> Value:
     shape = lo.shape
     dim %= len(shape)
@@ -208,9 +207,11 @@ def stack(lo: Emitter, parts: Sequence[Value], dim: int = 0) -> Value:
     return cat(lo, [lo.reshape(p, unit) for p in parts], dim)
 
 
-@lowers("aten.constant_pad_nd.default", parts=True)
-def constant_pad(lo: Emitter, x: Value, pad: Sequence[int], value: Number = 0.0) -> Value:
+@lowers("aten.constant_pad_nd.default", parts=True, empty=True)
+def constant_pad(lo: Emitter, x: Value | Empty, pad: Sequence[int], value: Number = 0.0) -> Value:
     """Pads are (before, after) from the last dimension to the first; negative ones cut."""
+    if isinstance(x, Empty):
+        return lo.full(lo.shape, value, lo.dtype)
     before = [0] * x.ndim
     for n in range(len(pad) // 2):
         d = x.ndim - 1 - n
@@ -232,7 +233,7 @@ def pad_to(lo: Emitter, x: Value, before: Sequence[int], shape: Sequence[int], v
     return lo.assemble(shape, [(x, before, step)], number)
 
 
-@lowers("aten.slice_scatter.default", parts=True)
+@lowers("aten.slice_scatter.default", parts=True, empty=True)
 def slice_scatter(
     lo: Emitter, x: Value, src: Value | Empty, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Value:
