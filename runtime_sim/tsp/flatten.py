@@ -1,0 +1,324 @@
+"""A program laid flat: every burst of every instance at its absolute cycle, chip and rows, with the streams it drives and takes.
+
+Instances are offset additions on whole columns. A *claim* is one driven stream of one burst (MT-5), a *tap* one stream that a burst takes.
+Both are progressions of diagonals d0 + k i + k2 i2 on one (chip, direction, stream); `elements` of a claim or tap are numbered
+consecutively from its `first`, in order of time. No legality is judged here; `structure.py` has checked the fields before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...machines.program import Program
+from ...machines.tsp import isa
+from ...machines.tsp.description import TspMachine
+from ...machines.tsp.geometry import Geometry
+from ...machines.tsp.isa import Class, DType, Opcode
+from ...machines.tsp.tables import BURSTS, CLAIMS
+
+Array = np.ndarray
+Columns = dict[str, Array]
+
+ROLE_A, ROLE_B, ROLE_M = 0, 1, 2
+_WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], dtype=np.int64)
+_CLASS = np.array([int(c) for c in isa.QUEUE_CLASS], dtype=np.int64)
+ALU_CODES = np.array(sorted(int(op.opcode) for op in isa.OPS.values() if op.queues == (Class.VXM,)))
+ACC_CODES = np.array(sorted(int(code) for code in isa.ACC_OPS))
+COMPARE_CODES = np.array(sorted(int(code) for code in isa.COMPARES))
+TWO_OPERANDS = np.array(sorted(int(op.opcode) for op in isa.OPS.values() if op.inputs == 2))
+MASKED = np.array([int(Opcode.SELECT), int(Opcode.MASK_BAR)])
+SXM_CODES = np.array([int(Opcode.TRANSPOSE), int(Opcode.DISTRIBUTE), int(Opcode.PERMUTE), int(Opcode.SHIFT), int(Opcode.BROADCAST)])
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Claims or taps as columns of one length.
+
+    `burst` flat burst, `role` operand (taps), `plane` byte plane, `key` (chip 2 + direction) 32 + stream, `pos` place of drive or take,
+    `until` last consumer (claims), `d0, n, i, n2, i2` the diagonals, `dtype`, `first` number of the first element.
+    """
+
+    columns: Columns
+    total: int
+
+    def __getattr__(self, name: str) -> Array:
+        try:
+            return self.columns[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    @property
+    def size(self) -> int:
+        """Number of claims or taps."""
+        return len(self.columns["burst"])
+
+    @cached_property
+    def runs(self) -> Columns:
+        """Inner progressions: one row per k2, with `owner`, key, d0, n, i, pos, until, first; contiguous outer levels are merged."""
+        c = self.columns
+        n, i, n2, i2 = c["n"].copy(), c["i"].copy(), c["n2"].copy(), c["i2"].copy()
+        single = (n == 1) & (n2 > 1)
+        n[single], i[single], n2[single] = n2[single], i2[single], 1
+        merged = (n2 > 1) & (i2 == n * i)
+        n[merged], n2[merged] = n[merged] * n2[merged], 1
+        owner, k2 = expand(n2)
+        return {
+            "owner": owner, "key": c["key"][owner], "d0": c["d0"][owner] + k2 * i2[owner], "n": n[owner], "i": i[owner],
+            "pos": c["pos"][owner], "until": c["until"][owner], "first": c["first"][owner] + k2 * n[owner],
+        }  # fmt: skip
+
+
+def expand(counts: Array) -> tuple[Array, Array]:
+    """(owner, index) of counts[0] + counts[1] + ... rows: owner r appears counts[r] times with index 0, 1, ..."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    return owner, np.arange(len(owner)) - starts[owner]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """All bursts of a program. `b` has the columns of BURSTS (absolute t0) and chip, instance, segment, source, cls, alloc, bank, address, low, high."""
+
+    machine: TspMachine
+    geometry: Geometry
+    b: Columns
+    claims: Flow
+    taps: Flow
+    chips: int
+
+    @property
+    def size(self) -> int:
+        """Number of bursts."""
+        return len(self.b["unit"])
+
+    @cached_property
+    def count(self) -> Array:
+        """Elements of each burst."""
+        result: Array = self.b["n"] * self.b["n2"]
+        return result
+
+    @cached_property
+    def last(self) -> Array:
+        """Cycle of the last element of each burst."""
+        b = self.b
+        result: Array = b["t0"] + (b["n"] - 1) * b["i"] + (b["n2"] - 1) * b["i2"]
+        return result
+
+    def of(self, *opcodes: int) -> Array:
+        """Flat rows of these opcodes, ascending."""
+        return np.flatnonzero(np.isin(self.b["opcode"], opcodes))
+
+    def times(self, rows: Array) -> tuple[Array, Array]:
+        """(owner index into `rows`, cycle) of all elements of the bursts `rows`, in order."""
+        owner, k = expand(self.count[rows])
+        b, row = self.b, rows[owner]
+        n = b["n"][row]
+        return owner, b["t0"][row] + (k % n) * b["i"][row] + (k // n) * b["i2"][row]
+
+    def addresses(self, rows: Array) -> tuple[Array, Array]:
+        """(owner, place) of all elements of MEM bursts `rows`; place = ((chip 88 + slice) banks + bank) rows + row."""
+        owner, k = expand(self.count[rows])
+        b, row = self.b, rows[owner]
+        n = b["n"][row]
+        return owner, self.place(row) + (k % n) * b["stride"][row] + (k // n) * b["stride2"][row]
+
+    def place(self, rows: Array) -> Array:
+        """Place of the first element of MEM bursts."""
+        b, m = self.b, self.machine
+        result: Array = ((b["chip"][rows] * isa.MEM_QUEUES + b["unit"][rows]) * m.banks + b["bank"][rows]) * m.rows + b["address"][rows]
+        return result
+
+    @property
+    def places(self) -> int:
+        """Number of rows of all chips together."""
+        return self.chips * isa.MEM_QUEUES * self.machine.banks * self.machine.rows
+
+
+def _columns(program: Program, table: str, names: list[str]) -> tuple[Columns, Array]:
+    """All segments' rows of one table one after the other, as int64, and the number of rows of each segment."""
+    sizes = np.array([len(s.tables[table][names[0]]) for s in program.segments], dtype=np.int64)
+    joined = {
+        name: np.concatenate([np.asarray(s.tables[table][name], dtype=np.int64) for s in program.segments] or [np.zeros(0, np.int64)])
+        for name in names
+    }
+    return joined, sizes
+
+
+def flatten(program: Program, machine: TspMachine) -> Flat:
+    """Lay a program flat. Its tables must have passed `structure.check_structure`."""
+    geometry = Geometry.of(machine)
+    inst = {k: v.astype(np.int64) for k, v in program.tables["instances"].items()}
+    source, sizes = _columns(program, "bursts", [c.name for c in BURSTS.columns])
+    counts = sizes[inst["segment"]]
+    owner, index = expand(counts)
+    row = (np.cumsum(sizes) - sizes)[inst["segment"]][owner] + index
+    b = {name: column[row] for name, column in source.items()}
+    b["t0"] += inst["offset"][owner]
+    b |= {"chip": inst["chip"][owner], "instance": owner, "segment": inst["segment"][owner], "source": index, "cls": _CLASS[b["unit"]]}
+    _bind(program, b)
+    claims, claim_sizes = _columns(program, "claims", [c.name for c in CLAIMS.columns])
+    claim_owner, claim_index = expand(claim_sizes[inst["segment"]])
+    claim_row = (np.cumsum(claim_sizes) - claim_sizes)[inst["segment"]][claim_owner] + claim_index
+    first_burst = np.cumsum(counts) - counts
+    claim = {name: column[claim_row] for name, column in claims.items()}
+    claim["burst"] += first_burst[claim_owner]
+    chips = int(max(inst["chip"].max(initial=0), np.asarray(program.tables["allocations"]["chip"]).max(initial=0))) + 1
+    return Flat(machine, geometry, b, _claim_flow(machine, geometry, b, claim), _tap_flow(geometry, b), chips)
+
+
+def _bind(program: Program, b: Columns) -> None:
+    """Resolve objects: allocation (-1 where none), bank, absolute first row, and the object's rows [low, high)."""
+    binds = {k: v.astype(np.int64) for k, v in program.tables["binds"].items()}
+    alloc = {k: v.astype(np.int64) for k, v in program.tables["allocations"].items()}
+    objects = np.array([len(s.tables["objects"]["rows"]) for s in program.segments], dtype=np.int64)
+    per_instance = objects[program.tables["instances"]["segment"].astype(np.int64)]
+    start = np.cumsum(per_instance) - per_instance
+    slot_alloc = np.full(int(per_instance.sum()), -1, dtype=np.int64)
+    slot_row = np.zeros(len(slot_alloc), dtype=np.int64)
+    slot = start[binds["instance"]] + binds["object"]
+    slot_alloc[slot], slot_row[slot] = binds["allocation"], binds["row"]
+    has = b["object"] >= 0
+    at = np.where(has, start[b["instance"]] + b["object"], 0)
+    b["alloc"] = np.where(has, slot_alloc[at] if len(slot_alloc) else -1, -1)
+    known = b["alloc"] >= 0
+    chosen = np.where(known, b["alloc"], 0)
+    if len(alloc["row"]):
+        b["bank"] = np.where(known, alloc["bank"][chosen], 0)
+        b["address"] = np.where(known, alloc["row"][chosen] + slot_row[at] + b["row"], 0)
+        rows = np.concatenate([np.asarray(s.tables["objects"]["rows"], np.int64) for s in program.segments])
+        first = np.cumsum(objects) - objects
+        b["low"] = np.where(known, b["address"] - b["row"], 0)
+        b["high"] = b["low"] + np.where(known, rows[np.where(known, first[b["segment"]] + b["object"], 0)], 0)
+    else:
+        b |= {name: np.zeros_like(b["row"]) for name in ("bank", "address", "low", "high")}
+
+
+def result_dtype(b: Columns) -> Array:
+    """Number format of the result of each burst; NONE for bytes moved by MEM, SXM and links."""
+    code, dtype, dtype2 = b["opcode"], b["dtype"], b["dtype2"]
+    result = np.zeros_like(code)
+    alu = np.isin(code, ALU_CODES)
+    result[alu] = dtype[alu]
+    other = np.isin(code, COMPARE_CODES) | (code == Opcode.CAST)
+    result[other] = dtype2[other]
+    return result
+
+
+def _claim_flow(machine: TspMachine, g: Geometry, b: Columns, claim: Columns) -> Flow:
+    row, direction = claim["burst"], claim["direction"]
+    code, unit, cls = b["opcode"][row], b["unit"][row], b["cls"][row]
+    x, pos, delay = np.zeros_like(row), np.zeros_like(row), np.zeros_like(row)
+    mem = cls == Class.MEM
+    x[mem] = g.mem_drive_x(unit[mem] // 44, unit[mem] % 44, direction[mem])
+    pos[mem] = g.mem_drive(unit[mem] // 44, unit[mem] % 44, direction[mem])
+    delay[mem] = np.where(
+        code[mem] == Opcode.READ, machine.mem_read,
+        np.where(direction[mem] == b["m_dir"][row[mem]], machine.gather_same, machine.gather_turn),
+    )  # fmt: skip
+    vxm = cls == Class.VXM
+    x[vxm], pos[vxm], delay[vxm] = g.vxm_x(direction[vxm]), g.alu_drive(unit[vxm] - isa.VXM_BASE, direction[vxm]), machine.alu
+    mxm = cls == Class.MXM_R
+    side = (unit[mxm] - isa.MXM_BASE) // 6
+    x[mxm], pos[mxm], delay[mxm] = g.sxm_x(side), g.pos(g.sxm_x(side), direction[mxm], 0), machine.mxm_drain
+    sxm = (cls >= Class.DISTRIBUTOR) & (cls < Class.C2C)
+    side = (unit[sxm] - isa.SXM_BASE) // isa.SXM_QUEUES
+    x[sxm], pos[sxm] = g.sxm_x(side), g.sxm_drive(side, direction[sxm])
+    for opcode, latency in (
+        (Opcode.TRANSPOSE, machine.transposer), (Opcode.DISTRIBUTE, machine.distributor), (Opcode.PERMUTE, machine.permute),
+        (Opcode.SHIFT, machine.shift), (Opcode.BROADCAST, machine.broadcast),
+    ):  # fmt: skip
+        delay[code == opcode] = latency
+    c2c = cls == Class.C2C
+    side = (unit[c2c] - isa.SXM_BASE) // isa.SXM_QUEUES
+    x[c2c], pos[c2c] = g.c2c_x(side), g.c2c_drive(side, direction[c2c])
+    t0, n, i, n2, i2 = (b[name][row] for name in ("t0", "n", "i", "n2", "i2"))
+    reduce = np.isin(code, ACC_CODES)
+    t0, n, i = np.where(reduce, t0 + (n - 1) * i, t0), np.where(reduce, 1, n), np.where(reduce, 1, i)
+    dtype = result_dtype(b)[row]
+    width = _WIDTH[dtype]
+    width[code == Opcode.ACC], width[code == Opcode.TRANSPOSE] = 4, 16
+    distribute = code == Opcode.DISTRIBUTE
+    width[distribute] = np.where(b["lowest"][row[distribute]] == 1, 4, 8)
+    columns = {
+        "burst": row, "stream": claim["stream"], "direction": direction, "plane": claim["stream"] % width, "until": claim["until"],
+        "key": (b["chip"][row] * 2 + direction) * 32 + claim["stream"], "pos": pos, "d0": t0 + delay - (2 * direction - 1) * x,
+        "n": n, "i": i, "n2": n2, "i2": i2, "dtype": dtype, "role": np.zeros_like(row),
+    }  # fmt: skip
+    return _numbered(columns)
+
+
+def tap_widths(b: Columns, role: int) -> Array:
+    """Streams that each burst takes as operand a, b or map m (0: it has none)."""
+    code = b["opcode"]
+    width = np.zeros_like(code)
+    alu = np.isin(code, ALU_CODES)
+    if role == ROLE_A:
+        width[alu] = _WIDTH[b["dtype"][alu]]
+        width[np.isin(code, (Opcode.LW, Opcode.TRANSPOSE))] = 16
+        width[np.isin(code, (Opcode.WRITE, Opcode.SCATTER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST, Opcode.SEND))] = 1
+        abc = code == Opcode.ABC
+        width[abc] = _WIDTH[b["dtype"][abc]]
+        distribute = code == Opcode.DISTRIBUTE
+        width[distribute] = np.where(b["lowest"][distribute] == 1, 1, 8)
+    elif role == ROLE_B:
+        two = alu & np.isin(code, TWO_OPERANDS)
+        masked = np.isin(code, MASKED)
+        width[two] = np.where(masked[two], _WIDTH[b["dtype2"][two]], _WIDTH[b["dtype"][two]])
+    else:
+        width[np.isin(code, (Opcode.GATHER, Opcode.SCATTER, Opcode.DISTRIBUTE))] = 1
+        width[code == Opcode.PERMUTE] = 2
+    return width
+
+
+def _tap_flow(g: Geometry, b: Columns) -> Flow:
+    parts = []
+    for role, prefix in ((ROLE_A, "a"), (ROLE_B, "b"), (ROLE_M, "m")):
+        width = tap_widths(b, role)
+        row, plane = expand(width)
+        dtype = b["dtype"][row].copy()
+        typed = np.isin(b["opcode"][row], ALU_CODES) | (b["opcode"][row] == Opcode.ABC)
+        if role == ROLE_B:
+            masked = np.isin(b["opcode"][row], MASKED)
+            dtype[masked] = b["dtype2"][row][masked]
+        dtype[~typed] = DType.NONE
+        parts.append(
+            {
+                "burst": row, "plane": plane, "role": np.full_like(row, role), "stream": b[f"{prefix}_stream"][row] + plane,
+                "direction": b[f"{prefix}_dir"][row], "dtype": dtype,
+            }
+        )  # fmt: skip
+    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.lexsort((columns["plane"], columns["role"], columns["burst"]))
+    columns = {name: column[order] for name, column in columns.items()}
+    row, direction = columns["burst"], columns["direction"]
+    unit, cls = b["unit"][row], b["cls"][row]
+    x, pos = np.zeros_like(row), np.zeros_like(row)
+    mem = cls == Class.MEM
+    x[mem] = g.mem_take_x(unit[mem] // 44, unit[mem] % 44, direction[mem])
+    pos[mem] = g.mem_take(unit[mem] // 44, unit[mem] % 44, direction[mem])
+    vxm = cls == Class.VXM
+    x[vxm], pos[vxm] = g.vxm_x(direction[vxm]), g.alu_take(unit[vxm] - isa.VXM_BASE, direction[vxm])
+    mxm = (cls == Class.MXM_W) | (cls == Class.MXM_A)
+    side = (unit[mxm] - isa.MXM_BASE) // 6
+    x[mxm], pos[mxm] = g.mxm_x(side), g.mxm_take(side)
+    sxm = (cls >= Class.DISTRIBUTOR) & (cls < Class.C2C)
+    side = (unit[sxm] - isa.SXM_BASE) // isa.SXM_QUEUES
+    x[sxm], pos[sxm] = g.sxm_x(side), g.sxm_take(side, direction[sxm])
+    c2c = cls == Class.C2C
+    side = (unit[c2c] - isa.SXM_BASE) // isa.SXM_QUEUES
+    x[c2c], pos[c2c] = g.c2c_x(side), g.c2c_take(side, direction[c2c])
+    columns |= {
+        "key": (b["chip"][row] * 2 + direction) * 32 + columns["stream"], "pos": pos, "until": pos,
+        "d0": b["t0"][row] - (2 * direction - 1) * x, "n": b["n"][row], "i": b["i"][row], "n2": b["n2"][row], "i2": b["i2"][row],
+    }  # fmt: skip
+    return _numbered(columns)
+
+
+def _numbered(columns: Columns) -> Flow:
+    count = columns["n"] * columns["n2"]
+    columns["first"] = np.cumsum(count) - count
+    return Flow(columns, int(count.sum()))

@@ -1,0 +1,105 @@
+"""The graph of bursts: who must be computed before whom; rule TSP-011 (docs/tsp-model.md MT-10)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...machines.tsp import isa
+from ...machines.tsp.isa import Opcode
+from . import kernels
+from .flatten import ALU_CODES, SXM_CODES, Array, Flat
+from .memory import Memory
+from .planes import Passes
+from .report import Report
+from .streams import Feeds
+
+CODE = 1 << 32
+
+
+def computes(flat: Flat, memory: Memory) -> Array:
+    """Bursts that make new bytes, as opposed to moving them."""
+    code = flat.b["opcode"]
+    result = (np.isin(code, ALU_CODES) & (code != Opcode.IDENTITY)) | (np.isin(code, SXM_CODES) & (flat.b["null"] == 0))
+    return result | (code == Opcode.ACC) | (code == Opcode.GATHER) | memory.dynamic
+
+
+def _changes(owner: Array, source: Array) -> Array:
+    out = np.empty((2, len(owner)), np.int64)
+    return out[:, : kernels.change_edges(owner, source, out)]
+
+
+def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list[tuple[Array, Array]], report: Report) -> Array:
+    """Unique (before, after) pairs of flat bursts."""
+    claims, taps = flat.claims, flat.taps
+    claim_burst = np.append(claims.burst, -1)
+    fed = np.where(feeds.source >= 0, feeds.claim_of[feeds.source] if claims.total else -1, -1)
+    parts = [_changes(taps.burst[feeds.tap_of], claim_burst[fed])]
+    seen = np.flatnonzero(memory.link >= 0)
+    parts.append(_changes(claims.burst[feeds.claim_of[seen]], taps.burst[feeds.tap_of[memory.link[seen]]]))
+    loaded = passes.content >= 0
+    if loaded.any():
+        owner = np.repeat(passes.iw_burst, loaded.sum(axis=1))
+        parts.append(_changes(owner, taps.burst[feeds.tap_of[passes.content[loaded]]]))
+    with_iw = passes.iw >= 0
+    parts.append(np.stack([passes.iw_burst[passes.iw[with_iw]], passes.abc[with_iw]]))
+    with_acc = passes.acc >= 0
+    parts.append(np.stack([passes.abc[with_acc], passes.acc[with_acc]]))
+    paired = with_acc & (passes.partner >= 0)
+    parts.append(np.stack([passes.abc[passes.partner[paired]], passes.acc[paired]]))
+    summed = np.flatnonzero(passes.acc_source >= 0)
+    parts.append(_changes(passes.acc_row[summed], passes.acc_row[passes.acc_source[summed]]))
+    parts += [np.stack(chain) for chain in chains]
+    parts.append(_dynamic_order(flat, memory, report))
+    joined = np.concatenate(parts, axis=1)
+    keep = joined[0] != joined[1]
+    _report_loops(flat, joined[0, ~keep], report)
+    unique = np.unique(joined[0, keep] * CODE + joined[1, keep])
+    return np.stack([unique // CODE, unique % CODE])
+
+
+def _report_loops(flat: Flat, rows: Array, report: Report) -> None:
+    """TSP-011: a burst that feeds itself."""
+    for row in map(int, np.unique(rows)):
+        report.bursts("TSP-011", "the burst depends on its own results; it must be split", flat, [row])
+
+
+def _dynamic_order(flat: Flat, memory: Memory, report: Report) -> Array:
+    """Accesses of each dynamic (allocation, slice) in order of time: readers after the last writer, writers after all since."""
+    b = flat.b
+    rows = np.flatnonzero(memory.dynamic)
+    slot = b["alloc"][rows] * isa.QUEUES + b["unit"][rows]
+    order = np.lexsort((b["t0"][rows], slot))
+    rows, slot = rows[order], slot[order]
+    pairs: list[tuple[int, int]] = []
+    writer, readers, busy_read, busy_write = -1, list[int](), -1, -1
+    for k, row in enumerate(rows.tolist()):
+        if k == 0 or slot[k] != slot[k - 1]:
+            writer, readers, busy_read, busy_write = -1, [], -1, -1
+        begin, end = int(b["t0"][row]), int(flat.last[row])
+        writes = b["opcode"][row] in (Opcode.WRITE, Opcode.SCATTER)
+        if begin <= (max(busy_read, busy_write) if writes else busy_write):
+            report.bursts("TSP-011", "data-dependent accesses of one slice overlap in time; they must be split", flat, [row, *readers[-1:], *([writer] if writer >= 0 else [])])
+        if writer >= 0:
+            pairs.append((writer, row))
+        if writes:
+            pairs += [(reader, row) for reader in readers]
+            writer, readers, busy_write = row, [], max(busy_write, end)
+        else:
+            readers.append(row)
+            busy_read = max(busy_read, end)
+    return np.array(pairs, np.int64).reshape(-1, 2).T
+
+
+def order(flat: Flat, pairs: Array, weight: Array, report: Report) -> Array:
+    """Level of every burst: the largest number of computing bursts on a path to it; records TSP-011 for a cycle."""
+    size = flat.size
+    by_source = np.argsort(pairs[0], kind="stable")
+    starts = np.zeros(size + 1, np.int64)
+    np.cumsum(np.bincount(pairs[0], minlength=size), out=starts[1:])
+    degree = np.bincount(pairs[1], minlength=size).astype(np.int64)
+    level = np.zeros(size, np.int64)
+    reached = kernels.levels(starts, pairs[1][by_source], weight.astype(np.int64), degree, level)
+    if reached < size:
+        stuck = np.flatnonzero(degree > 0)
+        report.bursts("TSP-011", f"{len(stuck)} bursts wait for each other; one of them must be split", flat, stuck[:2].tolist())
+    return level

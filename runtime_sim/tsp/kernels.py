@@ -1,0 +1,300 @@
+"""The compiled inner loops of the TSP executor: matching on streams, memory versions, planes, levels, and moving bytes.
+
+Each kernel walks bursts and the elements that meet, never cycles. Compiled code is cached beside this file where the folder can be written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+F = TypeVar("F")
+
+
+def _jit(function: F) -> F:
+    return cast(F, numba.njit(cache=True, nogil=True)(function))
+
+
+@_jit
+def conflicts(key: Any, d0: Any, n: Any, i: Any, pos: Any, until: Any, ends: Any, out: Any) -> None:
+    """MT-9: out[r] = an earlier run (of the same key, sorted by d0) whose elements meet those of run r where their pos intervals meet, or -1."""
+    for r in range(len(key)):
+        out[r] = -1
+        last = d0[r] + (n[r] - 1) * i[r]
+        j = r - 1
+        while j >= 0 and key[j] == key[r] and ends[j] >= d0[r]:
+            end = d0[j] + (n[j] - 1) * i[j]
+            if end >= d0[r] and pos[j] <= until[r] and pos[r] <= until[j]:
+                ii, ij = (i[r] if n[r] > 1 else 1), (i[j] if n[j] > 1 else 1)
+                a, b = ii, ij
+                while b:
+                    a, b = b, a % b
+                if (d0[j] - d0[r]) % a == 0:
+                    # step through the coarser progression inside the common range; its period against the other is ij / gcd
+                    low, high = d0[r], min(last, end)
+                    if ii >= ij:
+                        base, step, other, mod, count, stop = d0[r], ii, d0[j], ij, n[r], ij // a
+                    else:
+                        base, step, other, mod, count, stop = d0[j], ij, d0[r], ii, n[j], ii // a
+                    k = max(0, -((base - low) // step)) if base < low else 0
+                    tries = 0
+                    while k < count and base + k * step <= high and tries <= stop:
+                        d = base + k * step
+                        if d >= low and (d - other) % mod == 0:
+                            out[r] = j
+                            break
+                        k += 1
+                        tries += 1
+                    if out[r] >= 0:
+                        break
+            j -= 1
+
+
+@_jit
+def match(
+    c_key: Any, c_d0: Any, c_n: Any, c_i: Any, c_pos: Any, c_until: Any, c_first: Any, c_ends: Any,
+    t_key: Any, t_d0: Any, t_n: Any, t_i: Any, t_pos: Any, t_first: Any, bucket: Any, source: Any, covered: Any,
+) -> None:  # fmt: skip
+    """MT-6: source[tap element] = claim element it reads (-1: none); covered[claim element] = 1 where a tap lies at its `until`."""
+    for r in range(len(t_key)):
+        lo, hi = bucket[t_key[r]], bucket[t_key[r] + 1]
+        first, step, place = t_d0[r], t_i[r], t_pos[r]
+        last = first + (t_n[r] - 1) * step
+        a, b = lo, hi
+        while a < b:
+            m = (a + b) // 2
+            if c_d0[m] <= last:
+                a = m + 1
+            else:
+                b = m
+        j = a - 1
+        while j >= lo and c_ends[j] >= first:
+            base, ci, cn = c_d0[j], c_i[j], c_n[j]
+            end = base + (cn - 1) * ci
+            if end >= first and c_pos[j] <= place and place <= c_until[j]:
+                k = 0
+                if base > first:
+                    k = (base - first + step - 1) // step
+                at_end = place == c_until[j]
+                while k < t_n[r]:
+                    q = first + k * step - base
+                    if q > end - base:
+                        break
+                    if q % ci == 0:
+                        e = c_first[j] + q // ci
+                        source[t_first[r] + k] = e
+                        if at_end:
+                            covered[e] = 1
+                    k += 1
+            j -= 1
+
+
+@_jit
+def versions(
+    place: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, stride: Any, stride2: Any, first: Any,
+    starts: Any, w_time: Any, w_element: Any, initial: Any, link: Any,
+) -> None:  # fmt: skip
+    """For every element of READ bursts the write element whose row it sees (ME-2), -1 - place where it is bound, or -2**62 (undefined).
+
+    `starts` is a CSR index by place into writes sorted by (place, time).
+    """
+    for r in range(len(place)):
+        e = first[r]
+        for k2 in range(n2[r]):
+            for k in range(n[r]):
+                p = place[r] + k * stride[r] + k2 * stride2[r]
+                t = t0[r] + k * i[r] + k2 * i2[r]
+                a, b = starts[p], starts[p + 1]
+                low = a
+                while a < b:
+                    m = (a + b) // 2
+                    if w_time[m] < t:
+                        a = m + 1
+                    else:
+                        b = m
+                if a > low:
+                    link[e] = w_element[a - 1]
+                elif initial[p]:
+                    link[e] = -1 - p
+                else:
+                    link[e] = -(1 << 62)
+                e += 1
+
+
+@_jit
+def change_edges(owner: Any, source: Any, out: Any) -> int:
+    """Pairs (source, owner) of burst numbers, consecutive equal ones once; source < 0 is skipped. Returns how many were written to out[2, :]."""
+    count = 0
+    last_owner, last_source = -1, -1
+    for e in range(len(owner)):
+        s = source[e]
+        if s >= 0 and (s != last_source or owner[e] != last_owner):
+            last_owner, last_source = owner[e], s
+            out[0, count] = s
+            out[1, count] = owner[e]
+            count += 1
+    return count
+
+
+@_jit
+def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> int:
+    """Longest weighted path to each burst of the graph (CSR by source); returns how many bursts were reached: fewer than all in a cycle."""
+    n = len(weight)
+    queue = np.empty(n, np.int64)
+    tail = 0
+    for b in range(n):
+        if degree[b] == 0:
+            queue[tail] = b
+            tail += 1
+    head = 0
+    while head < tail:
+        b = queue[head]
+        head += 1
+        value = level[b] + weight[b]
+        for at in range(starts[b], starts[b + 1]):
+            c = targets[at]
+            level[c] = max(level[c], value)
+            degree[c] -= 1
+            if degree[c] == 0:
+                queue[tail] = c
+                tail += 1
+    return tail
+
+
+@_jit
+def weight_queue(plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, rows: Any, lw_rows: Any, content: Any, loader: Any, double: Any) -> None:
+    """Contents of the weight buffers: events of all W queues in order of (plane, time).
+
+    content[w, row] = tap element that IW number w installs in that row (-1: cleared), loader[w, 0] = first event that loaded it, loader[w, 1] =
+    last one (-1: none); double[e] = 1 where LW event e overwrites a row that was loaded and not yet installed. `first` is the tap element of stream 0; stream j of the same
+    burst follows n elements later.
+    """
+    buffer = np.full(rows, -1, np.int64)
+    fresh = np.zeros(rows, np.uint8)
+    w = 0
+    begin, end = -1, -1
+    for e in range(len(plane)):
+        if e == 0 or plane[e] != plane[e - 1]:
+            buffer[:] = -1
+            fresh[:] = 0
+            begin, end = -1, -1
+        if is_iw[e]:
+            content[w, :] = buffer
+            loader[w, 0], loader[w, 1] = begin, end
+            fresh[:] = 0
+            begin, end = -1, -1
+            w += 1
+        else:
+            if begin < 0:
+                begin = e
+            end = e
+            for k in range(n[e]):
+                for j in range(lw_rows):
+                    row = row0[e] + lw_rows * k + j
+                    if 0 <= row < rows:
+                        if fresh[row]:
+                            double[e] = 1
+                        fresh[row] = 1
+                        buffer[row] = first[e] + j * n[e] + k
+
+
+@_jit
+def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, source: Any, fault: Any) -> None:
+    """TSP-025: accumulator elements in order of (plane, time). source[e] = element that stored what e adds (-1 none).
+
+    fault[e] = 1: outside the depth, 2: add from an entry never stored, 3: store over a stored entry that nothing used.
+    """
+    holder = np.full(depth, -1, np.int64)
+    used = np.ones(depth, np.uint8)
+    for e in range(len(plane)):
+        if e == 0 or plane[e] != plane[e - 1]:
+            holder[:] = -1
+            used[:] = 1
+        source[e] = -1
+        if not add[e] and not store[e]:
+            continue
+        slot = entry[e]
+        if slot < 0 or slot >= depth:
+            fault[e] = 1
+            continue
+        if add[e]:
+            if holder[slot] < 0:
+                fault[e] = 2
+            source[e] = holder[slot]
+            used[slot] = 1
+        if store[e]:
+            if not used[slot]:
+                fault[e] = 3
+            holder[slot] = e
+            used[slot] = 0
+
+
+@_jit
+def overlaps(place: Any, row0: Any, row1: Any, born: Any, dies: Any, group: Any, out: Any) -> int:
+    """TSP-010: pairs of allocations (different `group`) that share rows of one place at one time; input sorted by (place, row0)."""
+    count = 0
+    for a in range(len(place)):
+        b = a + 1
+        while b < len(place) and place[b] == place[a] and row0[b] < row1[a]:
+            if group[a] != group[b] and born[a] <= dies[b] and born[b] <= dies[a]:
+                out[0, count], out[1, count] = group[a], group[b]
+                count += 1
+                if count == out.shape[1]:
+                    return count
+            b += 1
+    return count
+
+
+@_jit
+def mark(cycles: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, value: Any) -> None:
+    """cycles[t] = max(cycles[t], value) in every cycle of the bursts."""
+    for r in range(len(t0)):
+        for k2 in range(n2[r]):
+            t = t0[r] + k2 * i2[r]
+            for _ in range(n[r]):
+                cycles[t] = max(cycles[t], value[r])
+                t += i[r]
+
+
+@_jit
+def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
+    """out[m, lanes * w] = operands of w byte planes: plane p of element m, lane l, is arena[offset[p, m] + l step[p, m]]."""
+    w, count = offset.shape
+    lanes = out.shape[1] // w
+    for m in range(count):
+        base = offset[0, m]
+        whole = base >= 0 and step[0, m] == w
+        for p in range(1, w):
+            whole = whole and offset[p, m] == base + p and step[p, m] == w
+        if whole:
+            out[m, :] = arena[base : base + lanes * w]
+        else:
+            for p in range(w):
+                o, s = offset[p, m], step[p, m]
+                if o < 0:
+                    for lane in range(lanes):
+                        out[m, lane * w + p] = 0
+                else:
+                    for lane in range(lanes):
+                        out[m, lane * w + p] = arena[o + lane * s]
+
+
+@_jit
+def fetch_half(arena: Any, offset: Any, step: Any, table: Any, out: Any) -> None:
+    """out[m, lanes] float32 = fp16 operands of two byte planes through `table` (65,536 float32)."""
+    lanes = out.shape[1]
+    for m in range(offset.shape[1]):
+        low, high = offset[0, m], offset[1, m]
+        ls, hs = step[0, m], step[1, m]
+        if low < 0 and high < 0:
+            for lane in range(lanes):
+                out[m, lane] = 0.0
+        elif low >= 0 and high >= 0:
+            for lane in range(lanes):
+                out[m, lane] = table[np.int64(arena[low + lane * ls]) | (np.int64(arena[high + lane * hs]) << 8)]
+        else:
+            for lane in range(lanes):
+                byte = np.int64(arena[low + lane * ls]) if low >= 0 else np.int64(arena[high + lane * hs]) << 8
+                out[m, lane] = table[byte]

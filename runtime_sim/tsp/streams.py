@@ -1,0 +1,125 @@
+"""Claims against claims, takes against claims: rules TSP-006, 007, 008, 033, 040 (docs/tsp-model.md MT-3 to MT-9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...machines.tsp.isa import Class, DType, Opcode
+from . import kernels
+from .flatten import ROLE_M, Array, Columns, Flat, Flow
+from .report import Report
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Who feeds whom: `source[tap element]` is the claim element it reads (-1: none); `claim_of`, `tap_of` number the owners of elements."""
+
+    source: Array
+    claim_of: Array
+    tap_of: Array
+
+
+def sorted_runs(key: Array, d0: Array, n: Array, i: Array) -> tuple[Array, Array]:
+    """Order of runs by (key, d0), and in that order the running maximum of their last diagonal within a key."""
+    if not len(key):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    end = d0 + (n - 1) * i
+    low = int(d0.min())
+    span = int(end.max()) - low + 1
+    order = np.argsort(key * span + (d0 - low), kind="stable")
+    base = key[order] * span
+    return order, np.maximum.accumulate(base + (end[order] - low)) - base + low
+
+
+def meetings(key: Array, d0: Array, n: Array, i: Array, pos: Array | None = None, until: Array | None = None) -> tuple[Array, Array]:
+    """Pairs (r, j) of runs that meet (MT-9), at most one j per r."""
+    order, ends = sorted_runs(key, d0, n, i)
+    flat = np.zeros(len(order), np.int64)
+    out = np.empty(len(order), np.int64)
+    kernels.conflicts(
+        key[order], d0[order], n[order], i[order], flat if pos is None else pos[order], flat if until is None else until[order], ends, out
+    )
+    hit = np.flatnonzero(out >= 0)
+    return order[hit], order[out[hit]]
+
+
+def _owners(flow: Flow) -> Array:
+    return np.repeat(np.arange(flow.size, dtype=np.int64), flow.n * flow.n2)
+
+
+def resolve(flat: Flat, report: Report) -> Feeds:
+    """Match every take with its claim and record what breaks the stream rules."""
+    claims, taps = flat.claims, flat.taps
+    runs = claims.runs
+    order, ends = sorted_runs(runs["key"], runs["d0"], runs["n"], runs["i"])
+    c: Columns = {name: column[order] for name, column in runs.items()}
+    clash = np.empty(len(order), np.int64)
+    kernels.conflicts(c["key"], c["d0"], c["n"], c["i"], c["pos"], c["until"], ends, clash)
+    _report_clashes(flat, report, c, clash)
+    bucket = np.searchsorted(c["key"], np.arange(flat.chips * 64 + 1))
+    source = np.full(taps.total, -1, np.int64)
+    covered = np.zeros(claims.total, np.uint8)
+    t = taps.runs
+    kernels.match(
+        c["key"], c["d0"], c["n"], c["i"], c["pos"], c["until"], c["first"], ends,
+        t["key"], t["d0"], t["n"], t["i"], t["pos"], t["first"], bucket, source, covered,
+    )  # fmt: skip
+    feeds = Feeds(source, _owners(claims), _owners(taps))
+    _report_missing(flat, report, feeds)
+    _report_unused(flat, report, feeds, covered)
+    _report_types(flat, report, feeds)
+    return feeds
+
+
+def _report_clashes(flat: Flat, report: Report, c: Columns, clash: Array) -> None:
+    claims = flat.claims
+    for r in map(int, np.flatnonzero(clash >= 0)):
+        a, b = int(c["owner"][r]), int(c["owner"][clash[r]])
+        report.bursts(
+            "TSP-006", f"stream {claims.stream[a]} {'WE'[claims.direction[a]]} is driven twice on one diagonal", flat,
+            [claims.burst[a], claims.burst[b]],
+        )  # fmt: skip
+
+
+def _report_missing(flat: Flat, report: Report, feeds: Feeds) -> None:
+    taps = flat.taps
+    lost = np.unique(feeds.tap_of[feeds.source < 0])
+    if not len(lost):
+        return
+    sxm = (flat.b["cls"][taps.burst] >= Class.DISTRIBUTOR) & (flat.b["cls"][taps.burst] < Class.C2C)
+    for tap in map(int, lost):
+        rule = "TSP-040" if taps.role[tap] == ROLE_M and sxm[tap] else "TSP-007"
+        row = int(taps.burst[tap])
+        first = int(taps.first[tap])
+        k = int(np.flatnonzero(feeds.source[first : first + int(flat.count[row])] < 0)[0])
+        cycle = int(flat.b["t0"][row] + (k % flat.b["n"][row]) * flat.b["i"][row] + (k // flat.b["n"][row]) * flat.b["i2"][row])
+        what = "map" if rule == "TSP-040" else "operand"
+        report.bursts(rule, f"{what} on stream {taps.stream[tap]} {'WE'[taps.direction[tap]]} is not there", flat, [row], cycle)
+
+
+def _report_unused(flat: Flat, report: Report, feeds: Feeds, covered: Array) -> None:
+    claims = flat.claims
+    for claim in map(int, np.unique(feeds.claim_of[covered == 0])):
+        report.bursts(
+            "TSP-008", f"nobody takes stream {claims.stream[claim]} {'WE'[claims.direction[claim]]} at its end pos {claims.until[claim]}", flat,
+            [claims.burst[claim]],
+        )  # fmt: skip
+
+
+def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:
+    claims, taps = flat.claims, flat.taps
+    produced = np.append(claims.dtype, DType.NONE).astype(np.int8)
+    accumulates = np.append(flat.b["opcode"][claims.burst] == Opcode.ACC, False)
+    fed = np.where(feeds.source >= 0, feeds.claim_of[feeds.source] if claims.total else 0, claims.size)
+    got = produced[fed]
+    wanted = taps.dtype.astype(np.int8)[feeds.tap_of]
+    alike = (got == wanted) | (got == DType.NONE) | (wanted == DType.NONE)
+    alike &= ~accumulates[fed] | (wanted == DType.NONE) | (wanted == DType.F32) | (wanted == DType.I32)
+    code = flat.b["opcode"][taps.burst]
+    loads = (code == Opcode.LW)[feeds.tap_of]
+    alike &= ~loads | (got == DType.NONE) | (got == DType.F16) | (got == DType.I8)
+    alike &= ~loads | ~accumulates[fed]
+    for tap in map(int, np.unique(feeds.tap_of[~alike])):
+        report.bursts("TSP-033", "the operand has another number format than its producer", flat, [taps.burst[tap]])

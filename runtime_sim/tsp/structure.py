@@ -1,0 +1,432 @@
+"""Fields, indices and places of a TSP program: rules TSP-001, 002, 003, 027, 030 to 033 (alignment), judged on tables alone.
+
+Everything here is per segment, before instances are laid out; what later checks index with has been ranged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import BadInput
+from ...machines.program import Program, Segment
+from ...machines.tsp import isa
+from ...machines.tsp.description import TspMachine
+from ...machines.tsp.isa import DType, Opcode
+from ...machines.tsp.tables import BURSTS, PROGRAM_TABLES, SEGMENT_TABLES, STORED, Kind, mask_slices
+from .flatten import (
+    ACC_CODES,
+    ALU_CODES,
+    COMPARE_CODES,
+    MASKED,
+    ROLE_A,
+    ROLE_B,
+    ROLE_M,
+    SXM_CODES,
+    TWO_OPERANDS,
+    Array,
+    Columns,
+    result_dtype,
+    tap_widths,
+)
+from .report import Report, opcode_name
+
+COMMON = ("unit", "opcode", "t0", "n", "i", "n2", "i2", "provenance")
+FLAGS = ("add", "store", "emit", "first", "last", "modular", "null", "lowest", "a_dir", "b_dir", "m_dir")
+NO_CLAIMS = (Opcode.WRITE, Opcode.SCATTER, Opcode.LW, Opcode.IW, Opcode.ABC, Opcode.SEND)
+ONE_CLAIM = (Opcode.READ, Opcode.GATHER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST)
+TIME_LIMIT = 1 << 46
+"""Cycles and positions beyond this are out of range: sums of them still fit 64 bits."""
+
+_KNOWN = np.array(sorted(isa.OPS))
+_REACH = np.array([[g in reach for g in range(8)] for reach in isa.ROW_REACH])
+_LARGE = np.array([alu in isa.LARGE_ALUS for alu in range(16)])
+_ALLOWED = np.zeros((isa.QUEUES, 128), dtype=bool)
+_TYPES = np.zeros((128, len(DType)), dtype=bool)
+_NEEDS_LARGE = np.zeros(128, dtype=bool)
+_USES = {column.name: np.zeros(128, dtype=bool) for column in BURSTS.columns}
+for _op in isa.OPS.values():
+    for _unit in range(isa.QUEUES):
+        _ALLOWED[_unit, _op.opcode] = isa.QUEUE_CLASS[_unit] in _op.queues
+    for _type in _op.dtypes or (DType.NONE,):
+        _TYPES[_op.opcode, _type] = True
+    _NEEDS_LARGE[_op.opcode] = _op.large
+    for _name in (*COMMON, *_op.fields):
+        _USES[_name][_op.opcode] = True
+
+
+def check_container(program: Program) -> None:
+    """Tables present, typed and of one length; raises BadInput for a container that cannot be read."""
+    if program.target != "tsp":
+        raise BadInput(f"the program is for {program.target!r}, not for tsp")
+    for wanted, tables, where in [
+        *((t, program.tables, "program") for t in PROGRAM_TABLES),
+        *((t, s.tables, f"segment {s.name}") for s in program.segments for t in SEGMENT_TABLES),
+    ]:
+        if wanted.name not in tables:
+            raise BadInput(f"{where} lacks the table {wanted.name}")
+        wanted.validate(tables[wanted.name], where)
+
+
+class SegmentCheck:
+    """Checks of one segment; `fault` records rows of its bursts."""
+
+    def __init__(self, report: Report, machine: TspMachine, segment: Segment) -> None:
+        self.report, self.machine, self.segment = report, machine, segment
+        self.b: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["bursts"].items()}
+        self.c: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["claims"].items()}
+        self.o: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["objects"].items()}
+        self.broken = False
+
+    def fault(self, rule: str, wrong: Array, say: Callable[[int], str]) -> None:
+        """Record `rule` for every row where `wrong`."""
+        rows = np.flatnonzero(wrong)
+        self.broken |= bool(len(rows)) and rule in ("TSP-001", "TSP-002")
+        pool = self.report.program.provenance
+        for row in map(int, rows):
+            if self.report.full(rule):
+                self.report.add(rule, "")
+                continue
+            b = self.b
+            source = int(b["provenance"][row])
+            self.report.add(
+                rule, say(row), cycle=int(b["t0"][row]), unit=isa.unit_name(int(b["unit"][row])),
+                claimants=[f"{self.segment.name}#{row} {opcode_name(int(b['opcode'][row]))}"],
+                provenance=[pool[source]] if 0 <= source < len(pool) else [],
+            )  # fmt: skip
+
+    def run(self) -> None:
+        """All rules of this file; stops after the first group whose breach leaves the rest without meaning."""
+        self._codes()
+        if self.broken:
+            return
+        self._ranges()
+        if self.broken:
+            return
+        self._operands()
+        self._claims()
+        if not self.broken:
+            self._alus()
+            self._memory()
+
+    def _codes(self) -> None:
+        b = self.b
+        bad = ~np.isin(b["opcode"], _KNOWN) | (b["unit"] < 0) | (b["unit"] >= isa.QUEUES)
+        self.fault("TSP-001", bad, lambda r: f"unit {b['unit'][r]} or opcode {b['opcode'][r]} is unknown")
+        if self.broken:
+            return
+        self.fault("TSP-001", ~_ALLOWED[b["unit"], b["opcode"]], lambda r: f"{isa.unit_name(int(b['unit'][r]))} does not run this opcode")
+        code = b["opcode"]
+        for column in BURSTS.columns:
+            unused = ~_USES[column.name][code] & (b[column.name] != column.default)
+            name = column.name
+            self.fault("TSP-001", unused, lambda r, name=name: f"field {name} = {b[name][r]} is not used by this opcode")  # type: ignore[misc]
+
+    def _ranges(self) -> None:
+        b, code, m = self.b, self.b["opcode"], self.machine
+
+        def within(name: str, low: int, high: int, rows: Any = True) -> None:
+            wrong = ((b[name] < low) | (b[name] > high)) & rows
+            self.fault("TSP-001", wrong, lambda r: f"field {name} = {b[name][r]} is outside {low}..{high}")
+
+        within("t0", -TIME_LIMIT, TIME_LIMIT)
+        for name in ("n", "i", "n2"):
+            within(name, 1, (1 << 31) - 1)
+        if self.broken:
+            return
+        within("i2", 0, 0, b["n2"] == 1)
+        slow = (b["n2"] > 1) & (b["i2"] <= (b["n"] - 1) * b["i"])
+        self.fault("TSP-001", slow, lambda r: f"i2 = {b['i2'][r]} is not larger than the inner span {(b['n'][r] - 1) * b['i'][r]}")
+        for name in FLAGS:
+            within(name, 0, 1)
+        within("dtype", 0, len(DType) - 1)
+        within("dtype2", 0, len(DType) - 1)
+        within("provenance", -1, len(self.report.program.provenance) - 1)
+        within("half", 0, 2)
+        within("half", 0, 0, b["dtype"] == DType.I8)
+        within("bypass", 0, 255)
+        within("bypass", 0, 0, b["lowest"] == 1)
+        within("amount", 1 - m.vector, m.vector - 1)
+        within("row", -(1 << 30), 1 << 30)
+        if self.broken:
+            return
+        self.fault("TSP-001", ~_TYPES[code, b["dtype"]], lambda r: f"dtype {DType(int(b['dtype'][r])).name} is not one of this opcode")
+        ints = np.isin(b["dtype2"], (DType.I8, DType.I16, DType.I32))
+        wrong = (np.isin(code, COMPARE_CODES) | np.isin(code, MASKED)) & ~ints | (code == Opcode.CAST) & (b["dtype2"] == DType.NONE)
+        self.fault("TSP-001", wrong, lambda r: f"dtype2 {DType(int(b['dtype2'][r])).name} is not one of this opcode")
+        lw = code == Opcode.LW
+        self.fault("TSP-001", lw & ((b["row0"] < 0) | (b["row0"] + m.lw_rows * b["n"] > m.vector) | (b["n2"] > 1)),
+                   lambda r: f"buffer rows {b['row0'][r]}..{b['row0'][r] + m.lw_rows * b['n'][r] - 1} are not within 0..{m.vector - 1}")  # fmt: skip
+        self.fault("TSP-001", (code == Opcode.IW) & (b["n"] * b["n2"] > 1), lambda r: "an IW burst has one element")
+        self.fault("TSP-001", (code == Opcode.ACC) & (b["store"] + b["emit"] == 0), lambda r: "an ACC neither stores nor emits")
+        link = np.isin(code, (Opcode.SEND, Opcode.RECEIVE))
+        wrong = link & ((b["link"] < 0) | (b["link"] >= m.links) | (b["link"] // 8 != (b["unit"] - isa.SXM_BASE) // isa.SXM_QUEUES))
+        self.fault("TSP-001", wrong, lambda r: f"link {b['link'][r]} is not of this hemisphere")
+
+    def _operands(self) -> None:
+        b = self.b
+        for role, prefix in ((ROLE_A, "a"), (ROLE_B, "b"), (ROLE_M, "m")):
+            width = tap_widths(b, role)
+            stream = b[f"{prefix}_stream"]
+            wrong = (width > 0) & ((stream < 0) | (stream + width > self.machine.streams))
+            self.fault("TSP-001", wrong, lambda r, stream=stream: f"streams from {stream[r]} are not within 0..31")  # type: ignore[misc]
+        code = b["opcode"]
+        mxm = np.isin(code, (Opcode.LW, Opcode.ABC))
+        width = np.where(mxm, tap_widths(b, ROLE_A), 1)
+        inward = mxm & (b["a_dir"] != (b["unit"] - isa.MXM_BASE) // 6)
+        self.fault("TSP-027", inward, lambda r: "the operand is not an outward stream")
+        self.fault("TSP-027", mxm & (b["a_stream"] % width != 0), lambda r: f"stream {b['a_stream'][r]} does not start a group of {width[r]}")
+
+    def _claims(self) -> None:
+        b, c = self.b, self.c
+        size = len(b["unit"])
+        wrong = (c["burst"] < 0) | (c["burst"] >= size) | (c["stream"] < 0) | (c["stream"] > 31) | (c["direction"] < 0) | (c["direction"] > 1)
+        wrong |= np.abs(c["until"]) > 1 << 20
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            self.broken = True
+            self.report.add("TSP-001", f"claim {row} of segment {self.segment.name} has a field out of range", unit=f"segment {self.segment.name}")
+            return
+        code, of = b["opcode"], c["burst"]
+        count = np.bincount(of, minlength=size)
+        alu, reduce = np.isin(code, ALU_CODES), np.isin(code, ACC_CODES)
+        drives = (alu & ~(reduce & (b["last"] == 0))) | np.isin(code, SXM_CODES) | (code == Opcode.RECEIVE) | ((code == Opcode.ACC) & (b["emit"] == 1))
+        drives |= np.isin(code, ONE_CLAIM)
+        self.fault("TSP-001", drives & (count == 0), lambda r: "the result is driven on no stream")
+        self.fault("TSP-001", ~drives & (count > 0), lambda r: "a burst without a result claims streams")
+        self.fault("TSP-001", np.isin(code, ONE_CLAIM) & (count > 1), lambda r: f"{count[r]} streams claimed for a one-stream result")
+        width = np.ones(size, dtype=np.int64)
+        width[alu] = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))])[result_dtype(b)[alu]]
+        width[code == Opcode.ACC] = 4
+        whole = alu | (code == Opcode.ACC)
+        group = (of * 2 + c["direction"]) * 32 + c["stream"] // width[of]
+        _, position, number = np.unique(group, return_inverse=True, return_counts=True)
+        pieces = np.unique(group * 32 + c["stream"])
+        short = whole[of] & (number[position] != width[of])
+        partial = np.zeros(size, dtype=bool)
+        partial[of[short]] = True
+        self.fault("TSP-001", partial, lambda r: f"a result of {width[r]} streams is not claimed as a whole aligned group")
+        if len(pieces) != len(group):
+            self.broken = True
+            self.report.add("TSP-006", "a burst claims one stream twice", unit=f"segment {self.segment.name}")
+        wide = {int(Opcode.ACC): 4, int(Opcode.TRANSPOSE): 16}
+        span = np.zeros(size, dtype=np.int64)
+        for opcode, streams in wide.items():
+            span[code == opcode] = streams
+        span[code == Opcode.DISTRIBUTE] = np.where(b["lowest"][code == Opcode.DISTRIBUTE] == 1, 4, 8)
+        grouped = span[of] > 0
+        home = (c["direction"] * 32 + c["stream"] // np.maximum(span[of], 1))[grouped]
+        low, high = np.full(size, 1 << 30), np.full(size, -1)
+        np.minimum.at(low, of[grouped], home)
+        np.maximum.at(high, of[grouped], home)
+        self.fault("TSP-001", (span > 0) & (high > low), lambda r: f"the result lies in more than one group of {span[r]} streams")
+        self._acc_direction(of, c["direction"], code)
+
+    def _acc_direction(self, of: Array, direction: Array, code: Array) -> None:
+        b = self.b
+        wrong = np.zeros(len(code), dtype=bool)
+        emits = code[of] == Opcode.ACC
+        rows = of[emits]
+        wrong[rows[direction[emits] == (b["unit"][rows] - isa.MXM_BASE) // 6]] = True
+        self.fault("TSP-001", wrong, lambda r: "results of a plane are driven inward, not outward")
+
+    def _alus(self) -> None:
+        b, c, code = self.b, self.c, self.b["opcode"]
+        alu = np.isin(code, ALU_CODES)
+        number = np.where(alu, b["unit"] - isa.VXM_BASE, 0)
+        self.fault("TSP-031", alu & _NEEDS_LARGE[code] & ~_LARGE[number], lambda r: f"ALU {number[r]} is small")
+        two = alu & np.isin(code, TWO_OPERANDS)
+        for role, prefix, rows in ((ROLE_A, "a", alu), (ROLE_B, "b", two)):
+            stream, width = b[f"{prefix}_stream"], np.maximum(tap_widths(b, role), 1)
+            far = rows & ~_REACH[number // 4, np.clip(stream // 4, 0, 7)]
+            self.fault("TSP-030", far, lambda r, stream=stream: f"SG4 {stream[r] // 4} is out of reach of ALU {number[r]}")  # type: ignore[misc]
+            skewed = rows & (stream % width != 0)
+            self.fault("TSP-033", skewed, lambda r, stream=stream, width=width: f"stream {stream[r]} does not start a {width[r]}-byte operand")  # type: ignore[misc]
+        both = two & (b["a_stream"] // 4 == b["b_stream"] // 4) & (b["a_dir"] != b["b_dir"])
+        self.fault("TSP-032", both, lambda r: f"both operands are SG4 {b['a_stream'][r] // 4}, from opposite directions")
+        of = c["burst"]
+        far_out = alu[of] & ~_REACH[number[of] // 4, c["stream"] // 4]
+        wrong = np.zeros(len(code), dtype=bool)
+        wrong[of[far_out]] = True
+        self.fault("TSP-030", wrong, lambda r: f"ALU {number[r]} cannot write that SG4")
+
+    def _memory(self) -> None:
+        b, o = self.b, self.o
+        size = len(o["rows"])
+        mem = np.isin(b["opcode"], (Opcode.READ, Opcode.WRITE, Opcode.GATHER, Opcode.SCATTER))
+        self.fault("TSP-001", mem & ((b["object"] < 0) | (b["object"] >= size)), lambda r: f"object {b['object'][r]} is not declared")
+        if self.broken or not size:
+            return
+        obj = np.where(mem, b["object"], 0)
+        slice_ = np.where(mem, b["unit"] % 44, 0)
+        mask = np.where(b["unit"] < 44, o["west"][obj], o["east"][obj])
+        self.fault("TSP-002", mem & (mask >> slice_ & 1 == 0), lambda r: f"slice {slice_[r]} does not hold object {obj[r]}")
+        steps = ((b["n"] - 1) * b["stride"], (b["n2"] - 1) * b["stride2"])
+        low = b["row"] + np.minimum(steps[0], 0) + np.minimum(steps[1], 0)
+        high = b["row"] + np.maximum(steps[0], 0) + np.maximum(steps[1], 0)
+        direct = np.isin(b["opcode"], (Opcode.READ, Opcode.WRITE))
+        out = direct & ((low < 0) | (high >= o["rows"][obj]))
+        self.fault("TSP-002", out, lambda r: f"rows {low[r]}..{high[r]} are not within the {o['rows'][obj[r]]} rows of object {obj[r]}")
+
+
+def check_structure(program: Program, machine: TspMachine, report: Report) -> bool:
+    """All rules of this file. Returns False where later checks would have nothing sound to stand on."""
+    sound = True
+    for segment in program.segments:
+        check = SegmentCheck(report, machine, segment)
+        check.run()
+        sound &= not check.broken
+    sound &= _check_places(program, machine, report)
+    if sound:
+        sound = _check_binds(program, report) and _check_times(program, machine, report)
+    _check_links(program, report)
+    return sound and _check_bindings(program, machine, report)
+
+
+def _int(table: Any) -> Columns:
+    return {name: np.asarray(column, dtype=np.int64) for name, column in table.items()}
+
+
+def _check_places(program: Program, machine: TspMachine, report: Report) -> bool:
+    """Instances, allocations, placements: indices, chips, banks, rows, reserved slices."""
+    sound = True
+    inst, alloc = _int(program.tables["instances"]), _int(program.tables["allocations"])
+
+    def each(rule: str, wrong: Array, what: str) -> None:
+        nonlocal sound
+        for row in map(int, np.flatnonzero(wrong)):
+            sound = sound and rule == "TSP-003"
+            report.add(rule, what, unit=f"row {row}")
+
+    wrong = (inst["segment"] < 0) | (inst["segment"] >= len(program.segments)) | (inst["chip"] < 0) | (inst["chip"] >= machine.chips)
+    each("TSP-001", wrong | (np.abs(inst["offset"]) > TIME_LIMIT), "an instance names a segment, chip or cycle that is none")
+    each("TSP-001", (alloc["kind"] < 0) | (alloc["kind"] > max(Kind)) | (alloc["chip"] < 0) | (alloc["chip"] >= machine.chips),
+         "an allocation has an unknown kind or chip")  # fmt: skip
+    beyond = ((alloc["west"] | alloc["east"]) >> machine.slices != 0) | (alloc["bank"] < 0) | (alloc["bank"] >= machine.banks)
+    each("TSP-002", beyond | (alloc["row"] < 0) | (alloc["rows"] < 0) | (alloc["row"] + alloc["rows"] > machine.rows),
+         "an allocation lies outside a bank or slice")  # fmt: skip
+    reserved = [sum(1 << s for side, s in machine.reserved_slices if side == h) for h in (0, 1)]
+    each("TSP-003", (alloc["west"] & reserved[0] != 0) | (alloc["east"] & reserved[1] != 0), "an allocation lies in a reserved slice")
+    placed = _int(program.tables["placements"])
+    wrong = (placed["allocation"] < 0) | (placed["allocation"] >= len(alloc["kind"])) | (placed["image"] < 0)
+    each("TSP-001", wrong, "a placement names an allocation that is none")
+    if sound and len(placed["allocation"]):
+        each("TSP-001", alloc["kind"][placed["allocation"]] != Kind.CONST, "a placement fills an allocation that is not constant")
+        for image, row in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
+            array = program.images.get(f"image.{image}")
+            shape = (len(mask_slices(int(alloc["west"][row]), int(alloc["east"][row]))), int(alloc["rows"][row]), machine.vector)
+            if array is not None and (array.shape != shape or array.dtype != np.uint8):
+                sound = False
+                report.add("TSP-001", f"image.{image} is {array.dtype}{list(array.shape)}, its allocation needs uint8{list(shape)}", unit=f"allocation {row}")
+    return sound
+
+
+def _check_binds(program: Program, report: Report) -> bool:
+    """Every object of every instance is bound once, inside its allocation, on its chip."""
+    inst, binds, alloc = (_int(program.tables[name]) for name in ("instances", "binds", "allocations"))
+    sizes = np.array([len(s.tables["objects"]["rows"]) for s in program.segments], dtype=np.int64)
+    per_instance = sizes[inst["segment"]] if len(inst["segment"]) else np.zeros(0, np.int64)
+    wrong = (binds["instance"] < 0) | (binds["instance"] >= len(per_instance)) | (binds["allocation"] < 0) | (binds["allocation"] >= len(alloc["kind"]))
+    if not wrong.any():
+        wrong = (binds["object"] < 0) | (binds["object"] >= per_instance[binds["instance"]])
+    if wrong.any():
+        report.add("TSP-001", "a bind names an instance, object or allocation that is none", unit=f"bind {int(np.flatnonzero(wrong)[0])}")
+        return False
+    slot = (np.cumsum(per_instance) - per_instance)[binds["instance"]] + binds["object"]
+    times = np.bincount(slot, minlength=int(per_instance.sum()))
+    if (times != 1).any():
+        at = int(np.flatnonzero(times != 1)[0])
+        report.add("TSP-001", f"an object of an instance is bound {times[at]} times, not once", unit=f"object slot {at}")
+        return False
+    objects = [_int(s.tables["objects"]) for s in program.segments]
+    joined = {name: np.concatenate([o[name] for o in objects] or [np.zeros(0, np.int64)]) for name in ("rows", "west", "east")}
+    row = (np.cumsum(sizes) - sizes)[inst["segment"][binds["instance"]]] + binds["object"] if len(slot) else slot
+    a = binds["allocation"]
+    outside = (joined["west"][row] & ~alloc["west"][a] != 0) | (joined["east"][row] & ~alloc["east"][a] != 0)
+    outside |= (binds["row"] < 0) | (joined["rows"][row] < 0) | (binds["row"] + joined["rows"][row] > alloc["rows"][a])
+    outside |= alloc["chip"][a] != inst["chip"][binds["instance"]]
+    for at in map(int, np.flatnonzero(outside)):
+        report.add("TSP-002", f"object {binds['object'][at]} does not fit allocation {a[at]}", unit=f"instance {binds['instance'][at]}")
+    return not outside.any()
+
+
+def _check_times(program: Program, machine: TspMachine, report: Report) -> bool:
+    """No element before cycle 0; MEM queues of reserved slices."""
+    inst = _int(program.tables["instances"])
+    reserved = {h * 44 + s for h, s in machine.reserved_slices}
+    sound = True
+    earliest = [int(np.min(s.tables["bursts"]["t0"], initial=TIME_LIMIT)) for s in program.segments]
+    for row, (segment, offset) in enumerate(zip(inst["segment"].tolist(), inst["offset"].tolist(), strict=True)):
+        if earliest[segment] != TIME_LIMIT and earliest[segment] + offset < 0:
+            report.add("TSP-001", f"a burst starts at cycle {earliest[segment] + offset}, before cycle 0", unit=f"instance {row}")
+            sound = False
+    for segment_ in program.segments:
+        used = np.isin(segment_.tables["bursts"]["unit"], sorted(reserved))
+        for row in map(int, np.flatnonzero(used)):
+            unit = isa.unit_name(int(segment_.tables["bursts"]["unit"][row]))
+            report.add("TSP-003", "the slice is reserved for the system", unit=unit, claimants=[f"{segment_.name}#{row}"])
+    return sound
+
+
+def _check_links(program: Program, report: Report) -> None:
+    links = _int(program.tables["links"])
+    ends = np.concatenate([links["chip_a"] * 16 + links["link_a"], links["chip_b"] * 16 + links["link_b"]])
+    if len(np.unique(ends)) != len(ends) or ((links["link_a"] | links["link_b"]) >> 4).any():
+        report.add("TSP-001", "a link end is used twice or is none", unit="links")
+
+
+def _check_bindings(program: Program, machine: TspMachine, report: Report) -> bool:
+    """Regions of bindings: fields, boxes, places inside their allocation."""
+    alloc = _int(program.tables["allocations"])
+    sound = True
+    for binding in program.bindings:
+        for index, region in enumerate(binding.where or ()):
+            problem = region_problem(region, binding.shape, binding.stored, alloc, machine)
+            if problem:
+                sound = False
+                report.add("TSP-001", problem, unit=f"binding {binding.name} region {index}")
+    return sound
+
+
+REGION_KEYS = frozenset({"allocation", "row", "start", "shape", "lane_axis", "lane_tile", "lane_offset", "broadcast", "strides", "planes"})
+
+
+def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Columns, machine: TspMachine) -> str:
+    """What is wrong with a region, or ''."""
+    if not isinstance(region, dict) or set(region) != REGION_KEYS:
+        return f"a region needs exactly the keys {sorted(REGION_KEYS)}"
+    if stored not in STORED:
+        return f"stored format {stored!r} is none of {sorted(STORED)}"
+    allocation, rank = region["allocation"], len(shape)
+    if not 0 <= allocation < len(alloc["kind"]):
+        return f"allocation {allocation} is none"
+    start, box, strides, axis = region["start"], region["shape"], region["strides"], region["lane_axis"]
+    if not len(start) == len(box) == len(strides) == rank:
+        return f"start, shape and strides must have {rank} entries"
+    if any(s < 0 or n < 1 or s + n > size for s, n, size in zip(start, box, shape, strict=True)):
+        return f"box {start} + {box} is not within {list(shape)}"
+    if axis is not None and not 0 <= axis < rank:
+        return f"lane_axis {axis} is none"
+    if not (region["lane_tile"] >= 1 and region["lane_offset"] >= 0 and region["lane_offset"] + region["lane_tile"] <= machine.vector):
+        return "lanes are not within a vector"
+    if len(region["planes"]) != np.dtype(STORED[stored]).itemsize or len({len(plane) for plane in region["planes"]}) != 1 or not region["planes"][0]:
+        return f"planes must be {np.dtype(STORED[stored]).itemsize} lists of slices of one length"
+    tiles = [-(-n // region["lane_tile"]) if a == axis else n for a, n in enumerate(box)]
+    last = sum((n - 1) * max(s, 0) for n, s in zip(tiles, strides, strict=True))
+    first = sum((n - 1) * min(s, 0) for n, s in zip(tiles, strides, strict=True))
+    rows = int(alloc["rows"][allocation])
+    if first < 0 or region["row"] < 0 or region["row"] + last // len(region["planes"][0]) >= rows:
+        return f"vectors {first}..{last} are not within the {rows} rows of allocation {allocation}"
+    held = set(mask_slices(int(alloc["west"][allocation]), int(alloc["east"][allocation])))
+    if any((h, s) not in held for plane in region["planes"] for h, s in plane):
+        return f"a slice of planes is not of allocation {allocation}"
+    return ""
+
+
+def element_total(program: Program) -> int:
+    """Elements of all bursts of all instances (before anything is expanded)."""
+    sizes = [int((np.asarray(s.tables["bursts"]["n"], np.int64) * s.tables["bursts"]["n2"]).sum()) for s in program.segments]
+    return sum(sizes[int(segment)] for segment in program.tables["instances"]["segment"])
+

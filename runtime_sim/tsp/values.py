@@ -1,0 +1,272 @@
+"""Where every value's bytes are: one arena for the rows bound before cycle 0 and for every computed result.
+
+Moving data (Read, Write, Send, Receive, IDENTITY, a copying transposer) is resolved here to pointers, once per program; only what
+computes has bytes of its own. A pointer is (offset, step): lane l of the byte is `arena[offset + l step]`; offset -1 reads as zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...machines.tsp import isa
+from ...machines.tsp.isa import DType, Opcode
+from ...machines.tsp.tables import Kind
+from .flatten import ACC_CODES, ALU_CODES, Array, expand, result_dtype
+from .legality import Analysis
+from .memory import UNDEFINED, allocation_slices, first_place
+
+_WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
+_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class Values:
+    """Pointers of one program.
+
+    `offset`, `step` per claim element; `row_offset` per place (-1: no bytes before cycle 0); `base`, `width`, `count` of the result of each
+    computing burst; `first_tap` its first tap element; `leaf` the claim element (or -1 - place) that each claim element's bytes come from.
+    `fused`: ADD bursts that add the two partial results of one fp16 pass (MX-8); `parts`: partial results are needed apart.
+    `total` offset of the rounded sum of each fp16 pass, by its even ACC burst. `size` bytes of the arena, of which `bound` hold rows.
+    """
+
+    offset: Array
+    step: Array
+    leaf: Array
+    row_offset: Array
+    base: Array
+    width: Array
+    count: Array
+    first_tap: Array
+    fused: Array
+    parts: bool
+    total: Array
+    bound: int
+    size: int
+    allocation_base: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+def first_taps(a: Analysis) -> Array:
+    """Number of the first tap element of each burst."""
+    taps = a.flat.taps
+    result = np.zeros(a.flat.size, np.int64)
+    result[taps.burst[::-1]] = taps.first[::-1]
+    return result
+
+
+def resolve_leaves(a: Analysis, first_tap: Array) -> Array:
+    """Follow every claim element to the one that computed its bytes, or to a row bound before cycle 0."""
+    flat, claims, source = a.flat, a.flat.claims, a.feeds.source
+    feed = np.append(source, UNDEFINED)
+    feed[feed == -1] = UNDEFINED
+    following = np.arange(claims.total, dtype=np.int64)
+    code = flat.b["opcode"]
+    element_code = code[claims.burst][a.feeds.claim_of]
+    read = np.flatnonzero((element_code == Opcode.READ) & ~a.memory.dynamic[claims.burst][a.feeds.claim_of])
+    link = a.memory.link[read]
+    following[read] = np.where(link >= 0, feed[np.where(link >= 0, link, -1)], link)
+    moving = (code == Opcode.IDENTITY) | ((code == Opcode.TRANSPOSE) & (flat.b["null"] == 1))
+    through = np.flatnonzero(moving[claims.burst])
+    owner, k = expand((claims.n * claims.n2)[through])
+    owner = through[owner]
+    burst = claims.burst[owner]
+    following[claims.first[owner] + k] = feed[first_tap[burst] + claims.plane[owner] * flat.count[burst] + k]
+    _links(a, first_tap, feed, following)
+    loose = np.flatnonzero(following != np.arange(claims.total))
+    while len(loose):
+        ahead = following[loose]
+        inside = ahead >= 0
+        loose, ahead = loose[inside], ahead[inside]
+        further = following[ahead]
+        changed = further != ahead
+        following[loose[changed]] = further[changed]
+        loose = loose[changed]
+    return following
+
+
+def _links(a: Analysis, first_tap: Array, feed: Array, following: Array) -> None:
+    """Receive elements take what their Send took."""
+    claims = a.flat.claims
+    sent = feed[first_tap[a.sends >> 32] + (a.sends & 0xFFFFFFFF)]
+    order = np.argsort(a.receives, kind="stable")
+    keys = a.receives[order]
+    rows = np.flatnonzero(a.flat.b["opcode"][claims.burst] == Opcode.RECEIVE)
+    owner, k = expand((claims.n * claims.n2)[rows])
+    owner = rows[owner]
+    wanted = claims.burst[owner] * (1 << 32) + k
+    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    found = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
+    following[claims.first[owner] + k] = UNDEFINED
+    following[(claims.first[owner] + k)[found]] = sent[order[at[found]]]
+
+
+def result_shape(a: Analysis) -> tuple[Array, Array]:
+    """(count, width) of the result of each burst: elements that leave, and byte planes."""
+    b = a.flat.b
+    code = b["opcode"]
+    count = np.where(a.computing, a.flat.count, 0)
+    reduce = np.isin(code, ACC_CODES)
+    count[reduce] = np.where(b["last"][reduce] == 1, b["n2"][reduce], 0)
+    count[np.isin(code, (Opcode.WRITE, Opcode.SCATTER))] = 0
+    width = _WIDTH[result_dtype(b)]
+    width[code == Opcode.ACC] = 4
+    width[code == Opcode.TRANSPOSE] = 16
+    distribute = code == Opcode.DISTRIBUTE
+    width[distribute] = np.where(b["lowest"][distribute] == 1, 4, 8)
+    return count, width
+
+
+def find_fused(a: Analysis, leaf: Array, first_tap: Array) -> tuple[Array, bool]:
+    """(even ACC burst per fused ADD or -1, whether partial results are needed apart), per burst."""
+    flat, claims, passes = a.flat, a.flat.claims, a.passes
+    b = flat.b
+    even_of = np.full(flat.size, -1, np.int64)
+    odd_of = np.full(flat.size, -1, np.int64)
+    symmetric = True
+    for k in np.flatnonzero((passes.partner >= 0) & (passes.acc >= 0)).tolist():
+        even = int(passes.acc[k])
+        if (b["unit"][passes.abc[k]] - isa.MXM_BASE) // 3 % 2:
+            continue
+        odd = int(passes.acc[passes.partner[k]])
+        even_of[even], odd_of[odd] = even, even
+        symmetric &= odd >= 0 and all(
+            b[name][even] == b[name][odd] for name in ("add", "store", "emit", "entry", "entry_stride", "entry_stride2")
+        )
+    halves = (even_of >= 0) | (odd_of >= 0)
+    fused = np.full(flat.size, -1, np.int64)
+    if not halves.any():
+        return fused, False
+    adds = np.flatnonzero((b["opcode"] == Opcode.ADD) & (b["dtype"] == DType.F32))
+    owner, k = expand(flat.count[adds])
+    row = adds[owner]
+    same = np.ones(len(row), bool)
+    passed = np.full(len(row), -1, np.int64)
+    sides = []
+    for operand in range(2):
+        for plane in range(4):
+            element = _leaf_of(a, leaf, first_tap[row] + (operand * 4 + plane) * flat.count[row] + k)
+            claim = np.where(element >= 0, a.feeds.claim_of[np.maximum(element, 0)], 0)
+            burst, place = claims.burst[claim], element - claims.first[claim]
+            side = np.where(even_of[burst] >= 0, 0, 1)
+            of = np.where(side == 0, even_of[burst], odd_of[burst])
+            same &= (element >= 0) & (of >= 0) & (claims.plane[claim] == plane) & (place == k)
+            if operand == 0 and plane == 0:
+                passed = of
+            same &= of == passed
+            if plane == 0:
+                sides.append(side)
+            same &= side == sides[operand]
+    same &= sides[0] != sides[1]
+    good = np.ones(flat.size, bool)
+    good[row[~same]] = False
+    first = np.full(flat.size, -1, np.int64)
+    first[row] = passed
+    good[row[passed != first[row]]] = False
+    good[adds[flat.count[adds] != flat.count[np.maximum(first[adds], 0)]]] = False
+    fused[adds] = np.where(good[adds], first[adds], -1)
+    return fused, not symmetric or _needed_apart(a, leaf, halves, fused)
+
+
+def _leaf_of(a: Analysis, leaf: Array, tap_element: Array) -> Array:
+    source = a.feeds.source[tap_element]
+    result: Array = np.where(source >= 0, leaf[np.maximum(source, 0)], UNDEFINED)
+    return result
+
+
+def _needed_apart(a: Analysis, leaf: Array, halves: Array, fused: Array) -> bool:
+    """Whether a partial result is used by anything but the ADD that joins it."""
+    claims, taps = a.flat.claims, a.flat.taps
+    half_claim = halves[claims.burst]
+    code = a.flat.b["opcode"]
+    users = (a.computing | (code == Opcode.LW) | (code == Opcode.ABC)) & (fused < 0)
+    elements = np.flatnonzero(users[taps.burst][a.feeds.tap_of])
+    used = _leaf_of(a, leaf, elements)
+    finals = [a.memory.final(region.places.reshape(-1)) for regions in a.memory.outputs.values() for region in regions]
+    for final in finals:
+        used = np.concatenate([used, _leaf_of(a, leaf, final[final >= 0])])
+    return bool(half_claim[a.feeds.claim_of[used[used >= 0]]].any())
+
+
+def group_order(a: Analysis) -> Array:
+    """Computing bursts in the order of evaluation: by level, operation and shape."""
+    b = a.flat.b
+    rows = np.flatnonzero(a.computing)
+    keys = [rows, b["n2"][rows], b["n"][rows], b["last"][rows], b["first"][rows], b["modular"][rows], b["dtype2"][rows], b["dtype"][rows],
+            b["opcode"][rows], a.level[rows]]  # fmt: skip
+    result: Array = rows[np.lexsort(keys)]
+    return result
+
+
+def place_values(a: Analysis, order: Array) -> Values:
+    """Lay out the arena and point every claim element at its bytes."""
+    flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
+    first_tap = first_taps(a)
+    leaf = resolve_leaves(a, first_tap)
+    fused, parts = find_fused(a, leaf, first_tap)
+    row_offset, bound, allocation_base = _bound_rows(a)
+    count, width = result_shape(a)
+    sized = np.where(fused >= 0, 0, count * width * vector)
+    halves = _half_passes(a)
+    if not parts:
+        sized[halves] = 0
+    even = halves[(flat.b["unit"][halves] - isa.MXM_BASE) // 3 % 2 == 0]
+    sizes = np.concatenate([sized[order], np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)])
+    sizes = -(-sizes // _ALIGN) * _ALIGN
+    starts = bound + np.cumsum(sizes) - sizes
+    base = np.full(flat.size, -1, np.int64)
+    base[order] = starts[: len(order)]
+    total = np.full(flat.size, -1, np.int64)
+    total[even] = starts[len(order) :]
+    joined = np.flatnonzero(fused >= 0)
+    base[joined] = total[fused[joined]]
+    offset, step = _pointers(a, leaf, base, width, row_offset)
+    return Values(
+        offset, step, leaf, row_offset, base, width, count, first_tap, fused, parts, total, bound, int(bound + sizes.sum()), allocation_base
+    )
+
+
+def _half_passes(a: Analysis) -> Array:
+    """ACC bursts of fp16 passes."""
+    passes = a.passes
+    rows: Array = passes.acc[(passes.partner >= 0) & (passes.acc >= 0)]
+    return rows
+
+
+def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
+    flat = a.flat
+    alloc = {name: np.asarray(column, np.int64) for name, column in a.program.tables["allocations"].items()}
+    owner, unit = allocation_slices(alloc)
+    places = first_place(flat, alloc, owner, unit)
+    row_offset = np.full(flat.places, -1, np.int64)
+    slots = set(np.unique((flat.b["alloc"] * isa.QUEUES + flat.b["unit"])[a.memory.dynamic]).tolist())
+    bound = 0
+    bases: dict[tuple[int, int], int] = {}
+    vector = a.machine.vector
+    for index, place, u in zip(owner.tolist(), places.tolist(), unit.tolist(), strict=True):
+        if alloc["kind"][index] <= Kind.STATE or index * isa.QUEUES + u in slots:
+            rows = int(alloc["rows"][index])
+            bases[index, u] = bound
+            row_offset[place : place + rows] = bound + np.arange(rows) * vector
+            bound += rows * vector
+    return row_offset, -(-bound // _ALIGN) * _ALIGN, bases
+
+
+def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: Array) -> tuple[Array, Array]:
+    flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
+    burst = claims.burst
+    interleaved = np.isin(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
+    stride = width[burst] * vector
+    first = np.where(base[burst] >= 0, base[burst] + claims.plane * np.where(interleaved[burst], 1, vector), -1)
+    of = a.feeds.claim_of
+    k = np.arange(claims.total) - claims.first[of]
+    own = np.where(first[of] >= 0, first[of] + k * stride[of], -1)
+    own_step = np.where(interleaved[burst], width[burst], 1)[of]
+    computed = leaf >= 0
+    at = np.where(computed, leaf, 0)
+    offset, step = own[at] if claims.total else own, own_step[at] if claims.total else own_step
+    rows = (leaf < 0) & (leaf > UNDEFINED)
+    offset[~computed] = -1
+    offset[rows] = row_offset[-1 - leaf[rows]]
+    step[~computed] = 1
+    return offset, step
