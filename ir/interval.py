@@ -357,8 +357,15 @@ def _scatter(node: Scatter, base: Interval, source: Interval) -> Interval:
     return base.joined(source)
 
 
-def _of_node(node: Node, known: Sequence[Interval], store: ConstantStore | None, ranges: Mapping[str, tuple[int, int]]) -> Interval:
-    operands = [known[o] for o in node.operands]
+def interval_of(
+    node: Node,
+    operands: Sequence[Interval],
+    shapes: Sequence[tuple[int, ...]],
+    store: ConstantStore | None = None,
+    ranges: Mapping[str, tuple[int, int]] | None = None,
+) -> Interval:
+    """The interval of one node's value from the intervals and shapes of its operands."""
+    ranges = ranges or {}
     if isinstance(node, Input | State):
         bounds = node.range or ranges.get(node.name)
         return Interval(*bounds) if bounds else whole(node.dtype)
@@ -382,6 +389,8 @@ def _of_node(node: Node, known: Sequence[Interval], store: ConstantStore | None,
         return operands[0]
     if isinstance(node, Scatter):
         return _scatter(node, operands[0], operands[1])
+    if isinstance(node, Sort):
+        return Interval(0, shapes[0][node.axis] - 1)
     if isinstance(node, Scan):
         if node.op == "add":
             return _fit(_times(operands[0], node.shape[node.axis]), node.dtype)
@@ -395,8 +404,6 @@ def intervals_of(
     """The interval of every node's value. `ranges` adds ranges of inputs and states by name, `store` lets small integer constants speak."""
     known: list[Interval] = []
     for node in graph.nodes:
-        if isinstance(node, Sort):
-            known.append(Interval(0, graph[node.operands[0]].shape[node.axis] - 1))
-        else:
-            known.append(_of_node(node, known, store, ranges or {}))
+        shapes = [graph[o].shape for o in node.operands]
+        known.append(interval_of(node, [known[o] for o in node.operands], shapes, store, ranges))
     return known
