@@ -1,0 +1,182 @@
+"""Plans of contractions: roles of the operands, tiles, loop order and DDR layouts for the matrix product kernels.
+
+A Contract is flattened to [batch] x M x N x K. The *weights* are the operand that stays in the rows (M outputs), the *activations* the one
+whose columns (N) stream through. The plan picks the tile sizes by the time of a lane: max(EXEC, DMA) of every launch, with the cheaper of
+two orders (weights outer or columns outer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+from ...errors import Infeasible
+from ...ir.access import contract_axes
+from ...ir.graph import Contract
+from ...machines.cgla.description import CglaMachine
+from ...machines.cgla.timing import exec_cycles
+from .digits import Radix
+from .gemm import CHAINS, INPUTS, OUTPUTS, GemmKernel, Geometry, max_groups
+
+MAX_SET_BITS = 12
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Axes of a Contract seen from the array: `weights` and `inputs` are operand numbers (0 or 1)."""
+
+    weights: int
+    inputs: int
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+
+
+def roles_of(node: Contract, constant: tuple[bool, bool]) -> Roles:
+    """Which operand stays: a constant one, else the one that walks the innermost axis of the result (results are then row-major)."""
+    axes = contract_axes(node)
+    if constant[0] != constant[1]:
+        first = constant[0]
+    else:
+        kept = [a for group in node.groups for a in group if a not in axes.batch]
+        first = bool(kept) and kept[-1] in axes.m
+    if first:
+        return Roles(0, 1, axes.batch, axes.m, axes.n, axes.k)
+    return Roles(1, 0, axes.batch, axes.n, axes.m, axes.k)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles of one contraction on all lanes.
+
+    `column_tiles` x `output_tiles` launches a batch element; `weights_outer`: the column tiles run inside an output tile.
+    """
+
+    geometry: Geometry
+    batch: int
+    m: int
+    n: int
+    k: int
+    column_tiles: int
+    output_tiles: int
+    weights_outer: bool
+    cycles: int
+
+    @property
+    def padded_k(self) -> int:
+        g = self.geometry
+        return g.kernel.groups * g.steps * INPUTS
+
+    @property
+    def padded_m(self) -> int:
+        return self.output_tiles * self.geometry.outputs
+
+    @property
+    def padded_n(self) -> int:
+        return self.column_tiles * self.geometry.width
+
+    @property
+    def weight_items(self) -> int:
+        """Items of all weight tiles of one batch element."""
+        return self.padded_k * self.padded_m
+
+    @property
+    def input_items(self) -> int:
+        return self.padded_k * self.padded_n
+
+    @property
+    def result_items(self) -> int:
+        return self.padded_m * self.padded_n
+
+    def weight_layout(self) -> tuple[Radix, Radix]:
+        """Digits of K and of M in [M tile][K / 4][2^b][4][2]."""
+        sets = 1 << self.geometry.kernel.set_bits
+        block = INPUTS * OUTPUTS
+        return Radix((INPUTS,), (OUTPUTS, sets * block)), Radix((OUTPUTS, sets), (1, block, self.padded_k // INPUTS * sets * block))
+
+    def input_layout(self) -> tuple[Radix, Radix]:
+        """Digits of K and of N in [N tile][G][2][T][N][2]."""
+        g = self.geometry
+        part = g.steps * g.width * 2
+        return Radix((2, 2, g.steps), (1, part, g.width * 2, 2 * part)), Radix((g.width,), (2, self.padded_k * g.width))
+
+    def result_layout(self) -> tuple[Radix, Radix]:
+        """Digits of M and of N in [N tile][M tile][N][M]."""
+        g = self.geometry
+        tile = g.width * g.outputs
+        return Radix((g.outputs,), (1, tile)), Radix((g.width,), (g.outputs, self.output_tiles * tile))
+
+
+def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k: int, where: str) -> Plan:
+    """The cheapest legal plan. Raises Infeasible where not even the smallest tile fits a row's local memory."""
+    blocks = -(-k // INPUTS)
+    most = max_groups(form, machine.rows)
+    if not most:
+        raise Infeasible("rows of a lane", 10, machine.rows, "rows", where, ["a machine with 16 rows or more"])
+    steps = -(-blocks // most)
+    groups = -(-blocks // steps)
+    half = machine.lmm_bytes // 2
+    best: Plan | None = None
+    for bits in range(1, MAX_SET_BITS + 1):
+        kernel = GemmKernel(form, groups, bits, machine.rows)
+        if (steps << bits) * kernel.set_bytes > half:
+            break
+        for plan in _column_plans(machine, kernel, steps, batch, m, n, k):
+            if best is None or (plan.cycles, plan.result_items) < (best.cycles, best.result_items):
+                best = plan
+        if (OUTPUTS << bits) >= m * 2:
+            break
+    if best is None:
+        levers = ["a larger local memory (lmm_bytes)", "a smaller inner dimension"]
+        need = max(steps * 2 * GemmKernel(form, groups, 1, machine.rows).set_bytes, steps * CHAINS * 8)
+        raise Infeasible("local memory of a row", need, half, "bytes", where, levers)
+    return best
+
+
+def _column_plans(machine: CglaMachine, kernel: GemmKernel, steps: int, batch: int, m: int, n: int, k: int) -> list[Plan]:
+    """Plans with the fewest column tiles that fit, with activations in two places and in one."""
+    groups_total = -(-n // CHAINS)
+    sets = 1 << kernel.set_bits
+    half = machine.lmm_bytes // 2
+    result_limit = half // (CHAINS * OUTPUTS * 4 * sets)
+    plans = []
+    for single in (False, True):
+        limit = min(result_limit, (machine.lmm_bytes if single else half) // (steps * CHAINS * 8))
+        if limit < 1:
+            continue
+        columns = -(-groups_total // -(-groups_total // limit))
+        geometry = Geometry(kernel, steps, columns, machine.lmm_bytes, single)
+        tiles = (-(-groups_total // columns), -(-m // (OUTPUTS * sets)))
+        plans += [_timed(machine, geometry, batch, m, n, k, *tiles, outer) for outer in (False, True)]
+    return plans
+
+
+def _timed(
+    machine: CglaMachine, geometry: Geometry, batch: int, m: int, n: int, k: int, column_tiles: int, output_tiles: int, outer: bool
+) -> Plan:
+    """The plan with its estimated cycles on the busiest lane."""
+    share = Fraction(machine.memory_interval * min(machine.lanes_per_memory, machine.lanes))
+    beat = max(machine.beat_interval, share) / 32
+    launches = batch * column_tiles * output_tiles
+    busiest = -(-launches // machine.lanes)
+    execute = machine.t_launch + exec_cycles(geometry.iterations, [(geometry.kernel.store_row, False)])
+    sizes = (geometry.weight_bytes, geometry.input_bytes, geometry.result_bytes)
+    weights, inputs, results = (machine.t_dma + int(size * beat) for size in sizes)
+    weight_share = Fraction(1, column_tiles) if outer else Fraction(1)
+    input_share = Fraction(1) if outer else Fraction(1, output_tiles)
+    overlapped = weights * weight_share + results + (0 if geometry.single_input else inputs * input_share)
+    alone = inputs * input_share if geometry.single_input else Fraction(0)
+    cycles = busiest * (max(Fraction(execute), overlapped) + alone) + weights + inputs + results
+    return Plan(geometry, batch, m, n, k, column_tiles, output_tiles, outer, int(cycles))
+
+
+def extents_of(node: Contract, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents of some axes."""
+    return tuple(node.axes[a] for a in axes)
+
+
+def size_of(node: Contract, axes: tuple[int, ...]) -> int:
+    """Product of the extents of some axes."""
+    return prod(node.axes[a] for a in axes)

@@ -1,0 +1,368 @@
+"""One piece of a graph as one segment: host tasks for most nodes, launches for contractions.
+
+The emitter walks a template (the nodes of one copy of a repeated layer, or any stretch of nodes) in order. Every piece of DDR is a symbol
+of the segment; what a symbol is bound to (a value of another piece, a constant's image, scratch memory) is kept beside it, so that each
+copy binds its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+
+from ...errors import UnsupportedOp
+from ...ir.access import access_strides, is_affine, order_of, row_major
+from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
+from ...ir.types import BF16, F16, F32
+from ...machines.cgla.tables import DTYPE_BYTES, HostKind
+from ..options import CompileOptions
+from .contract import Plan, Roles, plan_contract, roles_of
+from .digits import Box, Radix, cover, refine
+from .host import HostOperand, HostTask, constant, identity
+from .images import Image, RowMajor, Weights
+from .nests import (
+    Value,
+    contract_tasks,
+    copy_task,
+    gather_tasks,
+    label_of,
+    map_tasks,
+    move_tasks,
+    reduce_tasks,
+    scan_tasks,
+    scatter_tasks,
+    sort_tasks,
+)
+from .schedule import Job, Place, Pools, Schedule
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A symbol that lives inside the segment."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A symbol that holds the value of a node (by template id) for other pieces."""
+
+    node: int
+
+
+@dataclass(frozen=True)
+class Imaged:
+    """A symbol that holds an image of a Constant node (by template id)."""
+
+    node: int
+    image: Image
+
+
+@dataclass(frozen=True)
+class Given:
+    """A symbol that is one buffer of the program."""
+
+    number: int
+
+
+Bound = Scratch | Shared | Imaged | Given
+
+
+@dataclass(frozen=True)
+class Strided:
+    """A row-major value seen through one role of a contraction or another: extents and item strides of each role's axes."""
+
+    value: Value
+    offset: int
+    roles: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def constant_cast(graph: Graph, node_id: int) -> tuple[Constant, str] | None:
+    """(constant, dtype) where a node is a Constant, or nothing but a cast of one."""
+    node = graph[node_id]
+    if isinstance(node, Constant):
+        return node, node.dtype.name
+    if isinstance(node, Map) and len(node.operands) == 1 and node.expr.op == "cast" and node.expr.args[0].op == "arg":
+        source = graph[node.operands[0]]
+        whole = isinstance(source, Constant) and source.shape == node.shape and source.dtype.is_float and node.dtype.is_float
+        if whole and is_affine(node.accesses[0]) and order_of(node.groups) == tuple(range(len(node.axes))):
+            view = access_strides(node.accesses[0], source.shape, len(node.axes))
+            if not view.offset and view.strides == row_major(node.axes):
+                assert isinstance(source, Constant)
+                return source, node.dtype.name
+    return None
+
+
+def provenance_of(node: Node) -> str:
+    """What a person needs to find the node in the model."""
+    origin = node.origin
+    parts = [f"%{node.id}", origin.op or node.kind.lower(), origin.module, origin.source]
+    return " ".join(part for part in parts if part)
+
+
+class Emitter:
+    """Emits nodes into a schedule. `shared` are template ids whose value other pieces read; `aliases` maps a node to the State whose
+    buffer it updates in place."""
+
+    def __init__(self, graph: Graph, pools: Pools, options: CompileOptions, shared: frozenset[int], aliases: Mapping[int, int]) -> None:
+        self.graph = graph
+        self.pools = pools
+        self.options = options
+        self.schedule = Schedule(pools)
+        self.shared = shared
+        self.aliases = aliases
+        self.bounds: list[Bound] = []
+        self._values: dict[int, Value] = {}
+        self._images: dict[tuple[int, Image], int] = {}
+        self._packed: dict[tuple[object, ...], int] = {}
+        self._rules: dict[type[Node], Callable[[Node], None]] = {
+            Map: self._host, Reduce: self._host, Gather: self._host, Move: self._host, Scatter: self._host, Sort: self._host,
+            Scan: self._host, Contract: self._contract,
+        }  # fmt: skip
+
+    # --- values ------------------------------------------------------------------------------------------------------------------------
+
+    def symbol(self, bound: Bound, size: int) -> int:
+        """A new symbol."""
+        self.bounds.append(bound)
+        return self.schedule.symbol(max(size, 1))
+
+    def scratch(self, items: int, dtype: str) -> Value:
+        """A new scratch array."""
+        size = items * DTYPE_BYTES[dtype]
+        return Value(self.symbol(Scratch(size), size), dtype, (items,))
+
+    def value(self, node_id: int) -> Value:
+        """Where the value of a node lies."""
+        node = self.graph[node_id]
+        found = self._values.get(node_id)
+        if found is not None:
+            return found
+        source = constant_cast(self.graph, node_id)
+        size = node.size * node.dtype.bytes
+        if source is not None:
+            image = RowMajor(source[1], node.shape)
+            found = Value(self.image(source[0], image), source[1], node.shape)
+        else:
+            found = Value(self.symbol(Shared(node_id), size), node.dtype.name, node.shape)
+        self._values[node_id] = found
+        return found
+
+    def image(self, node: Constant, image: Image) -> int:
+        """The symbol of an image of a constant."""
+        key = (node.id, image)
+        if key not in self._images:
+            self._images[key] = self.symbol(Imaged(node.id, image), image.size)
+        return self._images[key]
+
+    def _result(self, node: Node) -> Value:
+        size = node.size * node.dtype.bytes
+        if node.id in self.aliases:
+            base = self.value(self.aliases[node.id])
+            found = Value(base.symbol, base.dtype, node.shape)
+        else:
+            bound: Bound = Shared(node.id) if node.id in self.shared else Scratch(size)
+            found = Value(self.symbol(bound, size), node.dtype.name, node.shape)
+        self._values[node.id] = found
+        return found
+
+    # --- nodes -------------------------------------------------------------------------------------------------------------------------
+
+    def emit(self, node: Node) -> None:
+        """Everything that computes one node."""
+        if isinstance(node, Input | Constant | State):
+            return
+        if constant_cast(self.graph, node.id) is not None and node.id not in self.shared:
+            return
+        self._rules[type(node)](node)
+
+    def copy(self, source: int, target: Value) -> None:
+        """The value of a node into a buffer of its own (an output or a state)."""
+        self.run(copy_task(self.value(source), target, "copy"), provenance_of(self.graph[source]))
+
+    def run(self, task: HostTask, provenance: str) -> None:
+        """Schedule a host task."""
+        self.schedule.host(replace(task, provenance=provenance))
+
+    def _host(self, node: Node) -> None:
+        if self.options.host_ops == "none":
+            raise UnsupportedOp(
+                f"{node.kind.lower()} stays on the host of this machine: compile with host_ops='published'", (provenance_of(node),)
+            )
+        values = [self.value(o) for o in node.operands]
+        result = self._result(node)
+        for task in self._host_tasks(node, values, result):
+            self.run(task, provenance_of(node))
+
+    def _host_tasks(self, node: Node, values: Sequence[Value], result: Value) -> list[HostTask]:
+        label = label_of(node)
+        if isinstance(node, Map):
+            return map_tasks(node, values, result, label)
+        if isinstance(node, Reduce):
+            return reduce_tasks(node, values, result, label)
+        if isinstance(node, Gather):
+            return gather_tasks(node, values, result, label)
+        if isinstance(node, Move):
+            return move_tasks(node, values, result, label, skip=1 if node.id in self.aliases else 0)
+        if isinstance(node, Scatter):
+            return scatter_tasks(node, values, result, label, node.id in self.aliases)
+        if isinstance(node, Sort):
+            return sort_tasks(node, values, result, label)
+        assert isinstance(node, Scan)
+        return scan_tasks(node, values, result, label)
+
+    # --- contractions ------------------------------------------------------------------------------------------------------------------
+
+    def _contract(self, node: Node) -> None:
+        assert isinstance(node, Contract)
+        types = [self.graph[o].dtype for o in node.operands]
+        if node.acc is not F32 or any(t not in (F32, F16, BF16) for t in types):
+            values = [self.value(o) for o in node.operands]
+            result = self._result(node)
+            for task in contract_tasks(node, values, result, types, f"contract {types[0].name}"):
+                self.run(task, provenance_of(node))
+            return
+        constants = (constant_cast(self.graph, node.operands[0]), constant_cast(self.graph, node.operands[1]))
+        roles = roles_of(node, (constants[0] is not None, constants[1] is not None))
+        source = constants[roles.weights]
+        form = self._form(types[roles.weights].name, source is not None)
+        batch, m, n, k = (prod(node.axes[a] for a in axes) for axes in (roles.batch, roles.m, roles.n, roles.k))
+        where = provenance_of(node)
+        plan = plan_contract(self.pools.machine, form, batch, m, n, k, where)
+        if source is not None:
+            weights = self._constant_weights(node, roles, plan, source[0])
+        else:
+            weights = self._pack_weights(node, roles, plan, where)
+        inputs = self._pack_inputs(node, roles, plan, where)
+        results = self.scratch(plan.batch * plan.result_items, "f32")
+        self.schedule.launches(plan.geometry, self._shares(plan, weights, inputs, results.symbol, where))
+        self._unpack(node, roles, plan, results, where)
+
+    def _form(self, dtype: str, constant_weights: bool) -> str:
+        """Weights of constants are fp16 unless fp32 is asked for; other operands keep what they hold."""
+        half = dtype == "f16" or (constant_weights and (self.options.precision or "fp16") == "fp16")
+        return "f16" if half and "X_H2F" in self.pools.machine.extensions else "f32"
+
+    def _strided(self, node: Contract, operand: int, value: Value, parts: Sequence[tuple[int, ...]]) -> Strided:
+        view = access_strides(node.accesses[operand], value.shape, len(node.axes))
+        roles = tuple(tuple((node.axes[a], view.strides[a]) for a in axes) for axes in parts)
+        return Strided(value, view.offset, roles)
+
+    def _constant_weights(self, node: Contract, roles: Roles, plan: Plan, source: Constant) -> int:
+        operand = self.graph[node.operands[roles.weights]]
+        view = access_strides(node.accesses[roles.weights], operand.shape, len(node.axes))
+        batch, m, k = (tuple((node.axes[a], view.strides[a]) for a in axes) for axes in (roles.batch, roles.m, roles.k))
+        geometry = plan.geometry
+        image = Weights(
+            geometry.kernel.form, view.offset, batch, m, k, plan.output_tiles, 1 << geometry.kernel.set_bits, plan.padded_k // 4
+        )
+        return self.image(source, image)
+
+    def _pack_weights(self, node: Contract, roles: Roles, plan: Plan, where: str) -> int:
+        value = self.value(node.operands[roles.weights])
+        natural = self._strided(node, roles.weights, value, (roles.batch, roles.k, roles.m))
+        layouts = (Radix((), (plan.weight_items,)), *plan.weight_layout())
+        return self._pack(natural, layouts, (plan.batch, plan.padded_k, plan.padded_m), plan.geometry.kernel.form, where)
+
+    def _pack_inputs(self, node: Contract, roles: Roles, plan: Plan, where: str) -> int:
+        value = self.value(node.operands[roles.inputs])
+        natural = self._strided(node, roles.inputs, value, (roles.batch, roles.k, roles.n))
+        layouts = (Radix((), (plan.input_items,)), *plan.input_layout())
+        return self._pack(natural, layouts, (plan.batch, plan.padded_k, plan.padded_n), "f32", where)
+
+    def _pack(self, natural: Strided, layouts: Sequence[Radix], padded: tuple[int, ...], dtype: str, where: str) -> int:
+        """An operand in its blocked layout, zeros where it is padded; operands that several contractions read are packed once."""
+        key = (natural, tuple(layouts), padded, dtype)
+        if key not in self._packed:
+            blocked = self.scratch(prod(padded), dtype)
+            sizes = [prod(e for e, _ in role) for role in natural.roles]
+            self._pad(blocked, layouts, sizes, padded, where)
+            self._rearrange(natural, layouts, blocked, True, "pack", where)
+            self._packed[key] = blocked.symbol
+        return self._packed[key]
+
+    def _pad(self, blocked: Value, layouts: Sequence[Radix], sizes: Sequence[int], padded: Sequence[int], where: str) -> None:
+        for role in range(len(sizes)):
+            if padded[role] == sizes[role]:
+                continue
+            spans = [(0, sizes[r] if r < role else padded[r]) for r in range(len(sizes))]
+            spans[role] = (sizes[role], padded[role])
+            for boxes in _product([cover(*span, layout) for span, layout in zip(spans, layouts, strict=True)]):
+                digits = [d for box in boxes for d in box.digits]
+                strides = {i: d.weight for i, d in enumerate(digits)}
+                target = HostOperand(blocked.symbol, blocked.dtype, strides, sum(b.offset for b in boxes) * DTYPE_BYTES[blocked.dtype])
+                extents = tuple(d.extent for d in digits) or (1,)
+                self.run(HostTask(HostKind.MAP, extents, (target,), constant(0.0, blocked.dtype), label="pad"), where)
+
+    def _rearrange(self, natural: Strided, layouts: Sequence[Radix], blocked: Value, into: bool, label: str, where: str) -> None:
+        """Copy between a value and its blocked form; through a flat copy where the axes and the blocks do not nest."""
+        covers = [refine([e for e, _ in role], layout) for role, layout in zip(natural.roles, layouts, strict=True)]
+        if all(boxes is not None for boxes in covers):
+            for boxes in _product([b for b in covers if b is not None]):
+                self.run(_box_task(natural, boxes, blocked, into, label), where)
+            return
+        sizes = [prod(e for e, _ in role) for role in natural.roles]
+        steps = row_major(sizes)
+        flat = self.scratch(prod(sizes), natural.value.dtype if into else blocked.dtype)
+        staged = Strided(flat, 0, tuple(((size, step),) for size, step in zip(sizes, steps, strict=True)))
+        inner = tuple(Radix((), (step,)) for step in steps)
+        if into:
+            self._rearrange(natural, inner, flat, True, label, where)
+        for boxes in _product([cover(0, size, layout) for size, layout in zip(sizes, layouts, strict=True)]):
+            self.run(_box_task(staged, boxes, blocked, into, label), where)
+        if not into:
+            self._rearrange(natural, inner, flat, False, label, where)
+
+    def _shares(self, plan: Plan, weights: int, inputs: int, results: int, where: str) -> list[list[Job]]:
+        """The launches of every lane: consecutive tiles, the outer loop of the plan outside."""
+        geometry = plan.geometry
+        tiles = [(c, o) for c in range(plan.column_tiles) for o in range(plan.output_tiles)]
+        if plan.weights_outer:
+            tiles.sort(key=lambda tile: (tile[1], tile[0]))
+        jobs = [
+            Job(
+                Place(weights, (b * plan.output_tiles + o) * geometry.weight_bytes),
+                Place(inputs, (b * plan.column_tiles + c) * geometry.input_bytes),
+                Place(results, ((b * plan.column_tiles + c) * plan.output_tiles + o) * geometry.result_bytes),
+                where,
+            )
+            for b in range(plan.batch)
+            for c, o in tiles
+        ]
+        lanes = self.pools.machine.lanes
+        edges = [len(jobs) * n // lanes for n in range(lanes + 1)]
+        return [jobs[low:high] for low, high in pairwise(edges)]
+
+    def _unpack(self, node: Contract, roles: Roles, plan: Plan, results: Value, where: str) -> None:
+        value = self._result(node)
+        order = order_of(node.groups)
+        steps = dict(zip(order, row_major([node.axes[a] for a in order]), strict=True))
+        parts = tuple(tuple((node.axes[a], steps[a]) for a in axes) for axes in (roles.batch, roles.m, roles.n))
+        layouts = (Radix((), (plan.result_items,)), *plan.result_layout())
+        self._rearrange(Strided(value, 0, parts), layouts, results, False, "unpack", where)
+
+
+def _product(choices: Sequence[Sequence[Box]]) -> list[tuple[Box, ...]]:
+    found: list[tuple[Box, ...]] = [()]
+    for boxes in choices:
+        found = [(*head, box) for head in found for box in boxes]
+    return found
+
+
+def _box_task(natural: Strided, boxes: Sequence[Box], blocked: Value, into: bool, label: str) -> HostTask:
+    """One MAP between a box of a value and the same box of its blocked form."""
+    value = natural.value
+    offset = natural.offset
+    inner: list[tuple[int, int, int]] = []
+    for role, box in zip(natural.roles, boxes, strict=True):
+        offset += sum(first * stride for first, (_, stride) in zip(box.start, role, strict=True))
+        inner += [(d.extent, d.step * role[d.axis][1], d.weight) for d in box.digits]
+    inner.sort(key=lambda loop: (-loop[2], -loop[1]) if into else (-abs(loop[1]), -loop[2]))
+    plain = HostOperand(value.symbol, value.dtype, {i: s for i, (_, s, _) in enumerate(inner)}, offset * DTYPE_BYTES[value.dtype])
+    start = sum(box.offset for box in boxes) * DTYPE_BYTES[blocked.dtype]
+    tiled = HostOperand(blocked.symbol, blocked.dtype, {i: w for i, (_, _, w) in enumerate(inner)}, start)
+    extents = tuple(e for e, _, _ in inner) or (1,)
+    operands = (tiled, plain) if into else (plain, tiled)
+    return HostTask(HostKind.MAP, extents, operands, identity(operands[1].dtype, operands[0].dtype), label=label)

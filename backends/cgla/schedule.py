@@ -1,0 +1,361 @@
+"""The schedule of one segment: explicit start cycles for every phase, launch, DMA request and host task.
+
+Everything is appended in dependency order; each resource (host cores, lanes) is a line of cycles, each symbol (a piece of DDR) knows when
+its content is there and until when it is read. A lane runs launches in the order of model rule 2.13: register writes while nothing else
+moves, then the launch, and while it executes the DMA requests that fetch the next tile and drain the last result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ...machines.cgla import tables as t
+from ...machines.cgla.description import CglaMachine
+from ...machines.cgla.isa import Register
+from ...machines.cgla.timing import conf_cycles, dma_cycles, exec_cycles, store_cycles
+from ...machines.program import Table
+from .gemm import GemmKernel, Geometry, placed_kernel
+from .host import HostTask
+from .timeline import Timeline
+
+COLUMNS = 4
+SPLIT_CYCLES = 4000
+"""Host tasks longer than this are cut over the host cores."""
+
+Registers = Mapping[tuple[int, int, Register], int]
+Descriptors = Mapping[tuple[int, int], tuple[int, int, int, int]]
+
+
+class Pools:
+    """What all segments of a program share: kernels, register sets, range sets and provenance strings, each stored once."""
+
+    def __init__(self, machine: CglaMachine) -> None:
+        self.machine = machine
+        self.provenance: dict[str, int] = {}
+        self.kernels: dict[GemmKernel, int] = {}
+        self._sets: dict[tuple[Any, ...], int] = {}
+        self._ranges: dict[tuple[Any, ...], int] = {}
+        self.registers: list[Registers] = []
+        self.ranges: list[Descriptors] = []
+        self.slots: list[dict[tuple[int, int], dict[str, int]]] = []
+
+    def note(self, text: str) -> int:
+        """The row of a provenance string, -1 for none."""
+        return self.provenance.setdefault(text, len(self.provenance)) if text else -1
+
+    def kernel(self, kernel: GemmKernel) -> int:
+        """The number of a kernel."""
+        if kernel not in self.kernels:
+            self.kernels[kernel] = len(self.kernels)
+            self.slots.append({(s["row"], s["col"]): s for s in placed_kernel(kernel).slots})
+        return self.kernels[kernel]
+
+    def register_set(self, values: Registers) -> int:
+        """The number of a register set."""
+        key = tuple(sorted(values.items()))
+        if key not in self._sets:
+            self._sets[key] = len(self.registers)
+            self.registers.append(dict(values))
+        return self._sets[key]
+
+    def range_set(self, values: Descriptors) -> int:
+        """The number of a range set; it holds every descriptor of the lane, so that none is stale."""
+        whole = {(row, col): values.get((row, col), (0, 3, 0, 0)) for row in range(self.machine.rows) for col in range(COLUMNS)}
+        key = tuple(sorted(whole.items()))
+        if key not in self._ranges:
+            self._ranges[key] = len(self.ranges)
+            self.ranges.append(whole)
+        return self._ranges[key]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A contiguous piece of DDR: symbol and byte offset."""
+
+    symbol: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One launch of a geometry: where its weights, activations and results are."""
+
+    weights: Place
+    inputs: Place
+    results: Place
+    provenance: str = ""
+
+
+@dataclass
+class _Lane:
+    """What a lane holds and until when it is busy."""
+
+    number: int
+    core: int
+    free: int = 0
+    kernel: int = -1
+    registers: dict[tuple[int, int, Register], int] = field(default_factory=dict)
+    ranges: dict[tuple[int, int], tuple[int, int, int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Symbol:
+    """A piece of DDR inside a segment."""
+
+    size: int
+    ready: int = 0
+    read_until: int = 0
+
+
+class Schedule:
+    """One segment under construction."""
+
+    def __init__(self, pools: Pools) -> None:
+        self.pools = pools
+        self.machine = pools.machine
+        self.symbols: list[_Symbol] = []
+        self.cores = [Timeline() for _ in range(self.machine.cores)]
+        self.lanes = [_Lane(n, self._core_of(n)) for n in range(self.machine.lanes)]
+        self.rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in t.SEGMENT_TABLES}
+        self.length = 0
+        together = min(self.machine.lanes_per_memory, self.machine.lanes)
+        self.interval = max(self.machine.beat_interval, self.machine.memory_interval * together)
+
+    def _core_of(self, lane: int) -> int:
+        machine = self.machine
+        return machine.memory_of(lane) * machine.host_cores + lane % machine.lanes_per_memory % machine.host_cores
+
+    def symbol(self, size: int) -> int:
+        """A new symbol of `size` bytes."""
+        self.symbols.append(_Symbol(size))
+        return len(self.symbols) - 1
+
+    # --- host --------------------------------------------------------------------------------------------------------------------------
+
+    def host(self, task: HostTask) -> None:
+        """Schedule a host task, cut over the cores where it is long."""
+        cycles = task.cycles(self.machine)
+        parts = task.split(len(self.cores)) if cycles > SPLIT_CYCLES else [task]
+        result, *reads = task.operands
+        symbol = self.symbols[result.symbol]
+        ready = max([symbol.ready, symbol.read_until, *(self.symbols[o.symbol].ready for o in reads)])
+        end = 0
+        for part in parts:
+            length = part.cycles(self.machine)
+            start, core = min((core.find(ready, length), n) for n, core in enumerate(self.cores))
+            self.cores[core].reserve(start, length)
+            self._host_rows(part, core, start, length)
+            end = max(end, start + length)
+        symbol.ready = end
+        for operand in reads:
+            self.symbols[operand.symbol].read_until = max(self.symbols[operand.symbol].read_until, end)
+        self.length = max(self.length, end)
+
+    def _host_rows(self, task: HostTask, core: int, start: int, length: int) -> None:
+        rows = self.rows
+        first_axis, first_operand, first_expr = len(rows["host_axes"]), len(rows["host_operands"]), len(rows["host_exprs"])
+        rows["host_axes"] += [{"extent": extent} for extent in task.extents]
+        for operand in task.operands:
+            number = len(rows["host_operands"])
+            rows["host_operands"].append({"symbol": operand.symbol, "offset": operand.offset, "dtype": t.HOST_DTYPE_CODE[operand.dtype]})
+            rows["host_terms"] += [{"operand": number, "axis": a, "stride": s} for a, s in sorted(operand.strides.items()) if s]
+            rows["host_lookups"] += [
+                {"operand": number, "index": look.index, "stride": look.stride, "limit": look.limit} for look in operand.lookups
+            ]
+        rows["host_exprs"] += [entry.row() for entry in task.exprs]
+        rows["host_tasks"].append(
+            {
+                "core": core, "start": start, "length": length, "kind": int(task.kind), "op": task.op_code, "axis": task.axis,
+                "flag": task.flag, "count": task.count, "first_axis": first_axis, "axes": len(task.extents),
+                "first_operand": first_operand, "operands": len(task.operands), "first_expr": first_expr, "exprs": len(task.exprs),
+                "label": self.pools.note(task.label), "provenance": self.pools.note(task.provenance),
+            }
+        )  # fmt: skip
+
+    # --- array -------------------------------------------------------------------------------------------------------------------------
+
+    def launches(self, geometry: Geometry, shares: Sequence[Sequence[Job]]) -> None:
+        """Run the jobs `shares[lane]` on each lane, tile after tile, with the next tile fetched and the last result drained meanwhile."""
+        finished: dict[int, int] = {}
+        for lane, jobs in zip(self.lanes, shares, strict=False):
+            if jobs:
+                for symbol, end in _LaneRun(self, lane, geometry, jobs).run().items():
+                    finished[symbol] = max(finished.get(symbol, 0), end)
+        for symbol, end in finished.items():
+            self.symbols[symbol].ready = max(self.symbols[symbol].ready, end)
+
+    def occupy_core(self, lane: _Lane, earliest: int, length: int) -> int:
+        """Reserve the lane's host core; returns the start."""
+        start = self.cores[lane.core].find(earliest, length)
+        self.cores[lane.core].reserve(start, length)
+        return start
+
+    def configure(self, lane: _Lane, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
+        """CONF, REGV and RANGE as far as anything changes; returns the numbers of kernel, register set and range set."""
+        pools = self.pools
+        kernel = pools.kernel(geometry.kernel)
+        values = geometry.registers(places)
+        register_set = pools.register_set(values)
+        range_set = pools.range_set(geometry.descriptors())
+        if lane.kernel != kernel:
+            self._phase(lane, t.Phase.CONF, kernel, conf_cycles(self.machine, self._changed_slots(lane.kernel, kernel)))
+            lane.kernel = kernel
+        stores = {
+            (row, col, register if register <= Register.BR3 else 4 + (register - 4) // 2)
+            for (row, col, register), value in values.items()
+            if lane.registers.get((row, col, register)) != value
+        }
+        self._phase(lane, t.Phase.REGV, register_set, store_cycles(self.machine, len(stores)))
+        lane.registers.update(values)
+        wanted = pools.ranges[range_set]
+        changed = sum(lane.ranges.get(place) != descriptor for place, descriptor in wanted.items())
+        self._phase(lane, t.Phase.RANGE, range_set, store_cycles(self.machine, changed))
+        lane.ranges.update(wanted)
+        return kernel, register_set, range_set
+
+    def _changed_slots(self, held: int, wanted: int) -> int:
+        if held < 0:
+            return self.machine.rows * COLUMNS
+        old, new = self.pools.slots[held], self.pools.slots[wanted]
+        return sum(old.get(place) != new.get(place) for place in old.keys() | new.keys())
+
+    def _phase(self, lane: _Lane, kind: t.Phase, target: int, length: int) -> None:
+        if not length:
+            return
+        start = self.occupy_core(lane, lane.free, length)
+        self.rows["phases"].append(
+            {"lane": lane.number, "core": lane.core, "kind": int(kind), "target": target, "start": start, "length": length}
+        )
+        lane.free = start + length
+        self.length = max(self.length, lane.free)
+
+    def dma(self, lane: _Lane, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int],
+            earliest: int, provenance: str) -> int:  # fmt: skip
+        """One DMA request after `earliest`, after its data are there; returns its end."""
+        symbol = self.symbols[place.symbol]
+        loading = direction == t.Direction.LOAD
+        after = symbol.ready if loading else max(symbol.ready, symbol.read_until)
+        length = dma_cycles(self.machine, place.offset, size, Fraction(self.interval))
+        start = self.occupy_core(lane, max(earliest, after), self.machine.t_dma)
+        self.rows["dmas"].append(
+            {
+                "lane": lane.number, "core": lane.core, "direction": int(direction), "tag": tag, "symbol": place.symbol,
+                "offset": place.offset, "lmm": lmm, "bytes": size, "iv_num": self.interval.numerator,
+                "iv_den": self.interval.denominator, "rows": sum(1 << row for row in receivers), "start": start, "length": length,
+                "provenance": self.pools.note(provenance),
+            }
+        )  # fmt: skip
+        end = start + length
+        if loading:
+            symbol.read_until = max(symbol.read_until, end)
+        self.length = max(self.length, end)
+        return end
+
+    def finish(self) -> dict[str, Table]:
+        """The tables of the segment."""
+        self.rows["symbols"] = [{"bytes": symbol.size} for symbol in self.symbols]
+        return {table.name: table.from_rows(self.rows[table.name]) for table in t.SEGMENT_TABLES}
+
+
+class _LaneRun:
+    """The launches of one geometry on one lane."""
+
+    def __init__(self, schedule: Schedule, lane: _Lane, geometry: Geometry, jobs: Sequence[Job]) -> None:
+        self.schedule = schedule
+        self.lane = lane
+        self.geometry = geometry
+        self.jobs = jobs
+        self.weights: list[Place | None] = [None, None]
+        self.inputs: list[Place | None] = [None, None]
+        self.finished: dict[int, int] = {}
+        rows = [(slot["row"], False) for slot in placed_kernel(geometry.kernel).slots]
+        self.exec_cycles = exec_cycles(geometry.iterations, rows)
+
+    def run(self) -> dict[int, int]:
+        """Fetch, launch, prefetch and drain; returns the cycle of the last drain into each symbol."""
+        lane, schedule = self.lane, self.schedule
+        places = self._places(0)
+        schedule.configure(lane, self.geometry, places)
+        self._fetch(0, lane.free)
+        for number, job in enumerate(self.jobs):
+            if not self._resident(number):
+                self._fetch(number, lane.free)
+            places = self._places(number)
+            numbers = schedule.configure(lane, self.geometry, places)
+            window = self._launch(numbers, job)
+            cursor = window
+            if number:
+                cursor = self._drain(number - 1, cursor)
+            if number + 1 < len(self.jobs):
+                cursor = self._prefetch(number + 1, places, cursor)
+            lane.free = max(lane.free, cursor)
+        lane.free = self._drain(len(self.jobs) - 1, lane.free)
+        return self.finished
+
+    def _resident(self, number: int) -> bool:
+        return self.jobs[number].weights in self.weights and self.jobs[number].inputs in self.inputs
+
+    def _places(self, number: int) -> tuple[int, int, int]:
+        """Places of weights and activations (where they lie, or place 0 if nowhere) and of the result."""
+        job = self.jobs[number]
+        weights = self.weights.index(job.weights) if job.weights in self.weights else 0
+        inputs = self.inputs.index(job.inputs) if job.inputs in self.inputs else 0
+        return weights, inputs, number % 2
+
+    def _fetch(self, number: int, cursor: int) -> None:
+        """Load what job `number` lacks before it is launched; constant weights first, they do not wait for the host."""
+        job, lane = self.jobs[number], self.lane
+        if job.weights not in self.weights:
+            cursor = self._load_weights(job, 0, cursor)
+        if job.inputs not in self.inputs:
+            cursor = self._load_inputs(job, 0, cursor)
+        lane.free = max(lane.free, cursor)
+
+    def _prefetch(self, number: int, busy: tuple[int, int, int], cursor: int) -> int:
+        """Load what job `number` lacks into the places that the running launch does not use."""
+        job = self.jobs[number]
+        if job.weights not in self.weights:
+            cursor = self._load_weights(job, 1 - busy[0], cursor)
+        if job.inputs not in self.inputs and not self.geometry.single_input:
+            cursor = self._load_inputs(job, 1 - busy[1], cursor)
+        return cursor
+
+    def _load_weights(self, job: Job, index: int, cursor: int) -> int:
+        g = self.geometry
+        self.weights[index] = job.weights
+        return self._dma(t.Direction.LOAD, index, job.weights, g.weight_at(index), g.weight_bytes, g.receivers("w"), cursor, job)
+
+    def _load_inputs(self, job: Job, index: int, cursor: int) -> int:
+        g = self.geometry
+        self.inputs[index] = job.inputs
+        return self._dma(t.Direction.LOAD, 2 + index, job.inputs, g.input_at(index), g.input_bytes, g.receivers("x"), cursor, job)
+
+    def _drain(self, number: int, cursor: int) -> int:
+        g, job, index = self.geometry, self.jobs[number], number % 2
+        end = self._dma(t.Direction.DRAIN, index, job.results, g.result_at(index), g.result_bytes, g.receivers("y"), cursor, job)
+        self.finished[job.results.symbol] = max(self.finished.get(job.results.symbol, 0), end)
+        return end
+
+    def _dma(
+        self, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int], cursor: int, job: Job
+    ) -> int:
+        return self.schedule.dma(self.lane, direction, tag, place, lmm, size, receivers, cursor, job.provenance)
+
+    def _launch(self, numbers: tuple[int, int, int], job: Job) -> int:
+        """Append the launch; returns the cycle at which its EXEC starts."""
+        schedule, lane = self.schedule, self.lane
+        machine = schedule.machine
+        start = schedule.occupy_core(lane, lane.free, machine.t_launch)
+        length = machine.t_launch + self.exec_cycles
+        schedule.rows["launches"].append(
+            {
+                "lane": lane.number, "core": lane.core, "kernel": numbers[0], "registers": numbers[1], "ranges": numbers[2],
+                "start": start, "length": length, "provenance": schedule.pools.note(job.provenance),
+            }
+        )  # fmt: skip
+        lane.free = start + length
+        schedule.length = max(schedule.length, lane.free)
+        return start + machine.t_launch
