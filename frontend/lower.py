@@ -27,6 +27,7 @@ from .constants import TorchConstants
 from .emit import Emitter
 from .export import export
 from .provenance import module_path, op_name, origin_of, source_line
+from .ranges import derive_ranges
 from .registry import COMPLEX, LOWERINGS, PARTWISE, REFUSED, TAKES_EMPTY
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
 
@@ -137,6 +138,7 @@ class _Walk:
         self.missing: list[_Missing] = []
         self.inputs: list[Binding] = []
         self.states: dict[str, str] = {}  # FX placeholder -> state name
+        self._targets: dict[str, str] = {}  # name in the signature's outputs -> FX placeholder
         self.unused: set[str] = set()
 
     def run(self) -> Lowered:
@@ -174,7 +176,8 @@ class _Walk:
                 self.missing.append(_Missing(f"output {spec.kind.name.lower()}", "", "", "training graphs cannot be compiled"))
         if self.missing:
             raise unsupported(self.missing)
-        graph = self.builder.finish(outputs, {self.states[self._state_source(k)]: v for k, v in updates.items()})
+        updates = {self.states[self._targets[target]]: value for target, value in updates.items()}
+        graph = derive_ranges(self.builder.finish(outputs, updates))
         return Lowered(
             graph, self.store, tuple(self.inputs), tuple(bindings), tuple(leaves), _spec_text(self.program.call_spec.in_spec),
             _spec_text(self.program.call_spec.out_spec), self.program, frozenset(self.unused), _table_rows(graph),
@@ -188,7 +191,6 @@ class _Walk:
         changed = {
             str(s.target) for s in signature.output_specs if s.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
         }
-        self._targets: dict[str, str] = {}  # name in the signature's outputs -> FX placeholder
         paths = _input_paths(self.program)
         for node, spec in zip(nodes, signature.input_specs, strict=True):
             self.emit.origin = Origin((node.name,), "", "", "placeholder")
@@ -204,9 +206,6 @@ class _Walk:
                     self.values[node] = self._stored(node, str(spec.target), str(spec.target) in changed)
             except Refused as reason:
                 self.values[node] = self._refuse(node, str(reason))
-
-    def _state_source(self, target: str) -> str:
-        return self._targets[target]
 
     def _argument(self, node: torch.fx.Node, path: str, changed: bool) -> Value | Pair | Empty:
         dtype, shape = _torch_type(node)
@@ -237,7 +236,8 @@ class _Walk:
             return self._constant(name, tensor, kind.dtype)
         initial = None
         if not tensor.is_meta and bool(torch.any(tensor != 0)):
-            initial = self.constants.key(name, tensor)
+            initial = name
+            self.constants.put(name, tensor.clone())  # a copy: running the module changes the buffer
         return self._state(node, name, kind, initial)
 
     def _tensor(self, name: str) -> torch.Tensor:
