@@ -1,0 +1,93 @@
+"""The CGLA executor: judges a program by the rules of `docs/cgla-model.md`, computes its numbers from its slots and counts its cycles.
+
+It reads programs and machine descriptions only. `check` lists every breach without data; `execute` also runs the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...errors import Violation
+from ...machines.cgla.tables import BufferKind
+from ...machines.program import Program
+from ..execution import Execution
+from .account import breakdown, energy, host_ops, memory, totals, traffic, utilization
+from .decode import decode
+from .run import run_program
+from .seams import Verdict, judge
+
+__all__ = ["check", "execute"]
+
+
+def check(program: Program, *, skip: frozenset[str] = frozenset()) -> list[Violation]:
+    """Every breach of CGLA-001 to CGLA-038 that needs no data, without the rules in `skip`. Raises BadInput only for a container that
+    is not a CGLA program."""
+    return _kept(judge(decode(program)).violations, skip)
+
+
+def execute(
+    program: Program,
+    inputs: Mapping[str, np.ndarray],
+    states: Mapping[str, np.ndarray] | None = None,
+    *,
+    timing_only: bool = False,
+    exact: bool = False,
+    skip: frozenset[str] = frozenset(),
+) -> Execution:
+    """Judge and run a program. `inputs` and `states` are arrays in logical shape by binding name (missing states are zeros).
+
+    With `timing_only` no data move; with `exact` every slot is evaluated on all iterations instead of the proven-equal fast forms. A
+    program that breaks a rule other than lengths and order of time cannot be evaluated: its outputs are empty. Raises BadInput for wrong
+    inputs.
+    """
+    verdict = judge(decode(program))
+    violations = list(verdict.violations)
+    outputs: dict[str, np.ndarray] = {}
+    after: dict[str, np.ndarray] = {}
+    if not timing_only and computable(verdict):
+        outputs, after, more = run_program(verdict, inputs, states or {}, exact)
+        violations += more
+    machine = verdict.decoded.machine
+    counts = totals(verdict)
+    joules = energy(machine, verdict.cycles, counts)
+    return Execution(
+        outputs=outputs,
+        states=after,
+        violations=tuple(_kept(violations, skip)),
+        cycles=verdict.cycles,
+        interval_cycles=verdict.cycles,
+        breakdown=breakdown(verdict),
+        utilization=utilization(verdict, machine, counts),
+        traffic=traffic(counts),
+        memory=memory(verdict, machine),
+        energy_j=sum(joules.values()),
+        energy_breakdown=joules,
+        time_s=verdict.cycles / machine.clock_hz,
+        load_s=_load_seconds(verdict),
+        chips=1,
+        order="exact",
+        host_ops=host_ops(verdict),
+    )
+
+
+_TIME_RULES = frozenset({"CGLA-027", "CGLA-028", "CGLA-029", "CGLA-032", "CGLA-034"})
+
+
+def computable(verdict: Verdict) -> bool:
+    """True where every breach concerns time alone."""
+    return verdict.runnable and all(breach.rule in _TIME_RULES for breach in verdict.violations)
+
+
+def _kept(violations: list[Violation], skip: frozenset[str]) -> list[Violation]:
+    return [breach for breach in violations if breach.rule not in skip]
+
+
+def _load_seconds(verdict: Verdict) -> float:
+    """Time to bring the weights into DMA-able memory by host copies before cycle 0."""
+    machine = verdict.decoded.machine
+    table = verdict.decoded.program.tables["buffers"]
+    weights = int(table["bytes"][table["kind"] == BufferKind.IMAGE].sum())
+    return float(weights / (machine.host_memcpy_bytes_per_cycle * machine.clock_hz))
+

@@ -82,8 +82,8 @@ def _compiled() -> Callable[..., None]:
 def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: bool, add: bool) -> Floats:
     """`a` [T, K, R, J], `b` [T, K, R, C], `head` [T], `start` [T, C, J] -> [T, C, J]; J a multiple of BLOCK, C of COLUMNS.
 
-    With `add`: for each k, v = head (or the first product), then R products added, then start += v. Without (K = 1): v begins as `start`
-    (or the first product).
+    With `add`: for each k, v = head (or the first product), then R products added, then start += v. Without: the R products of each k are
+    added to `start` one after the other (with `product_head`, K = 1 and the first product takes the place of `start`).
     """
     out = np.ascontiguousarray(start)
     _compiled()(a, b, head, product_head, add, out)

@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from ...machines.cgla.isa import OP2_CODE, Source
 from . import words as w
 from .chains import BLOCK, COLUMNS, Floats, padded, run_chain
 from .dataflow import Dataflow
@@ -146,18 +147,9 @@ class FastFlow(Dataflow):
         a, b = (right, left) if flip else (left, right)
         result_shape = outer + (1,) * self.inner
         if chain is None:
-            ordered = [self._unroll(x, inner) for x in (a[0], b[0])]
-            axes = _Axes(axes.batch, axes.wide, axes.narrow, ())
-            return self._run(ordered[0], ordered[1], axes, result_shape, begin, np.zeros(0, dtype=np.uint64), False, False)
+            return self._run(a, b, axes, result_shape, begin, np.zeros(0, dtype=np.uint64), False, False)
         head = np.zeros(1, dtype=np.uint64) if chain.head is None else self.value(chain.head, False).reshape(-1)
         return self._run(a, b, axes, result_shape, begin, head, chain.head is None, True)
-
-    def _unroll(self, array: Words, inner: tuple[int, ...]) -> list[Words]:
-        """An operand at each inner cell, in order."""
-        count = prod(self.inner_shape)
-        outer = array.shape[: len(self.outer_shape)]
-        flat = np.broadcast_to(array, outer + self.inner_shape).reshape(*outer, count)
-        return [flat[..., step].reshape(outer + (1,) * len(inner)) for step in range(count)]
 
     def _side(self, slot: Slot, index: int, last: bool) -> Words:
         operand = self.operand(slot, index, last)
@@ -184,8 +176,9 @@ class FastFlow(Dataflow):
         lanes = w.parts(begin.transpose(order).reshape(-1, narrow, wide), "<f4")
         first = np.zeros((left.shape[0], right.shape[3], left.shape[3]), dtype=np.float32)
         first[:, :narrow, :wide] = np.moveaxis(lanes, -1, 1).reshape(-1, narrow, wide)
-        heads = np.tile(w.parts(head[:1], "<f4").reshape(-1), left.shape[0] // 2) if head.size else np.zeros(left.shape[0], dtype=np.float32)
-        out = run_chain(left, right, np.ascontiguousarray(heads, dtype=np.float32), first, product, add)[:, :narrow, :wide]
+        pair = w.parts(head[:1] if head.size else np.zeros(1, dtype=np.uint64), "<f4").reshape(-1)
+        heads = np.ascontiguousarray(np.tile(pair, left.shape[0] // 2), dtype=np.float32)
+        out = run_chain(left, right, heads, first, product, add)[:, :narrow, :wide]
         joined = w.join(np.moveaxis(out.reshape(-1, 2, narrow, wide), 1, -1))
         extents = [shape[axis] for axis in order]
         return joined.reshape(extents).transpose(np.argsort(order))
@@ -223,8 +216,6 @@ def _is_sml(slot: Slot) -> bool:
 
 
 def _is_sml_add(slot: Slot) -> bool:
-    from ...machines.cgla.isa import OP2_CODE, Source
-
     return slot.op1_name == "SML8" and _plain(slot) and slot.op2 == OP2_CODE["AD32"] and slot.src4 == Source.EX3 and slot.expand3 == 0
 
 

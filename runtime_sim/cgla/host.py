@@ -240,7 +240,7 @@ def _fetch(operand: Operand, extents: tuple[int, ...], view: View, values: Seque
     if not operand.lookups:
         strides = tuple(stride * item for stride in operand.strides)
         data = _strided(raw, stored, shape, strides, operand.offset)
-        return _widen(data, operand.dtype)
+        return widen(data, operand.dtype)
     position: Array = np.zeros((1,) * len(extents), dtype=np.int64)
     for axis, stride in enumerate(operand.strides):
         if stride:
@@ -252,7 +252,7 @@ def _fetch(operand: Operand, extents: tuple[int, ...], view: View, values: Seque
             raise HostError("CGLA-036", f"a looked-up index lies outside 0..{limit - 1}")
         position = position + value * stride
     whole = raw[operand.offset : operand.offset + (raw.size - operand.offset) // item * item].view(stored)
-    return _widen(whole[position], operand.dtype)
+    return widen(whole[position], operand.dtype)
 
 
 def _numpy(dtype: str) -> str:
@@ -267,7 +267,7 @@ def _strided(raw: Array, stored: str, shape: tuple[int, ...], strides: tuple[int
     return as_strided(flat, shape, strides)
 
 
-def _widen(data: Array, dtype: str) -> Array:
+def widen(data: Array, dtype: str) -> Array:
     if dtype == "bf16":
         return (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype == "f16":
@@ -275,7 +275,7 @@ def _widen(data: Array, dtype: str) -> Array:
     return data.astype(bool) if dtype == "bool" else data
 
 
-def _narrow(values: Array, dtype: str) -> Array:
+def narrow(values: Array, dtype: str) -> Array:
     """Computed values as they are stored."""
     if dtype == "bf16":
         return (settle(values, "bf16").view(np.uint32) >> np.uint32(16)).astype(np.uint16)
@@ -313,7 +313,7 @@ def _put(task: HostTask, values: Array, view: View) -> None:
     shape = tuple(extent if stride else 1 for extent, stride in zip(extents, result.strides, strict=True))
     stored = "u2" if result.dtype == "bf16" else {"f16": "f2", "bool": "u1"}.get(result.dtype) or _numpy(result.dtype)
     target = _strided(raw, stored, shape, tuple(stride * result.item for stride in result.strides), result.offset)
-    target[...] = _narrow(values, result.dtype)
+    target[...] = narrow(values, result.dtype)
 
 
 def _map(task: HostTask, values: list[Array], view: View) -> None:
@@ -405,13 +405,13 @@ def _scatter(task: HostTask, values: list[Array], view: View) -> None:
     stored = "u2" if result.dtype == "bf16" else {"f16": "f2", "bool": "u1"}.get(result.dtype) or _numpy(result.dtype)
     whole = raw[result.offset : result.offset + (raw.size - result.offset) // result.item * result.item].view(stored)
     if task.op == "set":
-        whole[where] = _narrow(data, result.dtype).ravel()
+        whole[where] = narrow(data, result.dtype).ravel()
         return
     touched, inverse = np.unique(where, return_inverse=True)
-    total = _widen(whole[touched], result.dtype).copy()
+    total = widen(whole[touched], result.dtype).copy()
     function = {"add": np.add, "max": np.maximum, "min": np.minimum}[task.op]
     function.at(total, inverse, data.ravel().astype(total.dtype))
-    whole[touched] = _narrow(total, result.dtype)
+    whole[touched] = narrow(total, result.dtype)
 
 
 def _sort(task: HostTask, values: list[Array], view: View) -> None:

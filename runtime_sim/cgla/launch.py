@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -55,10 +56,10 @@ def fine_grid(plan: LaunchPlan) -> Grid:
             reach *= radix
             more.add(reach)
         chain = sorted(more - {1})
-        if all(high % low == 0 for low, high in zip(chain, chain[1:], strict=False)):
+        if all(high % low == 0 for low, high in pairwise(chain)):
             marks = more
     chain = [1, *sorted(marks - {1})]
-    radices = [high // low for low, high in zip(chain, chain[1:], strict=False)] or [1]
+    radices = [high // low for low, high in pairwise(chain)] or [1]
     inner = sum(1 for mark in chain[1:] if mark <= plan.loop0)
     if inner == 0:
         radices.insert(0, 1)
