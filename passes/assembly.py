@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from ..ir import expr as ex
 from ..ir.compose import through
 from ..ir.graph import Access, Group, Index, Map, Move, Node, Piece
@@ -192,21 +194,30 @@ def _uniform(parts: list[_Part], fill: Number | None, at: Callable[[int], Node])
     return result, fill
 
 
-def _inside(a: Piece, b: Piece) -> bool:
-    """Whether everything that `a` writes is written by `b` too (for `b` without gaps)."""
-    if any(s != 1 for s in b.step):
-        return False
-    return all(
-        cb <= ca and ca + sa * (na - 1) < cb + nb for ca, sa, na, cb, nb in zip(a.corner, a.step, a.shape, b.corner, b.shape, strict=True)
-    )
-
-
 def _visible(parts: list[_Part], shape: tuple[int, ...]) -> list[_Part]:
-    """Parts that later ones do not overwrite."""
-    kept = [p for n, p in enumerate(parts) if not any(_inside(p.piece, later.piece) for later in parts[n + 1 :])]
+    """Parts that later ones do not overwrite, one alone or (for a base under slices) together."""
+    if len(parts) < 2 or not shape:
+        return parts[-1:]
+    corner, step, extent = (np.array([v(p.piece) for p in parts]) for v in (_corner, _step, _extent))
+    last = corner + step * (extent - 1)
+    inside = (corner[:, None] >= corner[None]).all(-1) & (last[:, None] <= last[None]).all(-1)
+    hidden = np.triu(inside & (step == 1).all(-1)[None], 1).any(1)
+    kept = [p for p, gone in zip(parts, hidden, strict=True) if not gone]
     if 2 < len(kept) <= 64 and kept[0].piece.shape == shape and covers([p.piece for p in kept[1:]], shape):
         return kept[1:]
     return kept
+
+
+def _corner(piece: Piece) -> tuple[int, ...]:
+    return piece.corner
+
+
+def _step(piece: Piece) -> tuple[int, ...]:
+    return piece.step
+
+
+def _extent(piece: Piece) -> tuple[int, ...]:
+    return piece.shape
 
 
 # --- rule 5 ----------------------------------------------------------------------------------------------------------------------------
