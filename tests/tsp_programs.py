@@ -13,7 +13,7 @@ from spatialc.machines.tsp import tables
 from spatialc.machines.tsp.builder import In, Out, SegmentBuilder
 from spatialc.machines.tsp.description import TspMachine, preset
 from spatialc.machines.tsp.geometry import Geometry
-from spatialc.machines.tsp.isa import E, HALF_BOTH, W, DType, Opcode
+from spatialc.machines.tsp.isa import HALF_BOTH, DType, E, Opcode, W
 from spatialc.machines.tsp.tables import Kind
 
 MACHINE = preset()
@@ -21,7 +21,9 @@ G = Geometry.of(MACHINE)
 Slice = tuple[int, int]
 
 
-def region(allocation: int, shape: Sequence[int], lane_axis: int | None, strides: Sequence[int], planes: Sequence[Sequence[Slice]], **more: Any) -> dict[str, Any]:
+def region(
+    allocation: int, shape: Sequence[int], lane_axis: int | None, strides: Sequence[int], planes: Sequence[Sequence[Slice]], **more: Any
+) -> dict[str, Any]:
     """A binding region of a whole tensor."""
     return {
         "allocation": allocation, "row": 0, "start": [0] * len(shape), "shape": list(shape), "lane_axis": lane_axis, "lane_tile": 320,
@@ -44,7 +46,15 @@ class Builder:
         """An allocation and the object that is bound to it (same number)."""
         pairs = list(slices)
         self.allocations.append(
-            {"kind": kind, "chip": 0, "bank": bank, "row": row, "rows": rows, "west": tables.slice_mask(pairs, 0), "east": tables.slice_mask(pairs, 1)}
+            {
+                "kind": kind,
+                "chip": 0,
+                "bank": bank,
+                "row": row,
+                "rows": rows,
+                "west": tables.slice_mask(pairs, 0),
+                "east": tables.slice_mask(pairs, 1),
+            }
         )
         return self.s.object(rows, pairs)
 
@@ -62,7 +72,9 @@ class Builder:
     def program(self, cycles: int | None = None) -> Program:
         """The program; the predicted cycles are those of the last burst unless given."""
         segment = self.s.segment()
-        return finish(Program("tsp", self.machine.to_json(), tuple(self.bindings), program_tables(self), (segment,), self.images, cycles or 0), cycles)
+        return finish(
+            Program("tsp", self.machine.to_json(), tuple(self.bindings), program_tables(self), (segment,), self.images, cycles or 0), cycles
+        )
 
 
 def finish(program: Program, cycles: int | None) -> Program:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class DType(IntEnum):
 
 WIDTH = {DType.NONE: 1, DType.I8: 1, DType.I16: 2, DType.I32: 4, DType.F16: 2, DType.F32: 4}
 """Bytes of one element = streams of one operand (VX-4)."""
-NUMPY = {
+NUMPY: dict[DType, np.dtype[Any]] = {
     DType.NONE: np.dtype("u1"), DType.I8: np.dtype("i1"), DType.I16: np.dtype("<i2"),
     DType.I32: np.dtype("<i4"), DType.F16: np.dtype("<f2"), DType.F32: np.dtype("<f4"),
 }  # fmt: skip

@@ -20,7 +20,6 @@ from .counters import Counts, count
 from .evaluate import Evaluation
 from .legality import Analysis, analyse
 from .report import Report
-from .structure import check_container
 from .values import Values, group_order, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
@@ -43,9 +42,7 @@ class Prepared:
     order: np.ndarray | None = None
     arena: np.ndarray | None = None
 
-    def run(
-        self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False
-    ) -> Execution:
+    def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
         """Compute the numbers of one run; outputs are empty where the program broke a rule."""
         if self.analysis is None or self.counts is None or self.violations:
             return self.execution()
@@ -54,7 +51,9 @@ class Prepared:
         report = Report(self.program)
         arena = self.arena
         _clear(self)
-        given = {("input", name): value for name, value in inputs.items()} | {("state", name): value for name, value in (states or {}).items()}
+        given = {("input", name): value for name, value in inputs.items()} | {
+            ("state", name): value for name, value in (states or {}).items()
+        }
         for binding in self.program.bindings:
             if binding.kind == "output":
                 continue
@@ -67,7 +66,8 @@ class Prepared:
             raise BadInput(f"the program has no {kind} {name!r}")
         evaluation = Evaluation(self.analysis, self.values, arena, report, exact)
         evaluation.run(self.order)
-        outputs, kept = {}, {}
+        outputs: dict[str, np.ndarray] = {}
+        kept: dict[str, np.ndarray] = {}
         for binding in self.program.bindings:
             if binding.kind != "input":
                 (outputs if binding.kind == "output" else kept)[binding.name] = _read(self, evaluation, binding)
@@ -84,7 +84,8 @@ class Prepared:
         return Execution(
             outputs=outputs or {}, states=states or {}, violations=self.violations + found, cycles=self.analysis.cycles,
             interval_cycles=c.interval_cycles, breakdown=c.breakdown, utilization=c.utilization, traffic=c.traffic, memory=c.memory,
-            energy_j=c.energy_j, energy_breakdown=c.energy_breakdown, time_s=c.time_s, load_s=c.load_s, chips=self.analysis.flat.chips, order=order,
+            energy_j=c.energy_j, energy_breakdown=c.energy_breakdown, time_s=c.time_s, load_s=c.load_s,
+            chips=self.analysis.flat.chips, order=order,
         )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from ...machines.tsp.isa import NUMPY, DType, Opcode
 from .flatten import Array
 
 TANH_PRE, TANH_POST = 5461.17, 3.05185e-5
-_UNSIGNED = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
+_UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _FLOAT = (DType.F16, DType.F32)
 _INTEGER = {Opcode.ADD: np.add, Opcode.SUB: np.subtract, Opcode.MUL: np.multiply}
 _COMPARE: dict[int, Any] = {
-    Opcode.EQ: np.equal, Opcode.NE: np.not_equal, Opcode.GT: np.greater, Opcode.GE: np.greater_equal, Opcode.LT: np.less, Opcode.LE: np.less_equal,
+    Opcode.EQ: np.equal, Opcode.NE: np.not_equal, Opcode.GT: np.greater,
+    Opcode.GE: np.greater_equal, Opcode.LT: np.less, Opcode.LE: np.less_equal,
 }  # fmt: skip
 _BITS: dict[int, Any] = {Opcode.AND: np.bitwise_and, Opcode.OR: np.bitwise_or, Opcode.XOR: np.bitwise_xor}
 _DOUBLE: dict[int, Callable[[Array], Array]] = {
@@ -27,7 +28,8 @@ REDUCE: dict[int, Any] = {Opcode.ACC_ADD: np.add, Opcode.ACC_MAX: np.maximum, Op
 
 def result_type(opcode: int, dtype: int, dtype2: int) -> np.dtype[Any]:
     """numpy type of the result."""
-    return NUMPY[DType(dtype2 if opcode in _COMPARE or opcode == Opcode.CAST else dtype)]
+    kind: np.dtype[Any] = NUMPY[DType(dtype2 if opcode in _COMPARE or opcode == Opcode.CAST else dtype)]
+    return kind
 
 
 def apply(opcode: int, dtype: int, dtype2: int, modular: int, a: Array, b: Array | None, out: Array) -> None:

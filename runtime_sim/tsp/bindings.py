@@ -79,5 +79,15 @@ def logical(binding: Binding, flat: Array) -> Array:
     """Values read from the machine as the logical tensor: torch's dtype, bfloat16 as float32."""
     names = {"bfloat16": "float32", "bool": "bool"}
     name = binding.dtype.removeprefix("torch.")
-    short = {"f16": "float16", "f32": "float32", "bf16": "float32", "f64": "float64", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "u8": "uint8"}
+    short = {
+        "f16": "float16",
+        "f32": "float32",
+        "bf16": "float32",
+        "f64": "float64",
+        "i8": "int8",
+        "i16": "int16",
+        "i32": "int32",
+        "i64": "int64",
+        "u8": "uint8",
+    }
     return flat.reshape(binding.shape).astype(np.dtype(names.get(name, short.get(name, name))))

@@ -48,7 +48,11 @@ def count(a: Analysis) -> Counts:
         breakdown=breakdown(a),
         interval_cycles=_interval(a),
         utilization=_utilization(a),
-        traffic={"onchip_bytes": float(moved * m.vector), "byte_hops": float(hops * m.vector), "offchip_bytes": float(host_in + host_out + c2c)},
+        traffic={
+            "onchip_bytes": float(moved * m.vector),
+            "byte_hops": float(hops * m.vector),
+            "offchip_bytes": float(host_in + host_out + c2c),
+        },
         memory={"used_bytes": a.memory.used_rows * m.vector, "capacity_bytes": m.capacity_bytes * a.flat.chips},
         energy_j=math.fsum(energy.values()),
         energy_breakdown=energy,

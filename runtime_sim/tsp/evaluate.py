@@ -1,7 +1,7 @@
 """The numbers: bursts computed in groups, in the order of `values.group_order`, on one arena of bytes (docs/tsp-model.md sections 2 to 5).
 
-Bursts of one level, operation and shape are one numpy operation. A matrix pass is one float32 product; where an ADD joins the two partial results of
-an fp16 pass the product is taken with whole weights (MX-8), and `exact` takes both parts in double and rounds once instead.
+Bursts of one level, operation and shape are one numpy operation. A matrix pass is one float32 product; where an ADD joins the two partial
+results of an fp16 pass the product is taken with whole weights (MX-8), and `exact` takes both parts in double and rounds once instead.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Evaluation:
         return np.where(known, v.offset[source], -1), np.where(known, v.step[source], 1)
 
     def take(self, offset: Array, step: Array, dtype: Any) -> Array:
-        """Operand values [elements, 320] of a numpy type; a view where the bytes lie evenly, one copy per distinct value where they repeat."""
+        """Operand values [elements, 320] of a numpy type: a view where the bytes lie evenly, one copy of values that repeat."""
         kind = np.dtype(dtype)
         width, count = offset.shape
         if count == 0:
@@ -105,7 +105,7 @@ class Evaluation:
         repeats = len(change) * 2 <= count
         out = np.empty((len(change) if repeats else count, self.vector * width), np.uint8)
         kernels.fetch(self.arena, offset[:, change] if repeats else offset, step[:, change] if repeats else step, out)
-        values = out.view(kind)
+        values: Array = out.view(kind)
         if not repeats:
             return values
         if len(change) == 1:
@@ -120,7 +120,8 @@ class Evaluation:
         """The results of consecutive bursts as one array [count, 320]."""
         kind = np.dtype(dtype)
         start = int(self.v.base[rows[0]])
-        return self.arena[start : start + count * self.vector * kind.itemsize].view(kind).reshape(count, self.vector)
+        result: Array = self.arena[start : start + count * self.vector * kind.itemsize].view(kind).reshape(count, self.vector)
+        return result
 
     def contiguous(self, rows: Array, pitch: int) -> bool:
         """Whether the results of `rows` follow each other without gaps."""
@@ -367,7 +368,12 @@ class Evaluation:
         fits = (address >= b["low"][row]) & (address < b["high"][row])
         if not fits.all():
             at = np.argwhere(~fits)[0]
-            self.report.bursts("TSP-012", f"the map names row {address[tuple(at)]} at element {at[0]}, the object has rows {b['low'][row]}..{b['high'][row] - 1}", flat, [row])
+            self.report.bursts(
+                "TSP-012",
+                f"the map names row {address[tuple(at)]} at element {at[0]}, the object has rows {b['low'][row]}..{b['high'][row] - 1}",
+                flat,
+                [row],
+            )
         bank = (b["chip"][row] * isa.MEM_QUEUES + b["unit"][row]) * m.banks + b["bank"][row]
         where = self.v.row_offset[bank * m.rows + np.where(fits, address, b["low"][row])]
         if (where < 0).any():
@@ -398,7 +404,8 @@ class Evaluation:
 
     def _rows(self, row: int) -> Array:
         _, place = self.a.flat.addresses(np.array([row]))
-        return self.v.row_offset[place]
+        result: Array = self.v.row_offset[place]
+        return result
 
     def run_read(self, rows: Array) -> None:
         """A Read of a dynamic slice copies its rows as they are now."""

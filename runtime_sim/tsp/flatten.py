@@ -81,7 +81,11 @@ def expand(counts: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Flat:
-    """All bursts of a program. `b` has the columns of BURSTS (absolute t0) and chip, instance, segment, source, cls, alloc, bank, address, low, high."""
+    """All bursts of a program.
+
+    `b` has the columns of BURSTS (absolute t0) and `chip, instance, segment, source` (row in the segment), `cls` (isa.Class), `alloc, bank,
+    address` (row of the first element in its bank), `low, high` (rows of its object in the bank).
+    """
 
     machine: TspMachine
     geometry: Geometry

@@ -19,8 +19,9 @@ CODE = 1 << 32
 def computes(flat: Flat, memory: Memory) -> Array:
     """Bursts that make new bytes, as opposed to moving them."""
     code = flat.b["opcode"]
-    result = (np.isin(code, ALU_CODES) & (code != Opcode.IDENTITY)) | (np.isin(code, SXM_CODES) & (flat.b["null"] == 0))
-    return result | (code == Opcode.ACC) | (code == Opcode.GATHER) | memory.dynamic
+    result: Array = (np.isin(code, ALU_CODES) & (code != Opcode.IDENTITY)) | (np.isin(code, SXM_CODES) & (flat.b["null"] == 0))
+    result |= (code == Opcode.ACC) | (code == Opcode.GATHER) | memory.dynamic
+    return result
 
 
 def _changes(owner: Array, source: Array) -> Array:
@@ -78,7 +79,12 @@ def _dynamic_order(flat: Flat, memory: Memory, report: Report) -> Array:
         begin, end = int(b["t0"][row]), int(flat.last[row])
         writes = b["opcode"][row] in (Opcode.WRITE, Opcode.SCATTER)
         if begin <= (max(busy_read, busy_write) if writes else busy_write):
-            report.bursts("TSP-011", "data-dependent accesses of one slice overlap in time; they must be split", flat, [row, *readers[-1:], *([writer] if writer >= 0 else [])])
+            report.bursts(
+                "TSP-011",
+                "data-dependent accesses of one slice overlap in time; they must be split",
+                flat,
+                [row, *readers[-1:], *([writer] if writer >= 0 else [])],
+            )
         if writer >= 0:
             pairs.append((writer, row))
         if writes:

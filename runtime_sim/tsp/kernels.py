@@ -19,7 +19,7 @@ def _jit(function: F) -> F:
 
 @_jit
 def conflicts(key: Any, d0: Any, n: Any, i: Any, pos: Any, until: Any, ends: Any, out: Any) -> None:
-    """MT-9: out[r] = an earlier run (of the same key, sorted by d0) whose elements meet those of run r where their pos intervals meet, or -1."""
+    """MT-9: out[r] = an earlier run of the same key (sorted by d0) that meets run r in diagonal and pos, or -1."""
     for r in range(len(key)):
         out[r] = -1
         last = d0[r] + (n[r] - 1) * i[r]
@@ -125,7 +125,7 @@ def versions(
 
 @_jit
 def change_edges(owner: Any, source: Any, out: Any) -> int:
-    """Pairs (source, owner) of burst numbers, consecutive equal ones once; source < 0 is skipped. Returns how many were written to out[2, :]."""
+    """Pairs (source, owner) of burst numbers, equal neighbours once, source < 0 skipped. Returns how many were written to out[2, :]."""
     count = 0
     last_owner, last_source = -1, -1
     for e in range(len(owner)):
@@ -164,12 +164,14 @@ def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> i
 
 
 @_jit
-def weight_queue(plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, rows: Any, lw_rows: Any, content: Any, loader: Any, double: Any) -> None:
+def weight_queue(
+    plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, rows: Any, lw_rows: Any, content: Any, loader: Any, double: Any
+) -> None:
     """Contents of the weight buffers: events of all W queues in order of (plane, time).
 
-    content[w, row] = tap element that IW number w installs in that row (-1: cleared), loader[w, 0] = first event that loaded it, loader[w, 1] =
-    last one (-1: none); double[e] = 1 where LW event e overwrites a row that was loaded and not yet installed. `first` is the tap element of stream 0; stream j of the same
-    burst follows n elements later.
+    content[w, row] = tap element that IW number w installs in that row (-1: cleared), loader[w, 0] = first event that loaded it,
+    loader[w, 1] = last one (-1: none); double[e] = 1 where LW event e overwrites a row that was loaded and not yet installed. `first` is
+    the tap element of stream 0; that of stream j of the same burst follows j n elements later.
     """
     buffer = np.full(rows, -1, np.int64)
     fresh = np.zeros(rows, np.uint8)

@@ -134,9 +134,7 @@ def _report_undefined(flat: Flat, report: Report, feeds: Feeds, link: Array, dyn
         report.bursts("TSP-009", "read of a row that was never written nor bound", flat, [row])
 
 
-def _check_capacity(
-    flat: Flat, program: Program, alloc: Columns, owner: Array, unit: Array, base: Array, report: Report
-) -> None:
+def _check_capacity(flat: Flat, program: Program, alloc: Columns, owner: Array, unit: Array, base: Array, report: Report) -> None:
     b = flat.b
     size = len(alloc["kind"])
     born, dies = np.full(size, _FOREVER), np.full(size, -_FOREVER)
@@ -157,7 +155,7 @@ def _check_capacity(
     found = kernels.overlaps(bank[order], row0[order], row0[order] + alloc["rows"][group], born[group], dies[group], group, out)
     for one, other in sorted({(int(min(p)), int(max(p))) for p in out[:, :found].T}):
         report.add(
-            "TSP-010", f"allocations {one} ({Kind(int(kind[one])).name}) and {other} ({Kind(int(kind[other])).name}) share rows while both live",
+            "TSP-010", f"{Kind(int(kind[one])).name} and {Kind(int(kind[other])).name} allocations share rows while both live",
             cycle=max(int(born[one]), int(born[other]), 0), unit=f"chip {alloc['chip'][one]} memory",
             claimants=[f"allocation {one}", f"allocation {other}"],
         )  # fmt: skip
@@ -182,7 +180,9 @@ def _outputs(flat: Flat, program: Program, alloc: Columns, memory: Memory, repor
         for region in regions:
             held[region.elements[region.elements >= 0]] = True
         if not held.all():
-            report.add("TSP-061", f"{(~held).sum()} elements of {binding.kind} {binding.name} lie in no region", unit=f"binding {binding.name}")
+            report.add(
+                "TSP-061", f"{(~held).sum()} elements of {binding.kind} {binding.name} lie in no region", unit=f"binding {binding.name}"
+            )
         for number, region in enumerate(regions):
             missing = np.unique(region.places[memory.final(region.places) == UNDEFINED])
             if len(missing):
@@ -190,6 +190,6 @@ def _outputs(flat: Flat, program: Program, alloc: Columns, memory: Memory, repor
                 rows = flat.machine.rows
                 unit = unit_name(place // rows // flat.machine.banks % isa.MEM_QUEUES)
                 report.add(
-                    "TSP-061", f"{len(missing)} rows of region {number} of {binding.kind} {binding.name} are not written at the end, the first is row {place % rows}",
+                    "TSP-061", f"{len(missing)} rows of region {number} are not written at the end (first: {place % rows})",
                     unit=unit, claimants=[f"binding {binding.name}"],
                 )  # fmt: skip

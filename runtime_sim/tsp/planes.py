@@ -19,8 +19,8 @@ from .streams import meetings
 class Passes:
     """What the planes do, resolved.
 
-    `content[w, row]`: tap element (of an LW) that IW event w installs in a row, -1 where cleared. `iw_burst[w]`. Per ABC burst in `abc`: `iw`
-    (event, -1 none), `acc` (burst, -1 none), `partner` (odd-plane ABC of an fp16 even one, and the reverse; -1 none).
+    `content[w, row]`: tap element (of an LW) that IW event w installs in a row, -1 where cleared. `iw_burst[w]`. Per ABC burst in `abc`:
+    `iw` (event, -1 none), `acc` (burst, -1 none), `partner` (odd-plane ABC of an fp16 even one, and the reverse; -1 none).
     Per accumulator element, in `acc_row`, `acc_k` (flat ACC burst and element number): `acc_source` = element that stored what it adds.
     """
 
@@ -165,9 +165,7 @@ def _match_acc(flat: Flat, report: Report, abc: Array, plane: Array) -> Array:
     return result
 
 
-def _types(
-    flat: Flat, report: Report, abc: Array, plane: Array, iw: Array, events: Array, iw_events: Array, loader: Array
-) -> None:
+def _types(flat: Flat, report: Report, abc: Array, plane: Array, iw: Array, events: Array, iw_events: Array, loader: Array) -> None:
     """TSP-026: idle cycles between number types (MX-11)."""
     b = flat.b
     dtype, last = b["dtype"][abc], flat.last[abc]
@@ -179,7 +177,12 @@ def _types(
         begin = int(b["t0"][events[load if load >= 0 else iw_events[iw[k]]]])
         idle = begin - int(last[:k][plane[:k] == plane[k]].max()) - 1
         if idle < flat.machine.mode_change:
-            report.bursts("TSP-026", f"the plane changes its number type after {idle} idle cycles, {flat.machine.mode_change} are needed", flat, [abc[k], abc[k - 1]])
+            report.bursts(
+                "TSP-026",
+                f"the plane changes its number type after {idle} idle cycles, {flat.machine.mode_change} are needed",
+                flat,
+                [abc[k], abc[k - 1]],
+            )
 
 
 def _entries(flat: Flat, report: Report) -> tuple[Array, Array, Array]:

@@ -85,7 +85,8 @@ def check_accumulating_alus(flat: Flat, report: Report) -> tuple[Array, Array]:
                     chain.append((opener, row))
             opener = row
             until = int(end[k]) if last[k] else -1
-    overlap = np.flatnonzero((np.array(unit[1:]) == np.array(unit[:-1])) & (start[1:] <= end[:-1]) & (acc[1:] | acc[:-1])) if len(rows) > 1 else []
+    together = np.array(unit[1:]) == np.array(unit[:-1])
+    overlap = np.flatnonzero(together & (start[1:] <= end[:-1]) & (acc[1:] | acc[:-1]))
     for k in map(int, overlap):
         report.bursts("TSP-034", "an operation inside the span of an accumulation on the same ALU", flat, [rows[k + 1], rows[k]])
     pairs = np.array(chain, np.int64).reshape(-1, 2)
@@ -114,13 +115,21 @@ def check_links(flat: Flat, report: Report, links: Columns) -> tuple[Array, Arra
         row, k, end, time = row[order], k[order], end[order], time[order]
         close = np.flatnonzero((end[1:] == end[:-1]) & (time[1:] - time[:-1] < machine.c2c_interval))
         for at in map(int, close):
-            report.bursts("TSP-050", f"link elements {time[at + 1] - time[at]} cycles apart", flat, [row[at + 1], row[at]], int(time[at + 1]))
+            report.bursts(
+                "TSP-050", f"link elements {time[at + 1] - time[at]} cycles apart", flat, [row[at + 1], row[at]], int(time[at + 1])
+            )
         elements.append((row, k, table[end] if shift else end, time + shift))
     (s_row, s_k, s_end, s_time), (r_row, r_k, r_end, r_time) = elements
     span = int(max(s_time.max(initial=0), r_time.max(initial=0))) + 1
     s_key, r_key = s_end * span + s_time, r_end * span + r_time
     for at in map(int, np.flatnonzero((s_end < 0) | ~np.isin(s_key, r_key))):
-        report.bursts("TSP-051", f"a Send without a Receive {machine.c2c_hop} cycles later at the other end", flat, [s_row[at]], int(s_time[at]) - machine.c2c_hop)
+        report.bursts(
+            "TSP-051",
+            f"a Send without a Receive {machine.c2c_hop} cycles later at the other end",
+            flat,
+            [s_row[at]],
+            int(s_time[at]) - machine.c2c_hop,
+        )
     for at in map(int, np.flatnonzero(~np.isin(r_key, s_key))):
         report.bursts("TSP-051", "a Receive without a Send", flat, [r_row[at]], int(r_time[at]))
     _, mine, theirs = np.intersect1d(r_key, s_key, return_indices=True)

@@ -30,7 +30,16 @@ class Report:
         self._found: dict[str, list[Violation]] = {}
         self._more: dict[str, int] = {}
 
-    def add(self, rule: str, message: str, *, cycle: int = -1, unit: str = "program", claimants: Sequence[str] = (), provenance: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        rule: str,
+        message: str,
+        *,
+        cycle: int = -1,
+        unit: str = "program",
+        claimants: Sequence[str] = (),
+        provenance: Sequence[str] = (),
+    ) -> None:
         """Record one breach."""
         if rule in self.skip:
             return
@@ -51,16 +60,14 @@ class Report:
             return
         b = flat.b
         head = int(rows[0])
-        texts = [
-            f"{self.program.segments[int(b['segment'][r])].name}#{int(b['source'][r])}@{int(b['instance'][r])} {opcode_name(int(b['opcode'][r]))}"
-            for r in map(int, rows)
-        ]
+        texts = []
+        for r in map(int, rows):
+            segment = self.program.segments[int(b["segment"][r])].name
+            texts.append(f"{segment}#{int(b['source'][r])}@{int(b['instance'][r])} {opcode_name(int(b['opcode'][r]))}")
         pool = self.program.provenance
         sources = sorted({pool[p] for p in (int(b["provenance"][r]) for r in map(int, rows)) if 0 <= p < len(pool)})
         place = f"chip {int(b['chip'][head])} {unit_name(int(b['unit'][head]))}"
-        self.add(
-            rule, message, cycle=int(b["t0"][head]) if cycle is None else cycle, unit=place, claimants=texts, provenance=sources
-        )
+        self.add(rule, message, cycle=int(b["t0"][head]) if cycle is None else cycle, unit=place, claimants=texts, provenance=sources)
 
     def violations(self) -> list[Violation]:
         """All records by rule id, in the order found."""

@@ -14,7 +14,7 @@ from .report import Report
 
 @dataclass(frozen=True)
 class Feeds:
-    """Who feeds whom: `source[tap element]` is the claim element it reads (-1: none); `claim_of`, `tap_of` number the owners of elements."""
+    """`source[tap element]` is the claim element it reads (-1: none); `claim_of`, `tap_of` number the owners of elements."""
 
     source: Array
     claim_of: Array
@@ -102,10 +102,8 @@ def _report_missing(flat: Flat, report: Report, feeds: Feeds) -> None:
 def _report_unused(flat: Flat, report: Report, feeds: Feeds, covered: Array) -> None:
     claims = flat.claims
     for claim in map(int, np.unique(feeds.claim_of[covered == 0])):
-        report.bursts(
-            "TSP-008", f"nobody takes stream {claims.stream[claim]} {'WE'[claims.direction[claim]]} at its end pos {claims.until[claim]}", flat,
-            [claims.burst[claim]],
-        )  # fmt: skip
+        stream = f"stream {claims.stream[claim]} {'WE'[claims.direction[claim]]}"
+        report.bursts("TSP-008", f"nobody takes {stream} at its end pos {claims.until[claim]}", flat, [claims.burst[claim]])
 
 
 def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:

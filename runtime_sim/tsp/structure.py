@@ -157,8 +157,9 @@ class SegmentCheck:
         wrong = (np.isin(code, COMPARE_CODES) | np.isin(code, MASKED)) & ~ints | (code == Opcode.CAST) & (b["dtype2"] == DType.NONE)
         self.fault("TSP-001", wrong, lambda r: f"dtype2 {DType(int(b['dtype2'][r])).name} is not one of this opcode")
         lw = code == Opcode.LW
-        self.fault("TSP-001", lw & ((b["row0"] < 0) | (b["row0"] + m.lw_rows * b["n"] > m.vector) | (b["n2"] > 1)),
-                   lambda r: f"buffer rows {b['row0'][r]}..{b['row0'][r] + m.lw_rows * b['n'][r] - 1} are not within 0..{m.vector - 1}")  # fmt: skip
+        rows = b["row0"] + m.lw_rows * b["n"]
+        outside = lw & ((b["row0"] < 0) | (rows > m.vector) | (b["n2"] > 1))
+        self.fault("TSP-001", outside, lambda r: f"buffer rows {b['row0'][r]}..{rows[r] - 1} are not within 0..{m.vector - 1}")
         self.fault("TSP-001", (code == Opcode.IW) & (b["n"] * b["n2"] > 1), lambda r: "an IW burst has one element")
         self.fault("TSP-001", (code == Opcode.ACC) & (b["store"] + b["emit"] == 0), lambda r: "an ACC neither stores nor emits")
         link = np.isin(code, (Opcode.SEND, Opcode.RECEIVE))
@@ -177,22 +178,33 @@ class SegmentCheck:
         width = np.where(mxm, tap_widths(b, ROLE_A), 1)
         inward = mxm & (b["a_dir"] != (b["unit"] - isa.MXM_BASE) // 6)
         self.fault("TSP-027", inward, lambda r: "the operand is not an outward stream")
-        self.fault("TSP-027", mxm & (b["a_stream"] % width != 0), lambda r: f"stream {b['a_stream'][r]} does not start a group of {width[r]}")
+        self.fault(
+            "TSP-027", mxm & (b["a_stream"] % width != 0), lambda r: f"stream {b['a_stream'][r]} does not start a group of {width[r]}"
+        )
 
     def _claims(self) -> None:
         b, c = self.b, self.c
         size = len(b["unit"])
-        wrong = (c["burst"] < 0) | (c["burst"] >= size) | (c["stream"] < 0) | (c["stream"] > 31) | (c["direction"] < 0) | (c["direction"] > 1)
+        wrong = (
+            (c["burst"] < 0) | (c["burst"] >= size) | (c["stream"] < 0) | (c["stream"] > 31) | (c["direction"] < 0) | (c["direction"] > 1)
+        )
         wrong |= np.abs(c["until"]) > 1 << 20
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             self.broken = True
-            self.report.add("TSP-001", f"claim {row} of segment {self.segment.name} has a field out of range", unit=f"segment {self.segment.name}")
+            self.report.add(
+                "TSP-001", f"claim {row} of segment {self.segment.name} has a field out of range", unit=f"segment {self.segment.name}"
+            )
             return
         code, of = b["opcode"], c["burst"]
         count = np.bincount(of, minlength=size)
         alu, reduce = np.isin(code, ALU_CODES), np.isin(code, ACC_CODES)
-        drives = (alu & ~(reduce & (b["last"] == 0))) | np.isin(code, SXM_CODES) | (code == Opcode.RECEIVE) | ((code == Opcode.ACC) & (b["emit"] == 1))
+        drives = (
+            (alu & ~(reduce & (b["last"] == 0)))
+            | np.isin(code, SXM_CODES)
+            | (code == Opcode.RECEIVE)
+            | ((code == Opcode.ACC) & (b["emit"] == 1))
+        )
         drives |= np.isin(code, ONE_CLAIM)
         self.fault("TSP-001", drives & (count == 0), lambda r: "the result is driven on no stream")
         self.fault("TSP-001", ~drives & (count > 0), lambda r: "a burst without a result claims streams")
@@ -243,7 +255,7 @@ class SegmentCheck:
             far = rows & ~_REACH[number // 4, np.clip(stream // 4, 0, 7)]
             self.fault("TSP-030", far, lambda r, stream=stream: f"SG4 {stream[r] // 4} is out of reach of ALU {number[r]}")  # type: ignore[misc]
             skewed = rows & (stream % width != 0)
-            self.fault("TSP-033", skewed, lambda r, stream=stream, width=width: f"stream {stream[r]} does not start a {width[r]}-byte operand")  # type: ignore[misc]
+            self.fault("TSP-033", skewed, lambda r: "an operand does not start at a multiple of its width")
         both = two & (b["a_stream"] // 4 == b["b_stream"] // 4) & (b["a_dir"] != b["b_dir"])
         self.fault("TSP-032", both, lambda r: f"both operands are SG4 {b['a_stream'][r] // 4}, from opposite directions")
         of = c["burst"]
@@ -319,7 +331,11 @@ def _check_places(program: Program, machine: TspMachine, report: Report) -> bool
             shape = (len(mask_slices(int(alloc["west"][row]), int(alloc["east"][row]))), int(alloc["rows"][row]), machine.vector)
             if array is not None and (array.shape != shape or array.dtype != np.uint8):
                 sound = False
-                report.add("TSP-001", f"image.{image} is {array.dtype}{list(array.shape)}, its allocation needs uint8{list(shape)}", unit=f"allocation {row}")
+                report.add(
+                    "TSP-001",
+                    f"image.{image} is {array.dtype}{list(array.shape)}, its allocation needs uint8{list(shape)}",
+                    unit=f"allocation {row}",
+                )
     return sound
 
 
@@ -328,7 +344,12 @@ def _check_binds(program: Program, report: Report) -> bool:
     inst, binds, alloc = (_int(program.tables[name]) for name in ("instances", "binds", "allocations"))
     sizes = np.array([len(s.tables["objects"]["rows"]) for s in program.segments], dtype=np.int64)
     per_instance = sizes[inst["segment"]] if len(inst["segment"]) else np.zeros(0, np.int64)
-    wrong = (binds["instance"] < 0) | (binds["instance"] >= len(per_instance)) | (binds["allocation"] < 0) | (binds["allocation"] >= len(alloc["kind"]))
+    wrong = (
+        (binds["instance"] < 0)
+        | (binds["instance"] >= len(per_instance))
+        | (binds["allocation"] < 0)
+        | (binds["allocation"] >= len(alloc["kind"]))
+    )
     if not wrong.any():
         wrong = (binds["object"] < 0) | (binds["object"] >= per_instance[binds["instance"]])
     if wrong.any():
@@ -411,7 +432,11 @@ def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Column
         return f"lane_axis {axis} is none"
     if not (region["lane_tile"] >= 1 and region["lane_offset"] >= 0 and region["lane_offset"] + region["lane_tile"] <= machine.vector):
         return "lanes are not within a vector"
-    if len(region["planes"]) != np.dtype(STORED[stored]).itemsize or len({len(plane) for plane in region["planes"]}) != 1 or not region["planes"][0]:
+    if (
+        len(region["planes"]) != np.dtype(STORED[stored]).itemsize
+        or len({len(plane) for plane in region["planes"]}) != 1
+        or not region["planes"][0]
+    ):
         return f"planes must be {np.dtype(STORED[stored]).itemsize} lists of slices of one length"
     tiles = [-(-n // region["lane_tile"]) if a == axis else n for a, n in enumerate(box)]
     last = sum((n - 1) * max(s, 0) for n, s in zip(tiles, strides, strict=True))
@@ -429,4 +454,3 @@ def element_total(program: Program) -> int:
     """Elements of all bursts of all instances (before anything is expanded)."""
     sizes = [int((np.asarray(s.tables["bursts"]["n"], np.int64) * s.tables["bursts"]["n2"]).sum()) for s in program.segments]
     return sum(sizes[int(segment)] for segment in program.tables["instances"]["segment"])
-

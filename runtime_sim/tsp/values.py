@@ -124,15 +124,14 @@ def find_fused(a: Analysis, leaf: Array, first_tap: Array) -> tuple[Array, bool]
     even_of = np.full(flat.size, -1, np.int64)
     odd_of = np.full(flat.size, -1, np.int64)
     symmetric = True
-    for k in np.flatnonzero((passes.partner >= 0) & (passes.acc >= 0)).tolist():
+    for k in np.flatnonzero(paired_passes(a)).tolist():
         even = int(passes.acc[k])
         if (b["unit"][passes.abc[k]] - isa.MXM_BASE) // 3 % 2:
             continue
         odd = int(passes.acc[passes.partner[k]])
         even_of[even], odd_of[odd] = even, even
-        symmetric &= odd >= 0 and all(
-            b[name][even] == b[name][odd] for name in ("add", "store", "emit", "entry", "entry_stride", "entry_stride2")
-        )
+        fields = ("add", "store", "emit", "entry", "entry_stride", "entry_stride2")
+        symmetric = symmetric and all(b[name][even] == b[name][odd] for name in fields)
     halves = (even_of >= 0) | (odd_of >= 0)
     fused = np.full(flat.size, -1, np.int64)
     if not halves.any():
@@ -142,7 +141,7 @@ def find_fused(a: Analysis, leaf: Array, first_tap: Array) -> tuple[Array, bool]
     row = adds[owner]
     same = np.ones(len(row), bool)
     passed = np.full(len(row), -1, np.int64)
-    sides = []
+    sides: list[Array] = []
     for operand in range(2):
         for plane in range(4):
             element = _leaf_of(a, leaf, first_tap[row] + (operand * 4 + plane) * flat.count[row] + k)
@@ -200,7 +199,7 @@ def group_order(a: Analysis) -> Array:
 
 def place_values(a: Analysis, order: Array) -> Values:
     """Lay out the arena and point every claim element at its bytes."""
-    flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
+    flat, vector = a.flat, a.machine.vector
     first_tap = first_taps(a)
     leaf = resolve_leaves(a, first_tap)
     fused, parts = find_fused(a, leaf, first_tap)
@@ -228,9 +227,16 @@ def place_values(a: Analysis, order: Array) -> Values:
 
 def _half_passes(a: Analysis) -> Array:
     """ACC bursts of fp16 passes."""
-    passes = a.passes
-    rows: Array = passes.acc[(passes.partner >= 0) & (passes.acc >= 0)]
+    rows: Array = a.passes.acc[paired_passes(a)]
     return rows
+
+
+def paired_passes(a: Analysis) -> Array:
+    """ABC bursts (positions in `passes.abc`) of fp16 pairs of which both have their ACC."""
+    passes = a.passes
+    with_acc = passes.acc >= 0
+    result: Array = with_acc & (passes.partner >= 0) & with_acc[np.maximum(passes.partner, 0)]
+    return result
 
 
 def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
