@@ -1,0 +1,369 @@
+"""Which axes of a nest are dealt out over the rows and columns of a rectangle.
+
+For every node all pairs (axis for Y, axis for X) are priced in cycles of the ideal machine: local beats, line reductions, copies that must
+be made whole first, and a penalty for constants that would lie on too few cores. Axes are cut into equal parts; only axes of contractions
+whose operands are all constants there may be padded. The cheapest pair that fits the memory is taken, node by node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf, prod
+
+from ...ir.access import axes_used
+from ...ir.expr import Expr, entries
+from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
+from ...machines.wafer.isa import WORDS
+from .layout import Shards, Split, Splits, Value, X, Y, clashes, local_axes, local_shape, result_shards
+from .lines import line_cycles
+from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
+from .recipes import lower
+from .stage import Stage, element_of
+
+_SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
+_LARGE_WORDS = 11_000
+"""No single value on a core may be larger than this: two thirds of the data words."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A priced cut."""
+
+    cycles: float
+    splits: Splits
+
+
+def largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of n that is at most `limit`."""
+    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
+
+
+@lru_cache(maxsize=4096)
+def expr_weight(expr: Expr) -> float:
+    """Beats a point of an expression, roughly."""
+    return 1.0 + sum(_SLOW.get(e.op, 1.0) for e in entries(lower(expr)))
+
+
+def units_of(graph: Graph) -> list[tuple[int, ...]]:
+    """For every node and dimension, the block size that its readers would like a cut to keep together (64 for heads of 64, say)."""
+    units = [[1] * len(n.shape) for n in graph.nodes]
+    for node in reversed(graph.nodes):
+        if not isinstance(node, (Map, Reduce, Contract)):
+            continue
+        axis_unit = [1] * len(node.axes)
+        for d, group in enumerate(node.groups):
+            if group:
+                inner = prod(node.axes[a] for a in group[1:])
+                own = units[node.id][d]
+                axis_unit[group[0]] = own // inner if own % inner == 0 else 1
+        for operand, access in zip(node.operands, node.accesses, strict=True):
+            shape = graph[operand].shape
+            for d, entry in enumerate(access):
+                if not isinstance(entry, Index) or not entry.terms or entry.offset < 0:
+                    continue
+                axis, coefficient = max(entry.terms, key=lambda t: t[1])
+                wanted = coefficient * axis_unit[axis]
+                if wanted > units[operand][d] and wanted < shape[d] and shape[d] % wanted == 0:
+                    units[operand][d] = wanted
+    return [tuple(u) for u in units]
+
+
+def node_axes(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Extents of what may be cut: the nest's axes, or the dimensions of the result."""
+    if isinstance(node, (Nest, Scatter)):
+        return node.axes
+    return graph[node.operands[0]].shape if isinstance(node, Sort) else node.shape
+
+
+def reads(node: Node) -> list[tuple[int, Access, tuple[int, ...], Callable[[Splits], Splits | None]]]:
+    """(operand node, access, axes, how a cut of the node cuts that nest) for everything a node reads affinely."""
+    def same(splits: Splits) -> Splits | None:
+        return splits
+
+    if isinstance(node, Nest):
+        return [(o, a, node.axes, same) for o, a in zip(node.operands, node.accesses, strict=True)]
+    if isinstance(node, Move):
+        return [
+            (node.operands[p.operand], p.access, p.axes, lambda s, p=p: piece_splits(node, p, s))  # type: ignore[misc]
+            for p in node.pieces
+        ]
+    if isinstance(node, Scatter):
+        return [(o, a, node.axes, same) for o, a in zip(node.operands[1:], node.accesses, strict=True)]
+    access = tuple(Index(0, ((d, 1),)) for d in range(len(node.shape)))
+    return [(o, access, node.shape, same) for o in node.operands]
+
+
+class Chooser:
+    """Prices the cuts of the nodes of one graph on one rectangle."""
+
+    def __init__(self, stage: Stage, units: Sequence[tuple[int, ...]]) -> None:
+        self.stage, self.graph, self.units = stage, stage.graph, units
+        self.size = (stage.e.rows, stage.e.cols)
+
+    def choices(self, node: Node) -> list[Choice]:
+        """Legal cuts, cheapest first; the last one is always "not at all" where that fits."""
+        found = [
+            Choice(self.price(node, splits), splits)
+            for splits in self._pairs(node)
+        ]
+        return sorted((c for c in found if c.cycles < inf), key=lambda c: (c.cycles, str(c.splits)))
+
+    def _pairs(self, node: Node) -> Iterator[Splits]:
+        options = [self._options(node, m) for m in (Y, X)]
+        for y in options[Y]:
+            for x in options[X]:
+                if y is None or x is None or y.axis != x.axis:
+                    yield (y, x)
+
+    def _options(self, node: Node, m: int) -> list[Split | None]:
+        """Cuts along one mesh axis."""
+        size = self.size[m]
+        axes = node_axes(self.graph, node)
+        found: dict[Split | None, None] = {None: None}
+        if size == 1:
+            return [None]
+        banned = {node.axis} if isinstance(node, (Sort, Scan)) else set()
+        for a, extent in enumerate(axes):
+            if extent == 1 or a in banned:
+                continue
+            for unit in self._units(node, a, extent):
+                count = largest_divisor(extent // unit, size)
+                if count > 1:
+                    found[Split(a, extent // count, count)] = None
+            if self._may_pad(node, a) and largest_divisor(extent, size) * 2 <= min(size, extent):
+                tile = -(-extent // size)
+                found[Split(a, tile, -(-extent // tile))] = None
+        for operand, access, nest, _ in reads(node):
+            if nest is not axes and nest != axes:
+                continue
+            for value in self.stage.variants(operand).values():
+                shard = value.shards[m]
+                entry = access[shard.dim] if shard else None
+                if shard is not None and isinstance(entry, Index):
+                    for a, c in entry.terms:
+                        if c > 0 and shard.tile % c == 0 and a not in banned:
+                            found[Split(a, shard.tile // c, shard.count)] = None
+        if isinstance(node, Move):
+            self._move_options(node, m, found)
+        if isinstance(node, Gather) and isinstance(self.graph[node.operands[0]], Constant):
+            dims = [d for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
+            extent = self.graph[node.operands[0]].shape[dims[0]]
+            if len(dims) == 1 and extent > 1:
+                tile = -(-extent // size)
+                found[Split(LOOKUP, tile, -(-extent // tile))] = None
+        return list(found)
+
+    def _move_options(self, node: Move, m: int, found: dict[Split | None, None]) -> None:
+        """Cuts of the result that follow the cuts of what its pieces read."""
+        for piece in node.pieces:
+            for value in self.stage.variants(node.operands[piece.operand]).values():
+                shard = value.shards[m]
+                entry = piece.access[shard.dim] if shard else None
+                if shard is None or not isinstance(entry, Index):
+                    continue
+                for d, group in enumerate(piece.groups):
+                    c = dict(entry.terms).get(group[0], 0) if group else 0
+                    if c > 0 and shard.tile % c == 0:
+                        inner = prod(piece.axes[a] for a in group[1:])
+                        found[Split(d, shard.tile // c * inner, shard.count)] = None
+
+    def _units(self, node: Node, axis: int, extent: int) -> list[int]:
+        units = [1]
+        if isinstance(node, (Map, Reduce, Contract)):
+            for d, group in enumerate(node.groups):
+                if group and group[0] == axis:
+                    inner = prod(node.axes[a] for a in group[1:])
+                    wanted = self.units[node.id][d]
+                    if wanted % inner == 0 and extent % (wanted // inner) == 0 and wanted // inner > 1:
+                        units.append(wanted // inner)
+        return units
+
+    def _may_pad(self, node: Node, axis: int) -> bool:
+        if not isinstance(node, Contract) or axis in node.reduced:
+            return False
+        walked = [o for o, a in zip(node.operands, node.accesses, strict=True) if axis in axes_used(a)]
+        return all(isinstance(self.graph[o], Constant) for o in walked)
+
+    # ---- prices
+
+    def result_shards(self, node: Node, splits: Splits) -> Shards | None:
+        """How the result would lie, None where the cut is not possible."""
+        axes = node_axes(self.graph, node)
+        for split in splits:
+            if split is None:
+                continue
+            if split.axis == LOOKUP:
+                continue
+            extent = axes[split.axis]
+            if split.tile * split.count < extent or split.tile > extent:
+                return None
+            if split.tile * split.count != extent and not self._padded(node, split):
+                return None
+        if isinstance(node, Gather):
+            plain: Splits = tuple(s if s is not None and s.axis != LOOKUP else None for s in splits)  # type: ignore[assignment]
+            if splits[Y] is not None and splits[X] is not None and splits[Y].axis == splits[X].axis == LOOKUP:  # type: ignore[union-attr]
+                return None
+            return result_shards(node.groups, node.axes, plain)
+        if isinstance(node, Nest):
+            return result_shards(node.groups, node.axes, splits)
+        if isinstance(node, Scatter):
+            return scatter_shards(node, splits)
+        if isinstance(node, Move) and any(piece_splits(node, p, splits) is None for p in node.pieces):
+            return None
+        if isinstance(node, (Sort, Scan)) and any(s is not None and s.axis == node.axis for s in splits):
+            return None
+        return dim_shards(splits)
+
+    def _padded(self, node: Node, split: Split) -> bool:
+        """Whether a cut with padding is safe: nothing is summed over it, and every operand along it is padded alike."""
+        if not isinstance(node, (Map, Contract)) or split.axis in node.reduced:
+            return False
+        for operand, access in zip(node.operands, node.accesses, strict=True):
+            if split.axis not in axes_used(access) or isinstance(self.graph[operand], Constant):
+                continue
+            shards = [s for v in self.stage.variants(operand).values() for s in v.shards]
+            if not any(s is not None and s.tile == split.tile and s.count == split.count for s in shards):
+                return False
+        return True
+
+    def price(self, node: Node, splits: Splits) -> float:
+        """Cycles of a cut, infinite where it cannot be."""
+        shards = self.result_shards(node, splits)
+        if shards is None:
+            return inf
+        shape = node.shape
+        local = local_shape(shape, shards)
+        fmt = element_of(node.dtype)
+        if prod(local) * WORDS[fmt] > _LARGE_WORDS:
+            return inf
+        total = 0.0
+        whole = True
+        for operand, access, axes, cut in reads(node):
+            inner = cut(splits)
+            if inner is None:
+                return inf
+            cycles, sharded = self._operand(operand, access, axes, inner)
+            whole = whole and not sharded
+            total += cycles
+            if total == inf:
+                return inf
+        total += self._work(node, splits, prod(local))
+        if isinstance(node, (Map, Reduce, Move)):
+            total += self._spread(node, shards, prod(shape))
+        return total
+
+    def _spread(self, node: Node, shards: Shards, size: int) -> float:
+        """What it will probably cost to make whole again what no operand made it necessary to cut."""
+        if not self.graph.users[node.id]:
+            return 0.0
+        total = 0.0
+        for m, shard in enumerate(shards):
+            cut = any(v.shards[m] is not None for o in node.operands for v in self.stage.variants(o).values())
+            if shard is not None and not cut:
+                other = shards[1 - m]
+                elements = size // (other.count if other else 1)
+                total += line_cycles(elements, element_of(node.dtype), shard.count, self.size[m])
+        return total
+
+    def _operand(self, operand: int, access: Access, axes: Sequence[int], splits: Splits) -> tuple[float, bool]:
+        """Cycles to have an operand where a nest reads it, and whether it is cut."""
+        node = self.graph[operand]
+        if isinstance(node, Constant) and not any(isinstance(x, Lookup) for x in access):
+            return self._constant(node, access, axes, splits), False
+        variants = self.stage.variants(operand)
+        if not variants:
+            return self._free(node, access, axes, splits), False
+        best = inf
+        cut = False
+        for value in variants.values():
+            cycles = 0.0
+            now: list[int] = list(clashes(value, access, axes, splits))
+            if any(isinstance(x, Lookup) for x in access):
+                now = [m for m in now if not (splits[m] is not None and splits[m].axis == LOOKUP)]  # type: ignore[union-attr]
+            size = value.size
+            for m in now:
+                shard = value.shards[m]
+                assert shard is not None
+                size = size * shard.count
+                if size * WORDS[value.fmt] > _LARGE_WORDS:
+                    cycles = inf
+                    break
+                cycles += size / 4 + line_cycles(size, value.fmt, shard.count, self.size[m])
+            if cycles < best:
+                best, cut = cycles, any(value.shards)
+        return best, cut
+
+    def _constant(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
+        used = axes_used(access)
+        local = local_axes(axes, _affine(splits))
+        words = prod(local[a] for a in used) * WORDS[element_of(node.dtype)]
+        if words > _LARGE_WORDS:
+            return inf
+        fair = node.size * WORDS[element_of(node.dtype)] / (self.size[0] * self.size[1])
+        return 10.0 * max(0.0, words - 4 * fair - 64)
+
+    def _free(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
+        from .stage import ideal_shards
+
+        shards = ideal_shards(node.shape, access, axes, _affine(splits))
+        for m, split in enumerate(splits):
+            if split is not None and split.axis == LOOKUP:
+                extra = prod(s.count for s in shards if s) or 1
+                words = node.size // (extra * split.count) * WORDS[element_of(node.dtype)]
+                return inf if words > _LARGE_WORDS else 10.0 * max(0.0, words - 4 * node.size / prod(self.size) - 64)
+            del m
+        words = prod(local_shape(node.shape, shards)) * WORDS[element_of(node.dtype)]
+        return inf if words > _LARGE_WORDS else 2.0 * max(0.0, words - 1024)
+
+    def _work(self, node: Node, splits: Splits, size: int) -> float:
+        """Beats of the local nest and cycles of the line reductions."""
+        axes = local_axes(node_axes(self.graph, node), _affine(splits))
+        points = prod(axes)
+        fmt = element_of(node.dtype)
+        total = 0.0
+        if isinstance(node, Map):
+            total = points * expr_weight(node.expr)
+        elif isinstance(node, Reduce):
+            total = points * (expr_weight(node.expr) + 1) + 2 * size
+        elif isinstance(node, Contract):
+            total = points * self._contract_rate(node, axes) + 2.5 * size
+        elif isinstance(node, (Gather, Scatter)):
+            total = points * 1.5
+        elif isinstance(node, Sort):
+            total = 4 * points * axes[node.axis]
+        elif isinstance(node, Scan):
+            total = points * 8
+        else:
+            total = points / 3
+        reduced = node.reduced if isinstance(node, (Reduce, Contract)) else ()
+        for m, split in enumerate(splits):
+            if split is not None and (split.axis in reduced or split.axis == LOOKUP):
+                wide = fmt if split.axis == LOOKUP else element_of(node.dtype) if not node.dtype.is_float else _F32
+                total += line_cycles(size, wide, split.count, self.size[m])
+        return total
+
+    @staticmethod
+    def _contract_rate(node: Contract, axes: Sequence[int]) -> float:
+        first, second = (axes_used(a) for a in node.accesses)
+        kept = {a for group in node.groups for a in group}
+        lengths = [axes[a] for a in kept if (a in first) != (a in second)]
+        return min((-(-n // 2) / n for n in lengths), default=1.0)
+
+
+def _affine(splits: Splits) -> Splits:
+    """The cuts of real axes only."""
+    y, x = (s if s is not None and s.axis != LOOKUP else None for s in splits)
+    return (y, x)
+
+
+from ...machines.wafer.isa import Element  # noqa: E402
+
+_F32 = Element.F32
+
+
+def unshard_words(value: Value, m: int) -> int:
+    """Words of a copy that is whole along mesh axis `m`."""
+    shard = value.shards[m]
+    return value.size * (shard.count if shard else 1) * WORDS[value.fmt]

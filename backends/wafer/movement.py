@@ -1,0 +1,266 @@
+"""Move, Gather and Scatter on a rectangle: strided copies, looked-up loads and stores.
+
+A looked-up dimension of a table may be cut over a mesh axis (a `Split` whose axis is `LOOKUP`): every core loads what it owns, gets
+zeros for the rest (LDX), and a line reduction adds the parts, of which at most one is not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+
+from ...errors import UnsupportedOp
+from ...ir.expr import Expr, arg, const, make
+from ...ir.graph import Access, Constant, Gather, Index, Lookup, Move, Node, Piece, Scatter, State
+from ...ir.types import I32
+from ...machines.wafer.isa import Element, Op
+from .elementwise import Evaluator, convert
+from .emitter import Role
+from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_axes, reference
+from .lines import PLAIN, reduce_line
+from .nests import result_ref
+from .stage import Stage, element_of, ideal_shards
+
+LOOKUP = -1
+
+
+def piece_splits(node: Move, piece: Piece, splits: Splits) -> Splits | None:
+    """How a cut of the result's dimensions cuts the nest of one piece, or None where it does not (a piece that is only a part of the
+    dimension)."""
+    found: list[Split | None] = []
+    for split in splits:
+        if split is None:
+            found.append(None)
+            continue
+        d = split.axis
+        group = piece.groups[d]
+        inner = prod(piece.axes[a] for a in group[1:])
+        if not group or piece.shape[d] != node.shape[d] or piece.corner[d] or piece.step[d] != 1 or split.tile % inner:
+            return None
+        found.append(Split(group[0], split.tile // inner, split.count))
+    return (found[0], found[1])
+
+
+def dim_shards(splits: Splits) -> Shards:
+    """Shards of a result whose dimensions are cut by `splits`."""
+    y, x = (Shard(s.axis, s.tile, s.count) if s is not None else None for s in splits)
+    return (y, x)
+
+
+def emit_move(stage: Stage, node: Node, splits: Splits) -> Value:
+    """Fill, then the pieces in order."""
+    assert isinstance(node, Move)
+    value = stage.new(node.shape, element_of(node.dtype), dim_shards(splits))
+    role = stage.e.role(splits)
+    if node.fill is not None:
+        flat = Ref(value.obj, value.fmt, 0, (1,))
+        stage.e.vec(Op.MOV, PLAIN[value.fmt], role, [value.size], flat, float(node.fill))
+    for piece in node.pieces:
+        cut = piece_splits(node, piece, splits)
+        assert cut is not None
+        source = stage.operand(node.operands[piece.operand], piece.access, piece.axes, cut)
+        axes = local_axes(piece.axes, cut)
+        base = sum(c * s for c, s in zip(piece.corner, value.strides, strict=True))
+        strides = [0] * len(axes)
+        for group, step, stride in zip(piece.groups, piece.step, value.strides, strict=True):
+            walk = step * stride
+            for a in reversed(group):
+                strides[a] = walk
+                walk *= axes[a]
+        convert(stage.e, role, axes, Ref(value.obj, value.fmt, base, tuple(strides)), source)
+    return value
+
+
+def _indices(
+    stage: Stage, role: Role, axes: Sequence[int], refs: dict[int, Ref], lookups: Sequence[tuple[int, int]]
+) -> tuple[Ref, list[int]]:
+    """One i32 index a point: sum of index operand x multiplier over `lookups`; and the scratch to free afterwards."""
+    if len(lookups) == 1 and lookups[0][1] == 1 and refs[lookups[0][0]].fmt == Element.I32:
+        return refs[lookups[0][0]], []
+    total: Expr | None = None
+    for operand, factor in lookups:
+        term = arg(operand, I32)
+        term = term if factor == 1 else make("mul", term, const(factor, I32))
+        total = term if total is None else make("add", total, term)
+    assert total is not None
+    walked = [any(refs[k].strides[a] for k, _ in lookups) for a in range(len(axes))]
+    here = Evaluator(stage.e, role, [n if w else 1 for n, w in zip(axes, walked, strict=True)], lambda i: refs[i])
+    index = here.dense(Element.I32, walked)
+    here.store(total, index)
+    return index, [index.obj]
+
+
+def _lookup_plan(access: Access, value: Value) -> tuple[list[tuple[int, int]], tuple[int, int, int, int, int]]:
+    """Index operands with multipliers, and the `look` columns, for the looked-up dimensions of a value."""
+    dims = [(d, entry.operand) for d, entry in enumerate(access) if isinstance(entry, Lookup)]
+    if len(dims) == 1:
+        d, operand = dims[0]
+        per = [s.tile if s is not None and s.dim == d else 0 for s in value.shards]
+        return [(operand, 1)], (0, value.local[d], value.strides[d], per[Y], per[X])
+    lookups = [(operand, value.strides[d]) for d, operand in dims]
+    return lookups, (0, 1 + sum((value.local[d] - 1) * value.strides[d] for d, _ in dims), 1, 0, 0)
+
+
+def _vector(axes: Sequence[int], index: Ref) -> int:
+    """The axis that may be the vector of a looked-up access: the longest that the index does not walk, or -1."""
+    free = [a for a in range(len(axes)) if not index.strides[a] and axes[a] > 1]
+    return max(free, key=lambda a: axes[a], default=-1)
+
+
+def emit_gather(stage: Stage, node: Node, splits: Splits) -> Value:
+    """Looked-up loads (LDX), and line reductions where the table's looked-up dimension is cut."""
+    assert isinstance(node, Gather)
+    access = node.accesses[0]
+    looked = {d for d, entry in enumerate(access) if isinstance(entry, Lookup)}
+    plain: Splits = tuple(s if s is not None and s.axis != LOOKUP else None for s in splits)  # type: ignore[assignment]
+    data = _table(stage, node, access, looked, splits, plain)
+    axes = local_axes(node.axes, plain)
+    role = stage.e.role(splits)
+    lookups, look = _lookup_plan(access, data)
+    refs = {k: stage.operand(node.operands[k], node.accesses[k], node.axes, plain) for k, _ in lookups}
+    shards: list[Shard | None] = [None, None]
+    for m, split in enumerate(plain):
+        for d, group in enumerate(node.groups):
+            if split is not None and split.axis in group:
+                shards[m] = Shard(d, split.tile * prod(node.axes[a] for a in group[1:]), split.count)
+    value = stage.new(node.shape, element_of(node.dtype), (shards[0], shards[1]))
+    index, scratch = _indices(stage, role, axes, refs, lookups)
+    source = reference(data, access, node.axes, plain)
+    target = result_ref(value, node.groups, axes)
+    stage.e.vec(Op.LDX, PLAIN[value.fmt], role, axes, target, source, None, index, inner=_vector(axes, index), look=look)
+    for obj in scratch:
+        stage.e.free(obj)
+    for m in (Y, X):
+        split = splits[m]
+        if split is not None and split.axis == LOOKUP:
+            other = splits[1 - m]
+            whole = other is None or (other.axis == LOOKUP and m == X)
+            across = (stage.e.cols if m == Y else stage.e.rows) if whole or other is None else other.count
+            reduce_line(stage.e, m, split.count, across, Ref(value.obj, value.fmt, 0, (1,)), value.size)
+    return value
+
+
+def _table(stage: Stage, node: Gather, access: Access, looked: set[int], splits: Splits, plain: Splits) -> Value:
+    """The data operand in a form that the gather can read: cut as `splits` says, or made whole where it clashes."""
+    source = stage.graph[node.operands[0]]
+    dim = min(looked)
+    if not stage.variants(source.id) or isinstance(source, Constant):
+        shards = list(ideal_shards(source.shape, access, node.axes, plain))
+        for m, split in enumerate(splits):
+            if split is not None and split.axis == LOOKUP:
+                shards[m] = Shard(dim, split.tile, split.count)
+        key: Shards = (shards[0], shards[1])
+        return stage.variants(source.id).get(key) or stage.place_free(source, key)
+    wanted = [m for m, s in enumerate(splits) if s is not None and s.axis == LOOKUP]
+    best = min(stage.variants(source.id).values(), key=lambda v: len(_gather_clashes(v, access, node, plain, wanted)))
+    value = best
+    for m in _gather_clashes(best, access, node, plain, wanted):
+        value = stage.unshard(source.id, value, m)
+    return value
+
+
+def _gather_clashes(value: Value, access: Access, node: Gather, plain: Splits, wanted: Sequence[int]) -> list[int]:
+    """Mesh axes to make whole: affine clashes, and cut looked-up dimensions that the gather does not add up."""
+    found = []
+    for m in clashes(value, access, node.axes, plain):
+        shard = value.shards[m]
+        if not (shard is not None and m in wanted and isinstance(access[shard.dim], Lookup)):
+            found.append(m)
+    return found
+
+
+def emit_scatter(stage: Stage, node: Node, splits: Splits) -> Value:
+    """The base copied (or, for a state that nothing else reads, kept in place), then looked-up stores in the order of the axes."""
+    assert isinstance(node, Scatter)
+    shards = scatter_shards(node, splits)
+    assert shards is not None
+    e = stage.e
+    base_id = node.operands[0]
+    role = e.role(splits)
+    value = _scatter_base(stage, node, base_id, shards, role)
+    axes = local_axes(node.axes, splits)
+    lookups, look = _lookup_plan(node.target, value) if any(isinstance(x, Lookup) for x in node.target) else ([], (0, 0, 0, 0, 0))
+    source = stage.operand(node.operands[1], node.accesses[0], node.axes, splits)
+    target = reference(value, node.target, node.axes, splits)
+    if source.fmt != value.fmt:
+        raise UnsupportedOp(f"scatter of {source.fmt.name} into {value.fmt.name}: cast the source first")
+    fmt = PLAIN[value.fmt]
+    if not lookups and node.mode == "set":
+        e.vec(Op.MOV, fmt, role, axes, target, source)
+        return value
+    if not lookups:
+        raise UnsupportedOp("a scatter that combines needs a looked-up dimension")
+    refs = {k: stage.operand(node.operands[k], node.accesses[k - 1], node.axes, splits) for k, _ in lookups}
+    index, scratch = _indices(stage, role, axes, refs, lookups)
+    inner = _vector(axes, index)
+    if node.mode == "set":
+        e.vec(Op.STX, fmt, role, axes, target, source, None, index, inner=inner, look=look)
+    else:
+        _combine(stage, role, axes, node.mode, target, source, index, look)
+    for obj in scratch:
+        e.free(obj)
+    return value
+
+
+def _scatter_base(stage: Stage, node: Scatter, base_id: int, shards: Shards, role: Role) -> Value:
+    base = stage.graph[base_id]
+    in_place = isinstance(base, State) and stage.uses[base_id] == 1 and stage.graph.updates.get(base.name) == node.id
+    identity = tuple(Shard(s.dim, s.tile, s.count) if s else None for s in shards)
+    if not stage.variants(base_id):
+        stage.place_free(base, (identity[0], identity[1]))
+    known = stage.variants(base_id).get(shards)
+    if in_place and known is not None:
+        return known
+    access = tuple(Index(0, ((d, 1),)) for d in range(len(base.shape)))
+    splits: Splits = tuple(Split(s.dim, s.tile, s.count) if s else None for s in shards)  # type: ignore[assignment]
+    source = stage.operand(base_id, access, base.shape, splits)
+    value = stage.new(node.shape, element_of(node.dtype), shards)
+    local = [value.local[d] for d in range(len(node.shape))]
+    convert(stage.e, role if any(shards) else stage.e.role(), local, Ref(value.obj, value.fmt, 0, value.strides), source)
+    return value
+
+
+def scatter_shards(node: Scatter, splits: Splits) -> Shards | None:
+    """Shards of the result where the split axes are whole dimensions of the target, else None."""
+    found: list[Shard | None] = [None, None]
+    for m, split in enumerate(splits):
+        if split is None:
+            continue
+        dims = [d for d, x in enumerate(node.target) if not isinstance(x, Lookup) and dict(x.terms).get(split.axis)]
+        if len(dims) != 1:
+            return None
+        entry = node.target[dims[0]]
+        if isinstance(entry, Lookup) or entry.offset or entry.terms != ((split.axis, 1),) or node.axes[split.axis] != node.shape[dims[0]]:
+            return None
+        found[m] = Shard(dims[0], split.tile, split.count)
+    return (found[0], found[1])
+
+
+def _combine(
+    stage: Stage, role: Role, axes: Sequence[int], mode: str, target: Ref, source: Ref, index: Ref, look: tuple[int, int, int, int, int]
+) -> None:
+    """Read, combine and write back point by point of the index, since equal indices must see each other."""
+    e = stage.e
+    op = {"add": Op.ADD, "max": Op.MAX, "min": Op.MIN}[mode]
+    fmt = PLAIN[target.fmt]
+    walked = [a for a in range(len(axes)) if index.strides[a] and axes[a] > 1]
+    rest = [1 if a in walked else n for a, n in enumerate(axes)]
+    old = e.scratch(target.fmt, prod(rest))
+    strides = [0] * len(axes)
+    step = 1
+    for a in reversed(range(len(axes))):
+        if rest[a] > 1:
+            strides[a], step = step, step * rest[a]
+    block = Ref(old.obj, target.fmt, 0, tuple(strides))
+    for point in product(*(range(axes[a]) for a in walked)):
+        at = dict(zip(walked, point, strict=True))
+
+        def here(ref: Ref, at: dict[int, int] = at) -> Ref:
+            return ref.moved(sum(ref.strides[a] * k for a, k in at.items()))
+
+        inner = _vector(rest, here(index))
+        e.vec(Op.LDX, fmt, role, rest, block, here(target), None, here(index), inner=inner, look=look)
+        e.vec(op, fmt, role, rest, block, block, here(source))
+        e.vec(Op.STX, fmt, role, rest, here(target), block, None, here(index), inner=inner, look=look)
+    e.free(old.obj)

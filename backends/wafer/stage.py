@@ -1,0 +1,324 @@
+"""The state of compiling one rectangle: which values are in memory and how they lie, what the segment wants bound, what is still read.
+
+Constants, inputs and states are *free* until a nest first reads them: that nest decides how they are cut, since they are laid into
+memory from outside before cycle 0. Constants are stored in the order in which a nest walks them (any affine access is undone when the
+image is written), once for each different walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedOp
+from ...ir.access import strided
+from ...ir.graph import Access, Constant, Graph, Index, Input, Node, State
+from ...ir.store import ConstantStore
+from ...ir.types import BOOL, F16, DType
+from ...machines.wafer.builder import Range, full
+from ...machines.wafer.isa import NUMPY, Element, Op
+from ...machines.wafer.tables import ObjectKind
+from .emitter import Emitter
+from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
+from .lines import PLAIN, reduce_line
+
+
+def element_of(dtype: DType) -> Element:
+    """How a core stores values of an IR type: halves and small integers in a word, everything else in two."""
+    if dtype is F16:
+        return Element.F16
+    if dtype.is_float:
+        return Element.F32
+    return Element.I16 if dtype is BOOL or dtype.bits <= 16 else Element.I32
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Contents of an object at cycle 0: a dense array seen through a placement (builder arguments)."""
+
+    key: tuple[object, ...]
+    make: Callable[[], np.ndarray]
+    view: tuple[int, ...]
+    origin: tuple[tuple[int, int, int], ...]
+    coef: tuple[tuple[int, ...], ...]
+    rows: Range
+    cols: Range
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A piece of an input, output or state: the object and where its elements lie in the tensor."""
+
+    name: str
+    obj: int
+    view: tuple[int, ...]
+    origin: tuple[tuple[int, int, int], ...]
+    coef: tuple[tuple[int, ...], ...]
+    rows: Range
+    cols: Range
+
+
+@dataclass
+class Stage:
+    """One rectangle under compilation."""
+
+    e: Emitter
+    graph: Graph
+    store: ConstantStore
+    values: dict[int, dict[Shards, Value]] = field(default_factory=dict)
+    """For every computed node its copies by shards."""
+    uses: dict[int, int] = field(default_factory=dict)
+    placed: dict[int, Placed] = field(default_factory=dict)
+    inputs: list[Bound] = field(default_factory=list)
+    states: list[Bound] = field(default_factory=list)
+    outputs: list[Bound] = field(default_factory=list)
+    constants: dict[tuple[object, ...], int] = field(default_factory=dict)
+    pinned: set[int] = field(default_factory=set)
+    """Objects that stay: inputs, states and outputs."""
+
+    # ---- sources
+
+    def source_ref(self, node: Node, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None) -> Ref:
+        """A constant in the walk of a nest; `last` names the axis to lie innermost. The image holds every element in that order."""
+        assert isinstance(node, Constant)
+        used = [a for a in range(len(axes)) if axes[a] > 1 and any(isinstance(x, Index) and dict(x.terms).get(a) for x in access)]
+        if last in used:
+            used = [a for a in used if a != last] + [last]
+        extents = tuple(axes[a] for a in used)
+        cut = {s.axis: (m, s) for m, s in enumerate(splits) if s is not None and s.axis in used}
+        local = tuple(cut[a][1].tile if a in cut else axes[a] for a in used)
+        fmt = element_of(node.dtype)
+        key = (node.ref.key, fmt, access, tuple(axes), tuple(used), splits)
+        if key not in self.constants:
+            view, ext, groups = _merge_dims(extents, local, [k for k, a in enumerate(used) if a in cut])
+            origin = []
+            for group in groups:
+                m, split = cut.get(used[group[0]], (0, None)) if group else (0, None)
+                tile = split.tile if split else 0
+                origin.append((0, tile if split and m == Y else 0, tile if split and m == X else 0))
+            obj = self.e.object(fmt, ext or (1,), ObjectKind.WEIGHT)
+            self.constants[key] = obj
+            make = _maker(self.store, node.ref.key, access, axes, used, fmt)
+            rows = full(min(self.e.rows, splits[Y].count) if splits[Y] and splits[Y].axis in used else self.e.rows)  # type: ignore[union-attr]
+            cols = full(min(self.e.cols, splits[X].count) if splits[X] and splits[X].axis in used else self.e.cols)  # type: ignore[union-attr]
+            coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
+            image = (node.ref.key, fmt, access, tuple(axes), tuple(used))
+            self.placed[obj] = Placed(image, make, view or (1,), tuple(origin) or ((0, 0, 0),), coef or ((0,),), rows, cols)
+        strides = [0] * len(axes)
+        for a, s in zip(used, row_major(local), strict=True):
+            strides[a] = s
+        return Ref(self.constants[key], fmt, 0, tuple(strides))
+
+    def iota(self, extent: int, split: Split | None, m: int) -> Ref:
+        """Positions along an axis as i32, one dimension."""
+        key = ("iota", extent, split, m if split else 0)
+        if key not in self.constants:
+            size = split.tile if split else extent
+            obj = self.e.object(Element.I32, (size,), ObjectKind.CONSTANT)
+            self.constants[key] = obj
+            tile = split.tile if split else 0
+            origin = ((0, tile if m == Y else 0, tile if m == X else 0),)
+            rows = full(split.count if split and m == Y else self.e.rows)
+            cols = full(split.count if split and m == X else self.e.cols)
+            self.placed[obj] = Placed(("iota", extent), lambda: np.arange(extent, dtype=np.int32), (extent,), origin, ((1,),), rows, cols)
+        return Ref(self.constants[key], Element.I32, 0, (1,))
+
+    def place_free(self, node: Node, shards: Shards) -> Value:
+        """Give an input, a state or a constant (read whole) its place."""
+        fmt = element_of(node.dtype)
+        if isinstance(node, Constant):
+            rank = len(node.shape)
+            access = tuple(Index(0, ((d, 1),)) if node.shape[d] > 1 else Index() for d in range(rank))
+            splits = _splits_of(shards)
+            ref = self.source_ref(node, access, node.shape, splits)
+            value = Value(node.shape, fmt, shards, ref.obj, local_shape(node.shape, shards))
+        else:
+            kind = ObjectKind.INPUT if isinstance(node, Input) else ObjectKind.STATE
+            local = local_shape(node.shape, shards)
+            words_kind = ObjectKind.STATE
+            view, ext, origin, rows, cols = self.spread(node.shape, local, shards)
+            obj = self.e.object(fmt, ext, words_kind)
+            self.e.builder.objects[obj]["kind"] = int(kind)
+            value = Value(node.shape, fmt, shards, obj, local)
+            assert isinstance(node, (Input, State))
+            coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
+            bound = Bound(node.name, obj, view, origin, coef, rows, cols)
+            (self.inputs if isinstance(node, Input) else self.states).append(bound)
+        self.pinned.add(value.obj)
+        self.values.setdefault(node.id, {})[shards] = value
+        return value
+
+    def spread(
+        self, shape: Sequence[int], local: Sequence[int], shards: Shards
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int, int], ...], Range, Range]:
+        """View, object extents, origins and cores of a value, for a placement: dimensions that are not cut are merged."""
+        cut = {s.dim: m for m, s in enumerate(shards) if s is not None}
+        padded = [d for d in range(len(shape)) if shape[d] != local[d]]
+        view, ext, groups = _merge_dims(tuple(shape), tuple(local), sorted(set(cut) | set(padded)))
+        origin = []
+        for group in groups:
+            m = cut.get(group[0]) if group else None
+            shard = shards[m] if m is not None else None
+            origin.append((0, shard.tile if shard and m == Y else 0, shard.tile if shard and m == X else 0))
+        y, x = shards
+        rows = full(y.count if y else self.e.rows)
+        cols = full(x.count if x else self.e.cols)
+        return view or (1,), ext or (1,), tuple(origin) or ((0, 0, 0),), rows, cols
+
+    def bound(self, name: str, value: Value) -> Bound:
+        """Where a value lies, for a binding."""
+        view, ext, origin, rows, cols = self.spread(value.shape, value.local, value.shards)
+        coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
+        return Bound(name, value.obj, view, origin, coef, rows, cols)
+
+    def mark(self) -> tuple[Any, ...]:
+        """A state to return to with `back`."""
+        values = {k: dict(v) for k, v in self.values.items()}
+        lists = (len(self.inputs), len(self.states), len(self.outputs))
+        return (self.e.mark(), values, dict(self.uses), dict(self.placed), dict(self.constants), set(self.pinned), lists)
+
+    def back(self, mark: tuple[Any, ...]) -> None:
+        """Forget everything since `mark`."""
+        emitter, self.values, self.uses, self.placed, self.constants, self.pinned, (inputs, states, outputs) = mark
+        self.e.back(emitter)
+        del self.inputs[inputs:], self.states[states:], self.outputs[outputs:]
+
+    # ---- values
+
+    def new(self, shape: Sequence[int], fmt: Element, shards: Shards, kind: ObjectKind = ObjectKind.ACTIVATION) -> Value:
+        """An uninitialised value."""
+        local = local_shape(shape, shards)
+        _, ext, _, _, _ = self.spread(shape, local, shards)
+        return Value(tuple(shape), fmt, shards, self.e.object(fmt, ext, kind), local)
+
+    def is_free(self, node: Node) -> bool:
+        """Whether a nest may still decide how the node lies."""
+        return isinstance(node, (Constant, Input, State)) and (isinstance(node, Constant) or not self.values.get(node.id))
+
+    def variants(self, node_id: int) -> dict[Shards, Value]:
+        """The copies of a value that are in memory."""
+        return self.values.get(node_id, {})
+
+    def best_variant(self, node_id: int, access: Access, axes: Sequence[int], splits: Splits) -> tuple[Value, tuple[int, ...]]:
+        """The copy that needs the least to be read by a nest, and the mesh axes along which it must be made whole."""
+        found = [(clashes(v, access, axes, splits), v) for v in self.variants(node_id).values()]
+        need, value = min(found, key=lambda item: (len(item[0]), prod(s.count for s in item[1].shards if s)))
+        return value, need
+
+    def operand(self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None) -> Ref:
+        """Where the cores of `splits` read a node; makes copies whole and places free sources on the way."""
+        node = self.graph[node_id]
+        if isinstance(node, Constant) and all(isinstance(x, Index) for x in access):
+            return self.source_ref(node, access, axes, splits, last)
+        if not self.variants(node_id):
+            self.place_free(node, ideal_shards(node.shape, access, axes, splits))
+        value, need = self.best_variant(node_id, access, axes, splits)
+        for m in need:
+            value = self.unshard(node_id, value, m)
+        return reference(value, access, axes, splits)
+
+    def unshard(self, node_id: int, value: Value, m: int) -> Value:
+        """A copy that is whole along mesh axis `m`: blocks laid into zeros and added up along every line."""
+        shard = value.shards[m]
+        assert shard is not None
+        shards: Shards = (None, value.shards[X]) if m == Y else (value.shards[Y], None)
+        known = self.variants(node_id).get(shards)
+        if known is not None:
+            return known
+        local = list(value.local)
+        local[shard.dim] = shard.tile * shard.count
+        other = value.shards[1 - m]
+        size = prod(local)
+        obj = self.e.object(value.fmt, (size,), ObjectKind.ACTIVATION)
+        whole = Value(value.shape, value.fmt, shards, obj, tuple(local))
+        y, x = (Split(0, 1, s.count) if s else None for s in value.shards)
+        lines: Splits = (None, x) if m == Y else (y, None)
+        fmt = PLAIN[value.fmt]
+        flat = Ref(obj, value.fmt, 0, (1,))
+        self.e.vec(Op.MOV, fmt, self.e.role(lines), [size], flat, 0.0)
+        step = shard.tile * whole.strides[shard.dim]
+        d = Ref(obj, value.fmt, 0, whole.strides, step if m == Y else 0, step if m == X else 0)
+        self.e.vec(Op.MOV, fmt, self.e.role((y, x)), value.local, d, Ref(value.obj, value.fmt, 0, value.strides))
+        across = other.count if other else (self.e.cols if m == Y else self.e.rows)
+        reduce_line(self.e, m, shard.count, across, flat, size)
+        self.values[node_id][shards] = whole
+        return whole
+
+    def done(self, node_id: int, value: Value) -> None:
+        """A node has been computed."""
+        self.values.setdefault(node_id, {})[value.shards] = value
+
+    def release(self, operands: Sequence[int]) -> None:
+        """One reader less for each operand; memory of values without readers is free again."""
+        for operand in operands:
+            self.uses[operand] -= 1
+            if self.uses[operand] == 0:
+                for value in self.values.pop(operand, {}).values():
+                    if value.obj not in self.pinned and value.obj in self.e.address:
+                        self.e.free(value.obj)
+
+
+def identity(rank: int) -> Access:
+    """Every dimension read by the axis of its number."""
+    return tuple(Index(0, ((d, 1),)) for d in range(rank))
+
+
+def ideal_shards(shape: Sequence[int], access: Access, axes: Sequence[int], splits: Splits) -> Shards:
+    """How a source should be cut so that every core holds just what a nest reads there; whole where that is no block."""
+    found: list[Shard | None] = [None, None]
+    for m, split in enumerate(splits):
+        if split is None:
+            continue
+        for d, entry in enumerate(access):
+            coefficient = dict(entry.terms).get(split.axis, 0) if isinstance(entry, Index) else 0
+            taken = m == X and found[Y] is not None and found[Y].dim == d  # type: ignore[union-attr]
+            if coefficient > 0 and not taken:
+                shard = Shard(d, coefficient * split.tile, split.count)
+                whole = Value(tuple(shape), Element.F16, (shard, None) if m == Y else (None, shard), 0, tuple(shape))
+                if not clashes(whole, access, axes, splits) and shard.tile * shard.count >= shape[d]:
+                    found[m] = shard
+                    break
+    return (found[0], found[1])
+
+
+def _splits_of(shards: Shards) -> Splits:
+    y, x = (Split(s.dim, s.tile, s.count) if s else None for s in shards)
+    return (y, x)
+
+
+def _merge_dims(
+    shape: Sequence[int], local: Sequence[int], keep: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...], list[list[int]]]:
+    """Dimensions merged into at most four, those in `keep` on their own: view, local extents, and which dimensions form each."""
+    groups: list[list[int]] = []
+    for d in range(len(shape)):
+        if shape[d] == 1 and local[d] == 1 and d not in keep:
+            continue
+        if groups and d not in keep and groups[-1][0] not in keep:
+            groups[-1].append(d)
+        else:
+            groups.append([d])
+    if len(groups) > 4:
+        raise UnsupportedOp(f"a value of shape {list(shape)} cut along {list(keep)} has more than four runs of dimensions")
+    view = tuple(prod(shape[d] for d in g) for g in groups)
+    ext = tuple(prod(local[d] for d in g) for g in groups)
+    return view, ext, groups
+
+
+def _maker(
+    store: ConstantStore, key: str, access: Access, axes: Sequence[int], used: Sequence[int], fmt: Element
+) -> Callable[[], np.ndarray]:
+    """A function that gives a constant as an array over the axes `used`, in their order."""
+
+    def make() -> np.ndarray:
+        array = strided(np.asarray(store.get(key)), access, axes, full=True)
+        rest = [a for a in range(len(axes)) if a not in used]
+        array = array.transpose([*rest, *used])[(0,) * len(rest)]
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(array).astype(NUMPY[fmt])
+
+    return make
