@@ -30,6 +30,7 @@ from .provenance import module_path, op_name, origin_of, source_line
 from .ranges import derive_ranges
 from .registry import COMPLEX, LOWERINGS, PARTWISE, REFUSED, TAKES_EMPTY
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
+from .weights import block_of
 
 _lowering.load()
 
@@ -251,7 +252,11 @@ class _Walk:
     def _constant(self, name: str, tensor: torch.Tensor, dtype: DType) -> Value:
         key = self.constants.key(name, tensor)
         shape = tuple(tensor.shape)
-        return self._source(Constant, Result(dtype, shape, ()), ref=ConstantRef(key, dtype, shape))
+        block = block_of(tensor)
+        if block is not None:
+            self.store.put_block(key, block.planes)
+        ref = ConstantRef(key, dtype, shape, "dense" if block is None else block.format)
+        return self._source(Constant, Result(dtype, shape, ()), ref=ref)
 
     def _state(self, node: torch.fx.Node, name: str, kind: Result, initial: str | None) -> Value:
         self.states[node.name] = name
