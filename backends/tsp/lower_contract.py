@@ -1,0 +1,310 @@
+"""Contract, and Gather as a contraction of one-hot vectors with the bytes of a table.
+
+Both operands have K along lanes (MX, section 3). The moving operand is read as vectors [batch, K tile, M], the stationary one is held as
+tiles [batch, N tile, K tile] striped over 16 slices; passes run K tiles innermost over blocks of `acc_depth` vectors, and the result
+leaves through one ALU that adds the partial results of the two byte planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedOp
+from ...ir.access import axes_used, strided
+from ...ir.expr import arg
+from ...ir.expr import cast as cast_expr
+from ...ir.graph import Contract, Gather, Index, Lookup
+from ...ir.types import F16, F32
+from ...machines.tsp.isa import WIDTH, DType, Opcode
+from ...machines.tsp.tables import Kind
+from .engine import MatrixJob, Pass, Plane, Provider, Sink
+from .lower import Lowering, digits, lane_axes, unique_rows
+from .lower_map import Nesting, operand_list, result_strides, run_map
+from .memory import LANES, STRIPES, Seq, Storage, plane_view
+from .route import ChainOp
+from .values import Copy, Value, arrange, row_major_strides
+
+Array = np.ndarray
+EAST = 1
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value read through an affine access: flat offset and stride per axis."""
+
+    value: Value
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Axes by role, each in the order in which it is enumerated."""
+
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+
+
+def extent(axes: Sequence[int], names: Sequence[int]) -> int:
+    """Number of points of some axes."""
+    return int(np.prod([axes[a] for a in names], dtype=np.int64))
+
+
+def as_half(lowering: Lowering, operand: Operand) -> Operand:
+    """The operand in f16, which is what matrix planes multiply."""
+    value = operand.value
+    if value.dtype == DType.F16:
+        return operand
+    if value.array is not None:
+        return Operand(Value(value.shape, DType.F16, array=value.array.astype(np.float16)), operand.offset, operand.strides)
+    strides = row_major_strides(value.shape)
+    lanes = lane_axes(value, strides, value.shape)
+    half = run_map(
+        lowering, cast_expr(arg(0, F32), F16), [(value, 0, strides)], value.shape, strides, value.shape,
+        tuple(range(len(value.shape)))[-1:], "half", lanes,
+    )  # fmt: skip
+    return Operand(half, operand.offset, operand.strides)
+
+
+def lower_contract(lowering: Lowering, node: Contract) -> Value:
+    """A Contract node, f16 operands and f32 result."""
+    first, second = (Operand(*item) for item in operand_list(lowering, node))
+    used = [axes_used(access) for access in node.accesses]
+    kept = [a for group in node.groups for a in group]
+    batch = tuple(a for a in kept if a in used[0] and a in used[1] and _same_step(node, a))
+    m = tuple(a for a in kept if a not in batch and a not in used[1])
+    n = tuple(a for a in kept if a not in batch and a in used[1])
+    if any(a in used[0] for a in n):
+        raise UnsupportedOp("a contraction that shares a window axis between its operands")
+    strides = result_strides(node.groups, node.axes, node.shape)
+    k = _k_order(node, [first, second])
+    left, right = as_half(lowering, first), as_half(lowering, second)
+    roles = Roles(batch, m, n, k)
+    if _swapped(lowering, node, left, right, roles):
+        left, right, roles = right, left, Roles(batch, n, m, k)
+    value = contract(lowering, left, right, roles, node.axes, strides, node.shape)
+    if node.dtype is F16:
+        from .lower_map import converted
+
+        return converted(lowering, value, DType.F16, F16)
+    return value
+
+
+def _same_step(node: Contract, axis: int) -> bool:
+    return True
+
+
+def _k_order(node: Contract, operands: Sequence[Operand]) -> tuple[int, ...]:
+    """K axes in the order in which a dynamic operand already has them along its lanes."""
+    for operand in operands:
+        if operand.value.array is None:
+            lanes = lane_axes(operand.value, operand.strides, node.axes) or ()
+            along = [a for a in lanes if a in node.reduced]
+            if along:
+                return (*[a for a in node.reduced if a not in along], *along)
+    return node.reduced
+
+
+def _swapped(lowering: Lowering, node: Contract, left: Operand, right: Operand, roles: Roles) -> bool:
+    """True where the first operand should be the stationary one: constants are, else what the readers want along lanes decides."""
+    if left.value.array is not None and right.value.array is None:
+        return not wants_lanes(lowering, node, roles.m)
+    if right.value.array is not None and left.value.array is None:
+        return wants_lanes(lowering, node, roles.m)
+    return wants_lanes(lowering, node, roles.m) and not wants_lanes(lowering, node, roles.n)
+
+
+def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
+    """True where some contraction that reads the node's result sums over exactly these axes of it."""
+    strides = result_strides(node.groups, node.axes, node.shape)
+    wanted = {strides[a] for a in axes if node.axes[a] > 1}
+    if not wanted or node.size > 1 << 22:
+        return False
+    for user in lowering.users(node.id):
+        reader = lowering.graph[user]
+        if isinstance(reader, Contract):
+            for k, o in enumerate(reader.operands):
+                if o == node.id:
+                    _, steps = lowering.operand_strides(reader, k)
+                    if {steps[a] for a in reader.reduced if steps[a]} <= wanted and any(steps[a] for a in reader.reduced):
+                        return True
+    return False
+
+
+def contract(
+    lowering: Lowering, moving: Operand, stationary: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
+) -> Value:
+    """out[batch, M vectors, N lanes] in f32."""
+    engine = lowering.engine
+    batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
+    tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
+    need = arrange(
+        moving.offset, digits(moving.strides, axes, (*roles.batch, *roles.m)), digits(moving.strides, axes, roles.k)
+    )
+    provider = lowering.fetch(moving.value, need, clean=True)
+    order = np.arange(len(need)).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
+    weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16)
+    passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
+    job = MatrixJob(
+        EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((_ordered(provider, order), (0, 1)),) * 2
+    )
+    moved = job.moving[0]
+    job = MatrixJob(EAST, DType.F16, job.passes, job.stationary, (moved, moved))
+    out = batch * m * tiles_n
+    (seq,) = engine.run(
+        "contract", [Plane(0, DType.F32), Plane(1, DType.F32)], [ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))],
+        [Sink(0, lambda avoid: Seq.of(engine.scratch(DType.F32, out, avoid), index))], out, job=job,
+    )  # fmt: skip
+    lanes = digits(strides, axes, roles.n)
+    element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
+    clean = stationary.value.array is not None or n % LANES == 0
+    return Value(tuple(shape), DType.F32, [Copy(element, Seq.of(seq.storages[0]), lanes, False, clean and rows == min(LANES, rows))])
+
+
+def _ordered(provider: Provider, order: Array) -> Provider:
+    return lambda avoid: provider(avoid).take(order)
+
+
+def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int, depth: int) -> tuple[list[Pass], Array]:
+    """Passes [batch, M block, N tile, K tile] over moving vectors [batch, K tile, M]; and the result vector of every emission."""
+    passes: list[Pass] = []
+    emitted = []
+    for b in range(batch):
+        for m0 in range(0, m, depth):
+            count = min(depth, m - m0)
+            for nt in range(tiles_n):
+                for kt in range(tiles_k):
+                    start = (b * tiles_k + kt) * m + m0
+                    last = kt == tiles_k - 1
+                    passes.append(
+                        Pass(((b * tiles_n + nt) * tiles_k + kt) * rows, rows, start, start + count, 0, int(kt > 0), int(not last), int(last))
+                    )
+                emitted.append(((b * m + m0 + np.arange(count)) * tiles_n) + nt)
+    return passes, np.concatenate(emitted)
+
+
+def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType) -> tuple[Storage, int]:
+    """The stationary operand as tiles [batch, N tile, K tile, rows] of vectors with K along lanes; returns storage and rows per tile."""
+    batch, n, k = extent(axes, roles.batch), extent(axes, roles.n), extent(axes, roles.k)
+    tiles_n, tiles_k = -(-n // LANES), -(-k // LANES)
+    rows = LANES if n > LANES else -(-n // STRIPES) * STRIPES
+    engine = lowering.engine
+    if operand.value.array is not None:
+        key = (id(operand.value.array), operand.offset, operand.strides, roles, tuple(axes), dtype)
+        if key not in lowering.weights:
+            lowering.weights[key] = _constant_tiles(lowering, operand, roles, axes, dtype, (batch, n, k, tiles_n, tiles_k, rows))
+        return lowering.weights[key], rows
+    need = arrange(operand.offset, digits(operand.strides, axes, (*roles.batch, *roles.n)), digits(operand.strides, axes, roles.k))
+    source = lowering.fetch(operand.value, need, clean=True)(frozenset())
+    index = np.minimum(np.arange(tiles_n * rows), n - 1)
+    order = (np.arange(batch)[:, None, None] * n + index.reshape(1, 1, -1)) * tiles_k + np.arange(tiles_k)[None, :, None]
+    order = order.reshape(batch, tiles_k, tiles_n, rows).transpose(0, 2, 1, 3).reshape(-1)
+    source = source.take(order)
+    target = engine.scratch_striped(source.dtype, len(order), source.units)
+    engine.copy_into(source, Seq.of(target))
+    return target, rows
+
+
+def _constant_tiles(
+    lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, sizes: tuple[int, ...]
+) -> Storage:
+    batch, n, k, tiles_n, tiles_k, rows = sizes
+    array = operand.value.array
+    assert array is not None
+    order = (*roles.batch, *roles.n, *roles.k)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    view = np.lib.stride_tricks.as_strided(
+        flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
+    ).reshape(batch, n, k)
+    padded = np.zeros((batch, tiles_n * rows, tiles_k * LANES), dtype=view.dtype)
+    padded[:, :n, :k] = view
+    tiles = padded.reshape(batch, tiles_n, rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
+    return lowering.engine.constant(tiles, dtype, frozenset(), striped=True)
+
+
+# Gather -----------------------------------------------------------------------------------------------------------------
+
+
+def lower_gather(lowering: Lowering, node: Gather) -> Value:
+    """out = data at looked-up positions: one-hot vectors of the index times the bytes of the data, exact for every format."""
+    data = lowering.values[node.operands[0]]
+    data_shape = lowering.graph[node.operands[0]].shape
+    lookups = [(d, entry.operand) for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
+    steps = row_major_strides(data_shape)
+    offset, data_strides = lowering.operand_strides(node, 0)
+    span = [data_shape[d] for d, _ in lookups]
+    axes = (*node.axes, *span)
+    rank = len(node.axes)
+    k = tuple(range(rank, len(axes)))
+    strides = (*result_strides(node.groups, node.axes, node.shape), *(0,) * len(k))
+    table = Operand(data, offset, (*data_strides, *(steps[d] for d, _ in lookups)))
+    index_axes = sorted({a for _, o in lookups for a in axes_used(node.accesses[o])})
+    data_axes = {a for entry in node.accesses[0] if isinstance(entry, Index) for a, _ in entry.terms}
+    roles = Roles(
+        tuple(a for a in index_axes if a in data_axes), tuple(a for a in range(rank) if a not in data_axes),
+        tuple(a for a in range(rank) if a in data_axes and a not in index_axes), k,
+    )  # fmt: skip
+    hot = _one_hot(lowering, node, lookups, axes, (*roles.batch, *roles.m), k)
+    return byte_contract(lowering, hot, table, roles, axes, strides, node.shape)
+
+
+def _one_hot(lowering: Lowering, node: Gather, lookups: Sequence[tuple[int, int]], axes: Sequence[int], rows: Sequence[int], k: Sequence[int]) -> Provider:
+    """I8 vectors [rows, K tile]: 1 in the lane of the looked-up position."""
+    from ...ir.expr import axis, make
+    from ...ir.types import BOOL, I8, I64
+
+    order = tuple(rows) + tuple(k)
+    extents = tuple(axes[a] for a in order)
+    operands = []
+    expr = None
+    for number, (_, o) in enumerate(lookups):
+        value = lowering.values[node.operands[o]]
+        offset, steps = lowering.operand_strides(node, o)
+        operands.append((value, offset, tuple(steps[a] if a < len(steps) else 0 for a in order)))
+        read = cast_expr(arg(number, lowering.graph[node.operands[o]].dtype), I64)
+        hit = make("eq", read, axis(len(rows) + number))
+        expr = hit if expr is None else make("and", expr, hit)
+    assert expr is not None and expr.dtype is BOOL
+    strides = row_major_strides(extents)
+    lanes = tuple(range(len(rows), len(order)))
+    value = run_map(lowering, cast_expr(expr, I8), operands, extents, strides, extents, lanes, "one-hot", lanes)
+    return lowering.engine.provide(value.copies[0].seq)
+
+
+def byte_contract(
+    lowering: Lowering, moving: Provider, table: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
+) -> Value:
+    """Selections (I8 vectors [batch, M, K tile]) times the bytes of a table: West planes, two byte planes at a time."""
+    engine = lowering.engine
+    batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
+    tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
+    order = np.arange(batch * m * tiles_k).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
+    dtype = table.value.dtype
+    weights, rows = stationary_tiles(lowering, table, roles, axes, dtype)
+    passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
+    out = batch * m * tiles_n
+    target = engine.scratch(dtype, out, weights.units)
+    ordered = _ordered(moving, order)
+    for first in range(0, WIDTH[dtype], 2):
+        planes = range(first, min(first + 2, WIDTH[dtype]))
+        job = MatrixJob(0, DType.I8, tuple(passes), tuple((weights, p) for p in planes), tuple((ordered, (0,)) for _ in planes))
+        ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
+        sinks = [Sink(q, _view(target, p, index)) for q, p in enumerate(planes)]
+        engine.run("gather", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, out, job=job)
+    lanes = digits(strides, axes, roles.n)
+    element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
+    clean = table.value.array is not None
+    return Value(tuple(shape), dtype, [Copy(element, Seq.of(target), lanes, False, clean)])
+
+
+def _view(target: Storage, plane: int, index: Array) -> Provider:
+    return lambda avoid: Seq.of(plane_view(target, plane), index)
+
+
+_ = (F32, Kind, Nesting, strided, unique_rows)

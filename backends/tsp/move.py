@@ -1,0 +1,191 @@
+"""Lane moves: any rearrangement of elements, exactly, through the matrix planes in int8 mode.
+
+out[m, n] = sum_k A[m, k] W[n, k] moves bytes when one operand is a selection. Two forms, chosen by cost:
+
+- *selection*: W selects lanes (a constant 0/1 matrix), A are source vectors: vector m of the result takes its lanes from one source vector,
+  all vectors with the same lane pattern share one W;
+- *unit vectors*: W are source vectors, A are unit vectors e_k: vector m of the result takes lane k of source vector n into lane n, which
+  transposes and broadcasts.
+
+A result vector that needs several sources is summed in the accumulator, since every byte comes from exactly one of them. Each byte plane is
+moved on its own, two planes at a time on the two matrix planes of the West hemisphere, and a cast to int8 gives the byte back: products
+with 0 and 1 of signed bytes are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...machines.tsp.isa import WIDTH, DType, Opcode
+from .engine import MatrixJob, Pass, Plane, Provider, Sink
+from .memory import LANES, STRIPES, Seq, Storage, plane_view
+from .route import ChainOp
+from .values import Copy, Value
+
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+Array = np.ndarray
+SIDE = 0
+"""Byte moves run on the West planes, contractions in f16 on the East pair: no plane ever changes its number type (MX-11)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Result vector `row[p]` takes, through pattern `pattern[p]`, moving vector `moving[p]`; `patterns` [P, 320] are maps, -1 is nothing."""
+
+    row: Array
+    moving: Array
+    pattern: Array
+    patterns: Array
+
+    @property
+    def vectors(self) -> int:
+        return len(self.row)
+
+
+def move(lowering: Lowering, value: Value, need: Array) -> Copy:
+    """A new copy of `value` with exactly the vectors `need` [vectors, 320]."""
+    best: tuple[float, Copy, Pairs, bool] | None = None
+    for copy in value.copies:
+        vector, lane = copy.origin(value.size)
+        valid = need >= 0
+        at = np.where(valid, vector[need], -1)
+        if (at[valid] < 0).any():
+            continue
+        from_lane = np.where(valid, lane[need], -1)
+        selection = _pairs(at, from_lane, len(copy.seq))
+        units = _pairs(from_lane, at, LANES)
+        for pairs, is_unit in ((selection, False), (units, True)):
+            if pairs is not None:
+                cost = pairs.vectors + len(pairs.patterns) * (360 if is_unit else 40)
+                if best is None or cost < best[0]:
+                    best = (cost, copy, pairs, is_unit)
+    assert best is not None, "no copy holds all elements"
+    _, copy, pairs, is_unit = best
+    storage = _run(lowering, copy.seq, pairs, is_unit, len(need), _accumulates(pairs))
+    return Copy(need, Seq.of(storage), (), _replicated(need), bool((need < 0).any()) and _zero_elsewhere(pairs, is_unit))
+
+
+def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Storage:
+    """A fresh storage whose vector m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
+    selection = _pairs(vector, lane, len(seq))
+    units = _pairs(lane, vector, LANES)
+    options = [(pairs.vectors + len(pairs.patterns) * (360 if unit else 40), unit, pairs)
+               for unit, pairs in ((False, selection), (True, units)) if pairs is not None]  # fmt: skip
+    _, unit, pairs = min(options, key=lambda item: item[:2])
+    return _run(lowering, seq, pairs, unit, len(vector), True)
+
+
+def _replicated(need: Array) -> bool:
+    return bool((need == need[:, :1]).all())
+
+
+def _accumulates(pairs: Pairs) -> bool:
+    return len(np.unique(pairs.row)) != len(pairs.row)
+
+
+def _zero_elsewhere(pairs: Pairs, is_unit: bool) -> bool:
+    """Selections leave zeros in lanes without a source; unit vectors do where open rows of the stationary tile were zeroed."""
+    return not is_unit or _accumulates(pairs)
+
+
+def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
+    """Group [vectors, 320] maps: for every vector and every distinct `moving` in it the pattern of `mapped`; None where far too many."""
+    rows = len(moving)
+    valid = moving >= 0
+    keys = np.where(valid, np.arange(rows)[:, None] * (size + 1) + moving, -1)
+    unique = np.unique(keys)
+    unique = unique[unique >= 0]
+    if not len(unique) or len(unique) > 64 * rows + 4096:
+        return None
+    row, source = unique // (size + 1), unique % (size + 1)
+    maps = np.where(moving[row] == source[:, None], mapped[row], -1)
+    from .lower import unique_rows
+
+    patterns, number = unique_rows(np.ascontiguousarray(maps.astype(np.int32)))
+    return Pairs(row, source, number, patterns)
+
+
+def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, zeros: bool) -> Storage:
+    """Emit the passes for every byte plane; returns the storage of the result."""
+    engine = lowering.engine
+    width = WIDTH[seq.dtype]
+    accumulate = _accumulates(pairs)
+    reach = int(np.nonzero((pairs.patterns >= 0).any(axis=0))[0].max()) + 1
+    tile = -(-reach // STRIPES) * STRIPES
+    order, passes, used = _passes(pairs, tile, rows, accumulate, engine.machine.acc_depth)
+    if is_unit:
+        stationary = _stationary_rows(lowering, seq, pairs, tile, zeros or accumulate)
+        units = np.eye(LANES, dtype=np.int8)
+        moving: Provider = lowering.table(units, DType.I8, pairs.moving[order])
+    else:
+        selection = np.zeros((len(pairs.patterns) * tile, LANES), dtype=np.int8)
+        at = np.nonzero(pairs.patterns >= 0)
+        selection[at[0] * tile + at[1], pairs.patterns[at]] = 1
+        stationary = engine.constant(selection, DType.I8, frozenset(), striped=True)
+        moving = engine.provide(seq.take(pairs.moving[order]))
+    target = engine.scratch(seq.dtype, rows, stationary.units | seq.units)
+    for first in range(0, width, 2):
+        planes = range(first, min(first + 2, width))
+        job = MatrixJob(
+            SIDE, DType.I8, tuple(passes),
+            tuple((stationary, p if is_unit else 0) for p in planes),
+            tuple((moving, (0,) if is_unit else (p,)) for p in planes),
+        )  # fmt: skip
+        ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
+        sinks = [Sink(q, _fixed(Seq.of(plane_view(target, p), used))) for q, p in enumerate(planes)]
+        engine.run("move", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, len(used), job=job)
+    return target
+
+
+def _fixed(seq: Seq) -> Provider:
+    return lambda avoid: seq
+
+
+def _passes(pairs: Pairs, tile: int, rows: int, accumulate: bool, depth: int) -> tuple[Array, list[Pass], Array]:
+    """Order of the pairs, passes over it, and the result vector of every emission in order."""
+    if not accumulate:
+        order = np.lexsort((pairs.row, pairs.pattern))
+        bounds = np.flatnonzero(np.diff(pairs.pattern[order], prepend=-1, append=len(pairs.patterns)))
+        passes = [Pass(int(pairs.pattern[order[a]]) * tile, tile, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return order, passes, pairs.row[order]
+    block = pairs.row // depth
+    order = np.lexsort((pairs.row, pairs.pattern, block))
+    row, pattern, group = pairs.row[order], pairs.pattern[order], block[order]
+    first = np.zeros(len(order), dtype=bool)
+    last = np.zeros(len(order), dtype=bool)
+    first[np.unique(row, return_index=True)[1]] = True
+    last[len(order) - 1 - np.unique(row[::-1], return_index=True)[1]] = True
+    cut = (np.diff(row) != 1) | (np.diff(pattern) != 0) | (np.diff(group) != 0) | (first[1:] != first[:-1]) | (last[1:] != last[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(cut) + 1, [len(order)]])
+    passes = [
+        Pass(int(pattern[a]) * tile, tile, int(a), int(b), int(row[a]) % depth, int(not first[a]), int(not last[a]), int(last[a]))
+        for a, b in zip(starts[:-1], starts[1:], strict=True)
+    ]
+    return order, passes, row[last]
+
+
+def _stationary_rows(lowering: Lowering, seq: Seq, pairs: Pairs, tile: int, zeros: bool) -> Storage:
+    """Source vectors striped over 16 slices in the order in which tiles load them; open rows are zero, or any vector."""
+    engine = lowering.engine
+    wanted = pairs.patterns[:, :tile]
+    if wanted.shape[1] < tile:
+        wanted = np.pad(wanted, ((0, 0), (0, tile - wanted.shape[1])), constant_values=-1)
+    if zeros:
+        flat = wanted.reshape(-1)
+        if (flat < 0).any():
+            empty = engine.constant(np.zeros((1, LANES)), seq.dtype, frozenset())
+            pool = Seq.join([seq, Seq.of(empty)])
+            source = pool.take(np.where(flat >= 0, flat, len(seq)))
+        else:
+            source = seq.take(flat)
+    else:
+        filler = wanted.max(axis=1, keepdims=True)
+        source = seq.take(np.where(wanted >= 0, wanted, filler).reshape(-1))
+    target = engine.scratch_striped(seq.dtype, len(source), source.units)
+    engine.copy_into(source, Seq.of(target))
+    return target

@@ -1,0 +1,123 @@
+"""Values on the machine: which vector and lane hold which element, in how many copies.
+
+A **copy** is a table `element[vector, lane]` of flat element numbers (-1 where a lane holds nothing that matters) over a sequence of
+stored vectors. A node asks for its operands as such tables; `Copy.locate` finds the vectors that already are what is asked for, so that
+every affine access that keeps elements in their lanes costs nothing, whatever nest it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from ...machines.tsp.isa import DType
+from .memory import LANES, Seq
+
+Array = np.ndarray
+Digits = tuple[tuple[int, int], ...]
+"""(stride in flat element numbers, extent), outermost first."""
+
+
+@dataclass(eq=False)
+class Copy:
+    """One arrangement of a value. `lanes` names the digits along lanes where the arrangement is regular; `replicated`: all lanes equal."""
+
+    element: Array
+    seq: Seq
+    lanes: Digits = ()
+    replicated: bool = False
+    clean: bool = False
+    """True where lanes that hold nothing hold zero."""
+    _row: Array | None = None
+    _lane: Array | None = None
+
+    def _invert(self, size: int) -> tuple[Array, Array]:
+        if self._row is None or self._lane is None:
+            row = np.full(size, -1, dtype=np.int64)
+            lane = np.full(size, -1, dtype=np.int32)
+            if self.replicated:
+                row[self.element[:, 0]] = np.arange(len(self.element))
+                lane[self.element[:, 0]] = 0
+            else:
+                at = np.nonzero(self.element >= 0)
+                flat = self.element[at]
+                row[flat], lane[flat] = at
+            self._row, self._lane = row, lane
+        return self._row, self._lane
+
+    def locate(self, need: Array, size: int) -> Array | None:
+        """Vector numbers that hold `need` [vectors, 320] lane by lane, or None."""
+        row, lane = self._invert(size)
+        valid = need >= 0
+        if not valid.any():
+            return np.zeros(len(need), dtype=np.int64)
+        at = np.where(valid, row[need], -2)
+        found = at.max(axis=1)
+        if (at[valid] < 0).any():
+            return None
+        if ((at != found[:, None]) & valid).any():
+            return None
+        if not self.replicated and ((lane[need] != np.arange(LANES)) & valid).any():
+            return None
+        return np.maximum(found, 0)
+
+    def origin(self, size: int) -> tuple[Array, Array]:
+        """(vector, lane) of every element; -1 where this copy lacks it."""
+        return self._invert(size)
+
+
+@dataclass(eq=False)
+class Value:
+    """A node's result on the machine: its format, its copies, and for constants the array itself."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    copies: list[Copy] = field(default_factory=list)
+    array: Array | None = None
+    label: str = ""
+    uses: int = 0
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+def arrange(base: int, rows: Digits, lanes: Digits) -> Array:
+    """The table of a nest: vectors enumerate the `rows` digits and then tiles of 320 lanes, lanes enumerate the `lanes` digits.
+
+    Returns [vectors, 320] flat element numbers; the last tile is padded with -1.
+    """
+    along = _enumerate(lanes)
+    tiles = -(-len(along) // LANES)
+    padded = np.full(tiles * LANES, -(1 << 40), dtype=np.int64)
+    padded[: len(along)] = along
+    table = base + _enumerate(rows)[:, None, None] + padded.reshape(tiles, LANES)[None]
+    return np.where(table < -(1 << 30), -1, table).reshape(-1, LANES)
+
+
+def _enumerate(digits: Digits) -> Array:
+    total = np.zeros(1, dtype=np.int64)
+    for stride, extent in digits:
+        total = (total[:, None] + stride * np.arange(extent)).reshape(-1)
+    return total
+
+
+def along_lanes(lanes: Digits, stride: int) -> int:
+    """The position among `lanes` of the digit that an axis of this stride walks, or -1."""
+    for k, (step, extent) in enumerate(lanes):
+        if step <= abs(stride) < step * extent:
+            return k
+    return -1
+
+
+def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Flat strides of a row-major array."""
+    strides: list[int] = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= extent
+    return tuple(reversed(strides))
