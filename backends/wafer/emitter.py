@@ -165,10 +165,10 @@ class Emitter:
         refs = [r for r in operands if isinstance(r, Ref)]
         runs = _runs(axes, refs, inner)
         row = find(op, fmt)
-        choices = [_ordered(runs, k) for k in ([-1] if inner == -1 else [0] if inner is not None else range(-1, len(runs)))]
+        choices = [_ordered(runs, k, len(refs)) for k in ([-1] if inner == -1 else [0] if inner is not None else range(-1, len(runs)))]
         legal = [order for order in choices if _inner_legal(order[-1])]
         if not legal:
-            legal = [_ordered(runs, -1)]
+            legal = [_ordered(runs, -1, len(refs))]
         best: tuple[int, list[Run]] | None = None
         for order in legal:
             ext = [n for n, _ in order]
@@ -229,9 +229,8 @@ def _runs(axes: Sequence[int], refs: Sequence[Ref], inner: int | None) -> list[R
     return runs
 
 
-def _ordered(runs: Sequence[Run], last: int) -> list[Run]:
-    """The runs with number `last` innermost; -1 adds a vector of one element instead."""
-    width = len(runs[0][1]) if runs else 0
+def _ordered(runs: Sequence[Run], last: int, width: int) -> list[Run]:
+    """The runs with number `last` innermost; -1 adds a vector of one element instead (`width` operands)."""
     if last < 0:
         return [*runs, (1, (0,) * width)]
     return [run for k, run in enumerate(runs) if k != last] + [runs[last]]
