@@ -57,7 +57,7 @@ def _binary(opcode: int, dtype: int, modular: int, a: Array, b: Array, out: Arra
         count = b & (8 * b.dtype.itemsize - 1)
         (np.left_shift if opcode == Opcode.SHL else np.right_shift)(a, count, out=out)
     elif opcode in (Opcode.SELECT, Opcode.MASK_BAR):
-        taken = (b & 0xFF) != 0
+        taken = _bits(b, _UNSIGNED[b.dtype.itemsize]).astype(np.uint8) != 0
         out[...] = 0
         np.copyto(out, a, where=taken if opcode == Opcode.SELECT else ~taken)
     else:
