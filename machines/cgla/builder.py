@@ -120,7 +120,8 @@ class SegmentBuilder:
         for extent in extents:
             self._add("host_axes", {"extent": extent})
         for operand in (result, *operands):
-            number = self._add("host_operands", {"symbol": operand.symbol, "offset": operand.offset, "dtype": t.HOST_DTYPE_CODE[operand.dtype]})
+            code = t.HOST_DTYPE_CODE[operand.dtype]
+            number = self._add("host_operands", {"symbol": operand.symbol, "offset": operand.offset, "dtype": code})
             for axis, stride in enumerate(operand.strides):
                 if stride:
                     self._add("host_terms", {"operand": number, "axis": axis, "stride": stride})
@@ -246,7 +247,8 @@ class LaneState:
 
     def configure(self, slots: Sequence[Row]) -> int:
         """Slots whose word changes with this kernel."""
-        wanted = {(row["row"], row["col"]): row for row in slots}
+        defaults = {column.name: column.default for column in t.SLOTS.columns}
+        wanted = {(row["row"], row["col"]): {**defaults, **row, "kernel": 0} for row in slots}
         held = self.kernel
         self.kernel = wanted
         if held is None:

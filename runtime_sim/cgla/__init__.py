@@ -13,7 +13,7 @@ from ...errors import Violation
 from ...machines.cgla.tables import BufferKind
 from ...machines.program import Program
 from ..execution import Execution
-from .account import breakdown, energy, host_ops, memory, totals, traffic, utilization
+from .account import breakdown, energy, host_ops, occupancy, totals, traffic, utilization
 from .decode import decode
 from .run import run_program
 from .seams import Verdict, judge
@@ -61,7 +61,7 @@ def execute(
         breakdown=breakdown(verdict),
         utilization=utilization(verdict, machine, counts),
         traffic=traffic(counts),
-        memory=memory(verdict, machine),
+        memory=occupancy(verdict, machine),
         energy_j=sum(joules.values()),
         energy_breakdown=joules,
         time_s=verdict.cycles / machine.clock_hz,

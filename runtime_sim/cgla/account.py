@@ -74,7 +74,7 @@ def traffic(counts: dict[str, float]) -> dict[str, float]:
     return {"onchip_bytes": local, "byte_hops": 8.0 * counts.get("br_transfers", 0.0), "offchip_bytes": counts.get("dma_bytes", 0.0)}
 
 
-def memory(verdict: Verdict, machine: CglaMachine) -> dict[str, int]:
+def occupancy(verdict: Verdict, machine: CglaMachine) -> dict[str, int]:
     """Local memory touched at most by one lane, and DDR, against what the machine has."""
     table = verdict.decoded.program.tables["buffers"]
     used = int(table["bytes"].sum()) if len(table["bytes"]) else 0
