@@ -31,6 +31,20 @@ def decompositions() -> Any:
     return table
 
 
+class Exported(torch.nn.Module):
+    """A loaded exported program as a module: torch can run it, and lowering takes the program itself."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.program = program
+        self._call = (program.module(),)  # in a tuple: an exported graph refuses train() and eval()
+        for name, buffer in self._call[0].named_buffers():
+            self.register_buffer(name.replace(".", "_"), buffer)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call[0](*args, **kwargs)
+
+
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in module.modules()]
@@ -51,6 +65,8 @@ def export(
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        if isinstance(module, Exported):
+            module = module.program
         if isinstance(module, ExportedProgram):
             return decompose(module)
         with _evaluating(module):

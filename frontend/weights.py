@@ -70,9 +70,9 @@ def _q4_1(blocks: Array) -> Planes:
 def _q6_k(blocks: Array) -> Planes:
     """128 bytes of low four bits, 64 of high two bits, 16 sub-scales, one scale."""
     lead = blocks.shape[:-1]
-    low = blocks[..., :128].reshape(*lead, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None]
+    low: Array = blocks[..., :128].reshape(*lead, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None]
     low = (low & 0x0F).reshape(*lead, 8, 32)
-    high = blocks[..., 128:192].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
+    high: Array = blocks[..., 128:192].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
     high = (high & 0x03).reshape(*lead, 8, 32)
     quants = (low | (high << 4)).astype(np.int8) - np.int8(32)
     return {
@@ -88,9 +88,9 @@ def _q3_k(blocks: Array) -> Planes:
     low_scales = (packed[..., None, :8] >> np.array([0, 4], np.uint8)[:, None]).reshape(*lead, 16) & 0x0F
     high_scales = (packed[..., None, 8:] >> np.array([0, 2, 4, 6], np.uint8)[:, None]).reshape(*lead, 16) & 0x03
     subscales = (low_scales | (high_scales << 4)).astype(np.int8) - np.int8(32)
-    low = blocks[..., 32:96].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
+    low: Array = blocks[..., 32:96].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
     low = (low & 0x03).reshape(*lead, 16, 16)
-    high = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None]
+    high: Array = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None]
     high = ((high & 1) ^ 1).reshape(*lead, 16, 16)
     quants = low.astype(np.int8) - (high << 2).astype(np.int8)
     return {"quants": quants, "subscales": subscales, "scales": _half(blocks[..., 108:110])}
