@@ -84,7 +84,7 @@ class _Linker:
             self._value_buffers[state.id] = self._bind("state", t.BufferKind.STATE, state.name, state, state.range)
         for position, output in enumerate(graph.outputs):
             node = graph[output]
-            buffer = self._bind("output", t.BufferKind.OUTPUT, f"output.{position}", node, None)
+            buffer = self._bind("output", t.BufferKind.OUTPUT, f"output_{position}", node, None)
             moved = isinstance(node, Input | State | Constant) or output in self.aliases or constant_cast(graph, output) is not None
             if moved or output in self._value_buffers:
                 self.copies.append((output, buffer))

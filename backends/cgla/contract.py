@@ -17,7 +17,7 @@ from ...ir.graph import Contract
 from ...machines.cgla.description import CglaMachine
 from ...machines.cgla.timing import exec_cycles
 from .digits import Radix
-from .gemm import CHAINS, INPUTS, OUTPUTS, GemmKernel, Geometry, max_groups
+from .gemm import CHAINS, FORMS, INPUTS, OUTPUTS, GemmKernel, Geometry, max_groups
 
 MAX_SET_BITS = 12
 
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def weight_items(self) -> int:
-        """Items of all weight tiles of one batch element."""
+        """Items of all weight tiles of one batch element (forms without blocks)."""
         return self.padded_k * self.padded_m
 
     @property
@@ -100,7 +100,10 @@ class Plan:
         """Digits of K and of N in [N tile][G][2][T][N][2]."""
         g = self.geometry
         part = g.steps * g.width * 2
-        return Radix((2, 2, g.steps), (1, part, g.width * 2, 2 * part)), Radix((g.width,), (2, self.padded_k * g.width))
+        columns = Radix((g.width,), (2, self.padded_k * g.width))
+        if g.kernel.rule.groups:
+            return Radix((2, 2, g.kernel.groups), (1, part, 2 * part, g.width * 2)), columns
+        return Radix((2, 2, g.steps), (1, part, g.width * 2, 2 * part)), columns
 
     def result_layout(self) -> tuple[Radix, Radix]:
         """Digits of M and of N in [N tile][M tile][N][M]."""
@@ -114,19 +117,20 @@ def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k
     blocks = -(-k // INPUTS)
     most = max_groups(form, machine.rows)
     if not most:
-        raise Infeasible("rows of a lane", 10, machine.rows, "rows", where, ["a machine with 16 rows or more"])
+        need = GemmKernel(form, FORMS[form].groups or 1, 1, machine.rows).store_row + 1
+        raise Infeasible("rows of a lane", need, machine.rows, "rows", where, ["a machine with more rows", "precision fp16"])
     steps = -(-blocks // most)
-    groups = -(-blocks // steps)
+    groups = FORMS[form].groups or -(-blocks // steps)
     half = machine.lmm_bytes // 2
     best: Plan | None = None
-    for bits in range(1, MAX_SET_BITS + 1):
+    for bits in range(3 if FORMS[form].tail else 1, MAX_SET_BITS + 1):
         kernel = GemmKernel(form, groups, bits, machine.rows)
         if (steps << bits) * kernel.set_bytes > half:
             break
         for plan in _column_plans(machine, kernel, steps, batch, m, n, k):
             if best is None or (plan.cycles, plan.result_items) < (best.cycles, best.result_items):
                 best = plan
-        if (OUTPUTS << bits) >= m * 2:
+        if best is not None and (OUTPUTS << bits) >= m * 2:
             break
     if best is None:
         levers = ["a larger local memory (lmm_bytes)", "a smaller inner dimension"]

@@ -20,8 +20,9 @@ from ...machines.cgla.tables import DTYPE_BYTES, HostKind
 from ..options import CompileOptions
 from .contract import Plan, Roles, plan_contract, roles_of
 from .digits import Box, Radix, cover, refine
+from .gemm import max_groups
 from .host import HostOperand, HostTask, constant, identity
-from .images import Image, RowMajor, Weights
+from .images import Blocks, Image, RowMajor, Weights
 from .nests import (
     Value,
     contract_tasks,
@@ -227,7 +228,7 @@ class Emitter:
         constants = (constant_cast(self.graph, node.operands[0]), constant_cast(self.graph, node.operands[1]))
         roles = roles_of(node, (constants[0] is not None, constants[1] is not None))
         source = constants[roles.weights]
-        form = self._form(types[roles.weights].name, source is not None)
+        form = self._form(types[roles.weights].name, source[0] if source is not None else None)
         batch, m, n, k = (prod(node.axes[a] for a in axes) for axes in (roles.batch, roles.m, roles.n, roles.k))
         where = provenance_of(node)
         plan = plan_contract(self.pools.machine, form, batch, m, n, k, where)
@@ -240,10 +241,14 @@ class Emitter:
         self.schedule.launches(plan.geometry, self._shares(plan, weights, inputs, results.symbol, where))
         self._unpack(node, roles, plan, results, where)
 
-    def _form(self, dtype: str, constant_weights: bool) -> str:
-        """Weights of constants are fp16 unless fp32 is asked for; other operands keep what they hold."""
-        half = dtype == "f16" or (constant_weights and (self.options.precision or "fp16") == "fp16")
-        return "f16" if half and "X_H2F" in self.pools.machine.extensions else "f32"
+    def _form(self, dtype: str, source: Constant | None) -> str:
+        """Weights of constants are fp16 unless fp32 is asked for or they are Q8_0; other operands keep what they hold."""
+        if "X_H2F" not in self.pools.machine.extensions:
+            return "f32"
+        if source is not None and source.ref.storage == "q8_0":
+            return "q8_0" if max_groups("q8_0", self.pools.machine.rows) else "f32"
+        half = dtype == "f16" or (source is not None and self.options.precision != "fp32")
+        return "f16" if half else "f32"
 
     def _strided(self, node: Contract, operand: int, value: Value, parts: Sequence[tuple[int, ...]]) -> Strided:
         view = access_strides(node.accesses[operand], value.shape, len(node.axes))
@@ -255,10 +260,10 @@ class Emitter:
         view = access_strides(node.accesses[roles.weights], operand.shape, len(node.axes))
         batch, m, k = (tuple((node.axes[a], view.strides[a]) for a in axes) for axes in (roles.batch, roles.m, roles.k))
         geometry = plan.geometry
-        image = Weights(
-            geometry.kernel.form, view.offset, batch, m, k, plan.output_tiles, 1 << geometry.kernel.set_bits, plan.padded_k // 4
-        )
-        return self.image(source, image)
+        form, sets = geometry.kernel.form, 1 << geometry.kernel.set_bits
+        block = form == "q8_0"
+        image = Weights("f32" if block else form, view.offset, batch, m, k, plan.output_tiles, sets, plan.padded_k // 4)
+        return self.image(source, Blocks(image) if block else image)
 
     def _pack_weights(self, node: Contract, roles: Roles, plan: Plan, where: str) -> int:
         value = self.value(node.operands[roles.weights])

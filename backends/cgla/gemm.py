@@ -3,20 +3,22 @@
 One iteration takes 2 outputs x 4 columns x 4 G inputs. G groups of rows follow each other; a group holds 4 inputs: one row loads their
 weights (a word = the weights of 2 outputs), two rows load the activations of 4 columns (a word = 2 inputs of one column, broadcast by
 H1010 and H3232), four rows multiply and add. Four chains, one a column, run down all groups; the last row adds over the K steps in its
-own slot (`FAD` self) and stores. fp16 weights take one more row of X_H2F a group.
+own slot (`FAD` self) and stores. fp16 weights take one more row of X_H2F a group, Q8_0 weights two (SML8 with a one picks a byte and extends
+its sign, FMI makes it fp32); a K step of Q8_0 is one block of 32 inputs, so the last row multiplies the chain by the block's scale.
 
     row 0            LOOP0 (t), LOOP1 (column group, set), step counters
     row 1, 2         offsets: weights (t, set), activations (t, column group), results
-    row 2 + P g      weights of group g           P = 5 (fp16) or 4 (fp32)
-    row 3, 5 + P g   activations of inputs 0, 1 and of 2, 3
-    rows 4..7 + P g  products
+    row 2 + P g      weights of group g           P = 4 (fp32), 5 (fp16) or 6 (Q8_0)
+    row 3, 5 + P g   activations of inputs 0, 1 and of 2, 3 (one row lower for Q8_0)
+    rows 4..7 + P g  products                     (one row lower for Q8_0)
     last row         sum over t, store
 
 The nest of three loops t < T, set < 2^b, column group < C runs on two hardware loops: LOOP0 = t, LOOP1 = C * 2^b with the set in the low
 bits (model section 3, "more loops by bits"). Column n = j * C + c for chain j and column group c, so results are row-major.
 
-Layouts (`Geometry`): weights [G T][2^b][4 inputs][2 outputs], activations [G][2 halves][T][N][2 inputs], results [N][2^b][2 outputs];
-all are contiguous, and one DMA request fills every row with its own part through the descriptors.
+Layouts (`Geometry`): weights [G][T][2^b][4 inputs][2 outputs] (Q8_0: [G][T][2^b][2 outputs][4 inputs], then scales [T][2^b][2 outputs]),
+activations [G][2 halves][T][N][2 inputs], results [N][2^b][2 outputs]; all are contiguous, and one DMA request fills every row with its
+own part through the descriptors. Input k has digits (g, t, half, i), for Q8_0 (t, g, half, i), outer to inner.
 """
 
 from __future__ import annotations
@@ -29,23 +31,45 @@ from .body import Body, Held, Operand, Placed, Value, place
 
 HIGH = 0xFFFFFFFF00000000
 LOW = 0x00000000FFFFFFFF
+BYTE_0 = 0x0000000100000001  # SML8 with these picks expanded byte 0 (2) of either word, with its sign
+BYTE_2 = 0x0001000000010000
+ONES = 0x3F8000003F800000  # 1.0, 1.0
 CHAINS = 4
 INPUTS = 4
 OUTPUTS = 2
 HEAD = 2
-WEIGHT_BYTES = {"f16": 2, "f32": 4}
-PITCH = {"f16": 5, "f32": 4}
+SCALE_BYTES = 4
+"""A set's two fp16 scales of one block."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How weights are stored: bytes of 4 inputs of 2 outputs, rows a group, rows from its weights to its first activations, and the
+    number of groups where it is fixed (a block of 32 inputs is one K step of 8 groups)."""
+
+    name: str
+    bytes: int
+    pitch: int
+    lead: int
+    groups: int = 0
+    tail: int = 0
+
+
+FORMS: dict[str, Form] = {
+    form.name: form for form in (Form("f32", 32, 4, 1), Form("f16", 16, 5, 1), Form("q8_0", 8, 6, 2, groups=8, tail=1))
+}
 
 
 def max_groups(form: str, rows: int) -> int:
     """Largest number of groups that a lane of `rows` rows holds, 0 where none fits."""
-    spare = rows - 4 if form == "f16" else rows - 5
-    return max(spare // PITCH[form], 0)
+    rule = FORMS[form]
+    most = max((rows - HEAD - rule.lead - 5 - rule.tail) // rule.pitch + 1, 0)
+    return (rule.groups if most >= rule.groups else 0) if rule.groups else most
 
 
 @dataclass(frozen=True)
 class GemmKernel:
-    """One kernel: weight form (`f16`, `f32`), groups, log2 of the sets a launch, rows of the lane."""
+    """One kernel: weight form (a name of `FORMS`), groups, log2 of the sets a launch, rows of the lane."""
 
     form: str
     groups: int
@@ -53,22 +77,31 @@ class GemmKernel:
     rows: int
 
     @property
+    def rule(self) -> Form:
+        return FORMS[self.form]
+
+    @property
     def set_bytes(self) -> int:
-        """Weight bytes of one set and K step: 4 inputs of 2 outputs."""
-        return INPUTS * OUTPUTS * WEIGHT_BYTES[self.form]
+        """Weight bytes of one set and K step in one group: 4 inputs of 2 outputs."""
+        return self.rule.bytes
 
     @property
     def weight_rows(self) -> tuple[int, ...]:
-        return tuple(HEAD + PITCH[self.form] * g for g in range(self.groups))
+        return tuple(HEAD + self.rule.pitch * g for g in range(self.groups))
 
     @property
     def input_rows(self) -> tuple[tuple[int, int], ...]:
         """For every group the rows that load activations 0, 1 and 2, 3."""
-        return tuple((HEAD + 1 + PITCH[self.form] * g, HEAD + 3 + PITCH[self.form] * g) for g in range(self.groups))
+        return tuple((row + self.rule.lead, row + self.rule.lead + 2) for row in self.weight_rows)
+
+    @property
+    def last_product_row(self) -> int:
+        """Also the row that loads the scales of a block form."""
+        return self.weight_rows[-1] + self.rule.lead + 4
 
     @property
     def store_row(self) -> int:
-        return HEAD + PITCH[self.form] * self.groups + (1 if self.form == "f16" else 2)
+        return self.last_product_row + 1 + self.rule.tail
 
 
 class _Writer:
@@ -80,11 +113,12 @@ class _Writer:
 
     def write(self) -> Body:
         weights, offsets, results = self._counters()
+        scales = self.body.alu(2, "NOP", weights, op3="SRL", imm5=1) if self.kernel.rule.tail else None
         sums: list[Value] | None = None
         for group in range(self.kernel.groups):
             sums = self._group(group, weights if group == 0 else offsets, offsets, sums)
         assert sums is not None
-        self._finish(sums, results)
+        self._finish(sums, results, scales)
         return self.body
 
     def _counters(self) -> tuple[Value, Value, Value]:
@@ -108,18 +142,25 @@ class _Writer:
         results = body.alu(1, "ADD", outer, const("result_start"), op2="AND", imm4=HIGH, op3="SLL", imm5=3)
         return weights, body.alu(2, "ADD3", columns, weights, inputs), results
 
-    def _group(self, group: int, weight_offset: Value, offset: Value, sums: list[Value] | None) -> list[Value]:
+    def _weights(self, group: int, offset: Value) -> list[Value]:
+        """The weights of 4 inputs, a pair of fp32 (of unscaled integers in a block form) for the two outputs each."""
         body, kernel = self.body, self.kernel
-        first = HEAD + PITCH[kernel.form] * group
-        words = [body.load(first, f"w{group}.{i}", weight_offset, "W0") for i in range(kernel.set_bytes // 8)]
-        body.ring(first, 0, "IM_PREF")
-        body.ring(first, 1, "IM_PREF")
+        row = kernel.weight_rows[group]
+        words = [body.load(row, f"w{group}.{i}", offset, "W0") for i in range(kernel.set_bytes // 8)]
+        body.ring(row, 0, "IM_PREF")
+        body.ring(row, 1, "IM_PREF")
+        if kernel.form == "f32":
+            return words
         if kernel.form == "f16":
-            weights = [body.alu(first + 1, "X_H2F", words[i // 2], mode=i % 2) for i in range(INPUTS)]
-        else:
-            weights = words
-        for half in (0, 1):
-            row = first + 1 + 2 * half
+            return [body.alu(row + 1, "X_H2F", words[i // 2], mode=i % 2) for i in range(INPUTS)]
+        picks = [("B5410", "byte0"), ("B5410", "byte2"), ("B7632", "byte0"), ("B7632", "byte2")]
+        whole = [body.alu(row + 1, "SML8", Operand(words[0], expand), body.constant(name)) for expand, name in picks]
+        return [body.alu(row + 2, "FMI", body.constant("ones"), value) for value in whole]
+
+    def _group(self, group: int, weight_offset: Value, offset: Value, sums: list[Value] | None) -> list[Value]:
+        body = self.body
+        weights = self._weights(group, weight_offset)
+        for half, row in enumerate(self.kernel.input_rows[group]):
             inputs = [body.load(row, f"x{group}.{half}.{j}", offset, "W1") for j in range(CHAINS)]
             body.ring(row, 2, "IM_PREF")
             body.ring(row, 3, "IM_PREF")
@@ -134,13 +175,24 @@ class _Writer:
         assert sums is not None
         return sums
 
-    def _finish(self, sums: list[Value], results: Value) -> None:
-        zero = self.body.constant("zero")
+    def _finish(self, sums: list[Value], results: Value, scales: Value | None) -> None:
+        """Sum over the K steps (times the scale of the step's block) and store."""
+        body, row = self.body, self.kernel.store_row
+        zero = body.constant("zero")
+        scale = None
+        if scales is not None:
+            pair = body.load(row - 2, "scale", scales, "W0", op="LDWR")
+            body.ring(row - 2, 0, "IM_PREF")
+            body.ring(row - 2, 1, "IM_PREF")
+            scale = body.alu(row - 1, "X_H2F", pair)
         for j, value in enumerate(sums):
-            total = self.body.alu(self.kernel.store_row, "FAD", zero, value, self_init=1, col=j)
-            self.body.store(total, f"y.{j}", results, "W1")
-        self.body.ring(self.kernel.store_row, 0, "IM_DRAIN")
-        self.body.ring(self.kernel.store_row, 1, "IM_DRAIN")
+            if scale is None:
+                total = body.alu(row, "FAD", zero, value, self_init=1, col=j)
+            else:
+                total = body.alu(row, "FMA", zero, value, scale, self_init=1, col=j)
+            body.store(total, f"y.{j}", results, "W1")
+        body.ring(row, 0, "IM_DRAIN")
+        body.ring(row, 1, "IM_DRAIN")
 
 
 @lru_cache(maxsize=256)
@@ -183,8 +235,14 @@ class Geometry:
         return (self.steps << self.kernel.set_bits) * self.kernel.set_bytes
 
     @property
+    def scale_part(self) -> int:
+        """Bytes of the scales of a block form; they follow the weights."""
+        return (self.steps << self.kernel.set_bits) * SCALE_BYTES if self.kernel.rule.tail else 0
+
+    @property
     def weight_bytes(self) -> int:
-        return self.kernel.groups * self.weight_part
+        """Bytes of a weight tile, all rows and scales."""
+        return self.kernel.groups * self.weight_part + self.scale_part
 
     @property
     def input_part(self) -> int:
@@ -216,7 +274,7 @@ class Geometry:
     def receivers(self, what: str) -> tuple[int, ...]:
         """Rows that take the weights (`w`) or activations (`x`), or give the results (`y`)."""
         if what == "w":
-            return self.kernel.weight_rows
+            return self.kernel.weight_rows + ((self.kernel.last_product_row,) if self.kernel.rule.tail else ())
         if what == "x":
             return tuple(row for pair in self.kernel.input_rows for row in pair)
         return (self.kernel.store_row,)
@@ -227,7 +285,8 @@ class Geometry:
         for index in (0, 1):
             for part, row in enumerate(self.receivers("w")):
                 top = self.weight_at(index) + part * self.weight_part
-                found[row, index] = (top, top + self.weight_part - 1, 1, 0)
+                size = self.weight_part if part < self.kernel.groups else self.scale_part
+                found[row, index] = (top, top + size - 1, 1, 0)
             if index == 0 or not self.single_input:
                 for part, row in enumerate(self.receivers("x")):
                     top = self.input_at(index) + part * self.input_part
@@ -250,6 +309,10 @@ class Geometry:
             "loop1": self.columns << kernel.set_bits,
             "minus1": LOW,
             "zero": 0,
+            "byte0": BYTE_0,
+            "byte2": BYTE_2,
+            "ones": ONES,
+            "scale": kernel.groups * self.weight_part + self.weight_at(weight_place) // 2,
             "step_start": _pair(self.weight_at(weight_place) - weight_step, self.input_at(input_place) - input_step),
             "step": _pair(weight_step, input_step),
             "outer_start": _pair(-kernel.set_bytes, -1),
@@ -272,4 +335,4 @@ def _pair(low: int, high: int) -> int:
     return (low & LOW) | (high & LOW) << 32
 
 
-__all__ = ["CHAINS", "INPUTS", "OUTPUTS", "GemmKernel", "Geometry", "Held", "max_groups", "placed_kernel"]
+__all__ = ["CHAINS", "FORMS", "INPUTS", "OUTPUTS", "GemmKernel", "Geometry", "Held", "max_groups", "placed_kernel"]

@@ -63,20 +63,60 @@ class Weights:
         items = prod(e for e, _ in self.batch) * self.output_tiles * self.blocks * self.sets * INPUTS * OUTPUTS
         return items * DTYPE_BYTES[self.dtype]
 
-    def make(self, value: Array) -> Array:
-        """The image of a decoded constant."""
+    def padded(self, value: Array, dtype: np.dtype[Any]) -> Array:
+        """The operand as [batch, M, K] with zeros where M or K are padded."""
         flat = np.ascontiguousarray(value).reshape(-1)[self.offset :]
         axes = (*self.batch, *self.m, *self.k)
         view = as_strided(flat, [e for e, _ in axes], [s * flat.itemsize for _, s in axes], writeable=False)
         batch, m, k = (prod(e for e, _ in part) for part in (self.batch, self.m, self.k))
-        padded = np.zeros((batch, self.output_tiles * self.sets * OUTPUTS, self.blocks * INPUTS), dtype=_NUMPY[self.dtype])
+        padded = np.zeros((batch, self.output_tiles * self.sets * OUTPUTS, self.blocks * INPUTS), dtype=dtype)
         with np.errstate(over="ignore"):
             padded[:, :m, :k] = view.reshape(batch, m, k)
-        tiles = padded.reshape(batch, self.output_tiles, self.sets, OUTPUTS, self.blocks, INPUTS)
+        return padded
+
+    def make(self, value: Array) -> Array:
+        """The image of a decoded constant."""
+        padded = self.padded(value, np.dtype(_NUMPY[self.dtype]))
+        tiles = padded.reshape(len(padded), self.output_tiles, self.sets, OUTPUTS, self.blocks, INPUTS)
         return np.ascontiguousarray(tiles.transpose(0, 1, 4, 2, 5, 3)).reshape(-1)
 
 
-Image = RowMajor | Weights
+@dataclass(frozen=True)
+class Blocks:
+    """Q8_0 weight tiles: per tile the integers [8 groups][K block][sets][2][4], then the fp16 scales [K block][sets][2].
+
+    A block is 32 inputs of one output: scale = max|w| / 127 rounded to fp16, integers w / scale rounded to nearest. Values that were
+    Q8_0 before come out as they were, since some integer of such a block is 127.
+    """
+
+    source: Weights
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one tile: 34 a block and output."""
+        return self.source.blocks // 8 * self.source.sets * OUTPUTS * 34
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return prod(e for e, _ in self.source.batch) * self.source.output_tiles * self.tile_bytes
+
+    def make(self, value: Array) -> Array:
+        """The image of a decoded constant, as bytes."""
+        source = self.source
+        padded = source.padded(value, np.dtype(np.float32))
+        blocks = padded.reshape(-1, source.sets, OUTPUTS, source.blocks // 8, 32)
+        scales = (np.abs(blocks).max(axis=-1) / np.float32(127)).astype(np.float16)
+        safe = np.where(scales == 0, np.float32(1), scales.astype(np.float32))
+        integers = np.clip(np.rint(blocks / safe[..., None]), -127, 127).astype(np.int8)
+        grouped = integers.reshape(*blocks.shape[:-1], 8, INPUTS).transpose(0, 4, 3, 1, 2, 5)
+        tiles = len(blocks)
+        parts = [np.ascontiguousarray(grouped).reshape(tiles, -1).view(np.uint8)]
+        parts.append(np.ascontiguousarray(scales.transpose(0, 3, 1, 2)).reshape(tiles, -1).view(np.uint8))
+        return np.concatenate(parts, axis=1).reshape(-1)
+
+
+Image = RowMajor | Weights | Blocks
 
 
 def stored(values: Array, dtype: str) -> Array:
@@ -85,7 +125,8 @@ def stored(values: Array, dtype: str) -> Array:
         bits: Array = (round_bf16(values.astype(np.float32)).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
         return bits
     if dtype == "bool":
-        return (values != 0).astype(np.uint8)
+        truth: Array = (values != 0).astype(np.uint8)
+        return truth
     if dtype in _NUMPY:
         with np.errstate(over="ignore"):
             floats: Array = values.astype(_NUMPY[dtype], copy=False)
