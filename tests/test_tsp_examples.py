@@ -9,7 +9,7 @@ from tsp_programs import MACHINE, Builder, G, edit, example_e, region
 
 from spatialc.machines.program import Program
 from spatialc.machines.tsp.builder import In, Out
-from spatialc.machines.tsp.isa import E, DType, Opcode, W
+from spatialc.machines.tsp.isa import DType, E, Opcode, W
 from spatialc.machines.tsp.tables import Kind
 from spatialc.runtime_sim.tsp import check, execute
 
@@ -65,7 +65,9 @@ def test_example_a_is_82_and_76(rows: int) -> None:
     assert np.array_equal(run.outputs["y"], weights @ x.astype(np.int64))
 
 
-@pytest.mark.parametrize(("burst", "by", "rule"), [("alu", -1, "TSP-007"), ("mask", 1, "TSP-007"), ("abc", -1, "TSP-007"), ("weights", 1, "TSP-007")])
+@pytest.mark.parametrize(
+    ("burst", "by", "rule"), [("alu", -1, "TSP-007"), ("mask", 1, "TSP-007"), ("abc", -1, "TSP-007"), ("weights", 1, "TSP-007")]
+)
 def test_example_a_has_no_slack(burst: str, by: int, rule: str) -> None:
     program, at = example_a(5)
     row = at[burst]

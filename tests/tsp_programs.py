@@ -99,13 +99,46 @@ def program_tables(builder: Builder) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def edit(program: Program, row: int, table: str = "bursts", **columns: Any) -> Program:
+def edit(program: Program, row: int, table: str = "bursts", /, **columns: Any) -> Program:
     """The program with fields of one row of its first segment changed."""
     segment = program.segments[0]
     changed = {name: column.copy() for name, column in segment.tables[table].items()}
     for name, value in columns.items():
         changed[name][row] = value
     return replace(program, segments=(Segment(segment.name, {**segment.tables, table: changed}), *program.segments[1:]))
+
+
+def drop(program: Program, row: int) -> Program:
+    """The program without one burst of its first segment."""
+    segment = program.segments[0]
+    bursts, claims = segment.tables["bursts"], segment.tables["claims"]
+    kept = {name: np.delete(column, row, axis=0) for name, column in bursts.items()}
+    mine = claims["burst"] != row
+    rest = {name: column[mine] for name, column in claims.items()}
+    rest["burst"] = rest["burst"] - (rest["burst"] > row).astype(np.int32)
+    changed = Segment(segment.name, {**segment.tables, "bursts": kept, "claims": rest})
+    return replace(program, segments=(changed, *program.segments[1:]))
+
+
+def duplicate(program: Program, row: int, /, **columns: Any) -> Program:
+    """The program with a copy of one burst (and its claims) at the end of its first segment, some fields changed."""
+    segment = program.segments[0]
+    bursts, claims = segment.tables["bursts"], segment.tables["claims"]
+    size = len(bursts["unit"])
+    more = {name: np.append(column, column[row : row + 1], axis=0) for name, column in bursts.items()}
+    mine = np.flatnonzero(claims["burst"] == row)
+    copies = {name: np.append(column, column[mine], axis=0) for name, column in claims.items()}
+    copies["burst"][len(claims["burst"]) :] = size
+    changed = Segment(segment.name, {**segment.tables, "bursts": more, "claims": copies})
+    return edit(replace(program, segments=(changed, *program.segments[1:])), size, **columns)
+
+
+def allocation(program: Program, row: int, /, **columns: Any) -> Program:
+    """The program with fields of one allocation changed."""
+    table = {name: column.copy() for name, column in program.tables["allocations"].items()}
+    for name, value in columns.items():
+        table[name][row] = value
+    return program.with_tables(allocations=table)
 
 
 EAST_WEIGHTS = [(1, s) for s in range(43, 7, -1) if (1, s) not in MACHINE.reserved_slices]
