@@ -20,6 +20,8 @@ from .digits import Radix
 from .gemm import CHAINS, FORMS, INPUTS, OUTPUTS, GemmKernel, Geometry, max_groups
 
 MAX_SET_BITS = 12
+NEAR = 1.04
+"""Plans this close to the cheapest count as equal: the estimate is no better, and fewer launches are simpler."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Plan:
     output_tiles: int
     weights_outer: bool
     cycles: int
+
+    @property
+    def launches(self) -> int:
+        """Launches on all lanes."""
+        return self.batch * self.column_tiles * self.output_tiles
 
     @property
     def padded_k(self) -> int:
@@ -113,7 +120,8 @@ class Plan:
 
 
 def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k: int, where: str) -> Plan:
-    """The cheapest legal plan. Raises Infeasible where not even the smallest tile fits a row's local memory."""
+    """The legal plan with the fewest launches among those within 4 % of the cheapest. Raises Infeasible where not even the smallest tile
+    fits a row's local memory."""
     blocks = -(-k // INPUTS)
     most = max_groups(form, machine.rows)
     if not most:
@@ -122,21 +130,20 @@ def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k
     steps = -(-blocks // most)
     groups = FORMS[form].groups or -(-blocks // steps)
     half = machine.lmm_bytes // 2
-    best: Plan | None = None
+    found: list[Plan] = []
     for bits in range(3 if FORMS[form].tail else 1, MAX_SET_BITS + 1):
         kernel = GemmKernel(form, groups, bits, machine.rows)
         if (steps << bits) * kernel.set_bytes > half:
             break
-        for plan in _column_plans(machine, kernel, steps, batch, m, n, k):
-            if best is None or (plan.cycles, plan.result_items) < (best.cycles, best.result_items):
-                best = plan
-        if best is not None and (OUTPUTS << bits) >= m * 2:
+        found += _column_plans(machine, kernel, steps, batch, m, n, k)
+        if found and (OUTPUTS << bits) >= m * 2:
             break
-    if best is None:
+    if not found:
         levers = ["a larger local memory (lmm_bytes)", "a smaller inner dimension"]
         need = max(steps * 2 * GemmKernel(form, groups, 1, machine.rows).set_bytes, steps * CHAINS * 8)
         raise Infeasible("local memory of a row", need, half, "bytes", where, levers)
-    return best
+    limit = min(plan.cycles for plan in found) * NEAR
+    return min((plan for plan in found if plan.cycles <= limit), key=lambda plan: (plan.launches, plan.cycles, plan.result_items))
 
 
 def _column_plans(machine: CglaMachine, kernel: GemmKernel, steps: int, batch: int, m: int, n: int, k: int) -> list[Plan]:
