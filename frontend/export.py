@@ -13,20 +13,21 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 
 from ..errors import BadInput, UnsupportedOp
-from .registry import COMPLEX, LOWERINGS
+from . import lowering
+from .provenance import op_name
+from .registry import COMPLEX, LOWERINGS, NOTHING
 
-# Lowered directly, but decomposed all the same where a composite's own branches (training, dtype, mask) are better resolved by torch.
-_DECOMPOSE = frozenset({"aten.to.dtype", "aten.to.dtype_layout", "aten.reshape.default", "aten.contiguous.default", "aten.dropout.default"})
-
+lowering.load()
 
 def decompositions() -> Any:
     """torch's default table without the ops that have a lowering of their own."""
     table: Any = torch.export.default_decompositions()
     for op in list(table.keys()):
         name = str(op)
-        if (name in LOWERINGS or name in COMPLEX) and name not in _DECOMPOSE:
+        if name in LOWERINGS or name in COMPLEX:
             table.pop(op)
     return table
 
@@ -59,7 +60,9 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
 def export(
     module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> ExportedProgram:
-    """The decomposed exported program for the shapes of `args` and `kwargs`.
+    """An exported program for the shapes of `args` and `kwargs`, functional and over ops that the lowerings take where they can.
+
+    It is decomposed by torch only where it holds an op without a lowering, or one that writes in place.
 
     Raises UnsupportedOp where torch cannot trace the module (control flow on data), with torch's own reason.
     """
@@ -68,13 +71,30 @@ def export(
         if isinstance(module, Exported):
             module = module.program
         if isinstance(module, ExportedProgram):
-            return decompose(module)
+            return module if is_plain(module) else decompose(module)
         with _evaluating(module):
             try:
                 program = torch.export.export(module, tuple(args), dict(kwargs or {}), strict=False)
             except Exception as error:
                 raise _failure(module, error) from error
-            return decompose(program)
+            return program if is_plain(program) else decompose(program)
+
+
+def is_plain(program: ExportedProgram) -> bool:
+    """Whether every op has a lowering and none writes in place: then decomposition, which costs as much as export, is not needed."""
+    changes = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+    if any(spec.kind in changes for spec in program.graph_signature.output_specs):
+        return False
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            return False
+        if node.op == "call_function":
+            name = op_name(node)
+            if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+                return False
+            if name not in LOWERINGS and name not in COMPLEX and name not in NOTHING and name != "operator.getitem":
+                return False
+    return True
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:

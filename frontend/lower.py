@@ -22,25 +22,15 @@ from ..errors import UnsupportedOp
 from ..ir.graph import Constant, ConstantRef, Gather, Graph, GraphBuilder, Input, Lookup, Origin, State
 from ..ir.store import ConstantStore
 from ..ir.types import DType
-from . import lowering as _lowering
 from .constants import TorchConstants
 from .emit import Emitter
-from .export import export
+from .export import decompose, export
 from .provenance import module_path, op_name, origin_of, source_line
 from .ranges import derive_ranges
-from .registry import COMPLEX, LOWERINGS, PARTWISE, REFUSED, TAKES_EMPTY
+from .registry import COMPLEX, LOWERINGS, NOTHING, PARTWISE, REFUSED, TAKES_EMPTY
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
 from .weights import block_of
 
-_lowering.load()
-
-# Ops that check or constrain and compute nothing.
-_NOTHING = frozenset(
-    {
-        "aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default", "aten.sym_constrain_range.default",
-        "aten.sym_constrain_range_for_size.default", "aten._functional_assert_async.msg", "torch._check.default",
-    }
-)  # fmt: skip
 _DATA_DEPENDENT = "it needs a number that depends on data while compiling"
 
 
@@ -118,11 +108,18 @@ def lower_module(
     module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> Lowered:
     """Export `module` for the shapes of `args` and `kwargs` and lower it. Raises UnsupportedOp with every op that has no form here."""
-    return lower_exported(export(module, args, kwargs))
+    program = export(module, args, kwargs)
+    try:
+        return lower_exported(program)
+    except UnsupportedOp:
+        decomposed = decompose(program)  # torch may resolve a composite op that its lowering refuses
+        if [n.target for n in decomposed.graph.nodes] == [n.target for n in program.graph.nodes]:
+            raise
+        return lower_exported(decomposed)
 
 
 def lower_exported(program: ExportedProgram) -> Lowered:
-    """Lower a program that `export` has decomposed."""
+    """Lower a functional exported program (as `export` gives it)."""
     return _Walk(program).run()
 
 
@@ -273,7 +270,7 @@ class _Walk:
         name = op_name(node)
         args: Any = torch.fx.node.map_arg(node.args, self._value_of)
         kwargs: Any = torch.fx.node.map_arg(node.kwargs, self._value_of)
-        if name in _NOTHING:
+        if name in NOTHING:
             return None
         if name == "operator.getitem" and not isinstance(args[0], _Poison):
             value = args[0][args[1]]

@@ -17,6 +17,12 @@ COMPLEX: dict[str, Lowering] = {}  # used instead where an argument is a complex
 PARTWISE: set[str] = set()  # ops that act on the real and the imaginary part alike (views)
 TAKES_EMPTY: set[str] = set()  # ops that give elements although an operand has none
 REFUSED: dict[str, str] = {}
+NOTHING = frozenset(  # ops that check or constrain and compute nothing
+    {
+        "aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default", "aten.sym_constrain_range.default",
+        "aten.sym_constrain_range_for_size.default", "aten._functional_assert_async.msg",
+    }
+)  # fmt: skip
 
 
 def lowers(*names: str, parts: bool = False, empty: bool = False) -> Callable[[_F], _F]:

@@ -80,6 +80,36 @@ def _spread(
     return x
 
 
+def _conv(rank: int) -> None:
+    """Registers the composite forms of one rank, which leave out what `aten.convolution` spells out."""
+
+    def plain(
+        lo: Emitter, x: Value, weight: Value, bias: Value | None = None, stride: Sequence[int] = (1,), padding: Sequence[int] | str = (0,),
+        dilation: Sequence[int] = (1,), groups: int = 1,
+    ) -> Value:  # fmt: skip
+        if isinstance(padding, str):
+            reach = [d * (k - 1) for d, k in zip(_per_dimension(dilation, rank), weight.shape[2:], strict=True)]
+            if padding == "same" and any(n % 2 for n in reach):
+                before = [*[0] * (x.ndim - rank), *(n // 2 for n in reach)]
+                extents = [n + r for n, r in zip(x.shape[-rank:], reach, strict=True)]
+                x = pad_to(lo, x, before, (*x.shape[:-rank], *extents), 0.0)
+            padding = [n // 2 for n in reach] if padding == "same" and not any(n % 2 for n in reach) else [0] * rank
+        return convolution(lo, x, weight, bias, stride, padding, dilation, False, (0,), groups)
+
+    def transposed(
+        lo: Emitter, x: Value, weight: Value, bias: Value | None = None, stride: Sequence[int] = (1,), padding: Sequence[int] = (0,),
+        output_padding: Sequence[int] = (0,), groups: int = 1, dilation: Sequence[int] = (1,),
+    ) -> Value:  # fmt: skip
+        return convolution(lo, x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+    lowers(f"aten.conv{rank}d.default", f"aten.conv{rank}d.padding")(plain)
+    lowers(f"aten.conv_transpose{rank}d.{'default' if rank == 1 else 'input'}")(transposed)
+
+
+for _rank in (1, 2, 3):
+    _conv(_rank)
+
+
 def _windowed(
     lo: Emitter, x: Value, weight: Value, stride: Sequence[int], dilation: Sequence[int], groups: int, transposed: bool
 ) -> Value:

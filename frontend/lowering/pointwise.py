@@ -207,7 +207,9 @@ def largest_of(dtype: DType) -> float:
 # -- casts --------------------------------------------------------------------------------------------------------------------------------
 
 
-@lowers("aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.type_as.default", parts=True)
+@lowers(
+    "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.type_as.default", parts=True
+)
 def to_copy(lo: Emitter, x: Value, *_: object, **__: object) -> Value:
     return lo.cast(x, lo.dtype)
 
@@ -493,6 +495,24 @@ def _triangle(keep: str) -> Callable[..., Value]:
 
 add("aten.tril.default", _triangle("le"))
 add("aten.triu.default", _triangle("ge"))
+
+
+@lowers("aten.diff.default")
+def diff(lo: Emitter, x: Value, n: int = 1, dim: int = -1, prepend: Value | None = None, append: Value | None = None) -> Value:
+    dim %= x.ndim
+    parts = [lo.cast(p, x.dtype) for p in (prepend, x, append) if p is not None]
+    if len(parts) > 1:
+        extent, pieces = 0, []
+        for part in parts:
+            pieces.append((part, [extent if d == dim else 0 for d in range(x.ndim)], [1] * x.ndim))
+            extent += part.shape[dim]
+        x = lo.assemble([extent if d == dim else e for d, e in enumerate(x.shape)], pieces)
+    for _ in range(n):
+        left = x.shape[dim] - 1
+        later, earlier = lo.slice(x, dim, 1, left), lo.slice(x, dim, 0, left)
+        name = "xor" if x.dtype is BOOL else "sub"
+        x = lo.pointwise(lambda a, b, name=name: op(name, a, b), later, earlier, compute=x.dtype, result=x.dtype)
+    return x
 
 
 @lowers("aten.heaviside.default")

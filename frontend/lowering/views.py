@@ -224,6 +224,40 @@ def constant_pad(lo: Emitter, x: Value | Empty, pad: Sequence[int], value: Numbe
     return pad_to(lo, x, before, lo.shape, value)
 
 
+@lowers("aten.pad.default", parts=True)
+def pad(lo: Emitter, x: Value, pad: Sequence[int], mode: str = "constant", value: Number | None = None) -> Value:
+    if mode == "constant":
+        return constant_pad(lo, x, pad, value or 0.0)
+    for n in range(len(pad) // 2):
+        x = _pad_border(lo, x, x.ndim - 1 - n, pad[2 * n], pad[2 * n + 1], mode)
+    return x
+
+
+def _pad_border(lo: Emitter, x: Value, dim: int, before: int, after: int, mode: str) -> Value:
+    """One dimension extended by its own elements: mirrored, repeated at the border, or around."""
+    if before < 0 or after < 0:
+        raise Refused(f"negative {mode} padding has no form in the IR")
+    extent = x.shape[dim]
+
+    def border(start: int, count: int, step: int) -> Value:
+        if mode == "replicate":
+            return lo.broadcast_to(lo.slice(x, dim, start, 1), [count if d == dim else n for d, n in enumerate(x.shape)])
+        return lo.slice(x, dim, start, count, step)
+
+    starts = {"reflect": (before, extent - 2, -1), "replicate": (0, extent - 1, 1), "circular": (extent - before, 0, 1)}
+    if mode not in starts:
+        raise Refused(f"padding mode {mode!r} has no form in the IR")
+    first, last, step = starts[mode]
+    parts = [(border(first, before, step), 0)] if before else []
+    parts.append((x, before))
+    if after:
+        parts.append((border(last, after, step), before + extent))
+    shape = [before + extent + after if d == dim else n for d, n in enumerate(x.shape)]
+    unit = [1] * x.ndim
+    pieces = [(part, [at if d == dim else 0 for d in range(x.ndim)], unit) for part, at in parts]
+    return lo.assemble(shape, pieces) if len(pieces) > 1 else x
+
+
 def pad_to(lo: Emitter, x: Value, before: Sequence[int], shape: Sequence[int], value: Number, step: Sequence[int] = ()) -> Value:
     """`x` at `before` (by `step`) in a result of `shape` that is `value` elsewhere."""
     step = list(step) or [1] * x.ndim
