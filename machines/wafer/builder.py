@@ -108,7 +108,7 @@ class SegmentBuilder:
     bursts: list[Row] = field(default_factory=list)
 
     def region(self, w: int, h: int, *, x: int = 0, y: int = 0, first: int = 0, last: int = 0, prov: int = NONE) -> int:
-        """A rectangle of w columns and h rows, alive over the cycles [first, last)."""
+        """A rectangle of w columns and h rows, alive over the cycles [first, last); `build` sets a `last` of 0 to the end of its bursts."""
         self.regions.append({"id": len(self.regions), "x": x, "y": y, "w": w, "h": h, "first": first, "last": last, "prov": prov})
         return len(self.regions) - 1
 
@@ -131,7 +131,7 @@ class SegmentBuilder:
     ) -> None:
         """One entry for a progression of routers; `tx` is a mask or a list of ports."""
         bits = tx if isinstance(tx, int) else mask(*tx)
-        place = {"region": region, "colour": colour, "position": position, "rows": rows, "cols": cols}
+        place = {"region": region, "colour": colour, "position": position, "rows": canonical(rows), "cols": canonical(cols)}
         self.routes.append({**place, "rx": int(rx), "tx": bits, "since": since})
 
     def loop(self, rep: int, period: int, first: int, *, parent: int = NONE) -> int:
@@ -170,6 +170,8 @@ class SegmentBuilder:
         """One burst; `after` holds ids or (id, lag) pairs; `rest` are further columns (ty, tx, vy, vx, dense, cin, qin, cout, qout, q,
         mt, control, look, prov). Returns the burst's id."""
         extents = (1,) * (4 - len(ext)) + tuple(ext)
+        rows, cols = canonical(rows), canonical(cols)
+        t0 += self._fold(rows, rest, "ty", "vy") + self._fold(cols, rest, "tx", "vx")
         pairs = [item if isinstance(item, tuple) else (item, 0) for item in after]
         row: Row = {
             "id": len(self.bursts), "region": region, "op": int(op), "fmt": int(fmt), "t0": t0, "span": span, "rows": rows, "cols": cols,
@@ -183,8 +185,37 @@ class SegmentBuilder:
         self.bursts.append(row)
         return len(self.bursts) - 1
 
+    def _fold(self, role: Range, rest: dict[str, Any], slope: str, vector: str) -> int:
+        """Cycles of a role of one row (column), taken out of its slope and vector as W05 wants it."""
+        if len(range(*role)) > 1:
+            return 0
+        number = rest.pop(vector, NONE)
+        return int(rest.pop(slope, 0)) * role[0] + (self.vectors[number][role[0]] if number != NONE else 0)
+
+    def end_of(self, burst: int) -> int:
+        """End of a burst on its latest core, in its last repetition."""
+        row = self.bursts[burst]
+        rows, cols = list(range(*row["rows"])), list(range(*row["cols"]))
+        late = [max(row.get(slope, 0) * i + (self.vectors[row[vector]][i] if row.get(vector, NONE) != NONE else 0) for i in role)
+                for role, slope, vector in ((rows, "ty", "vy"), (cols, "tx", "vx"))]  # fmt: skip
+        dense = 0
+        if row.get("dense", NONE) != NONE:
+            w = self.regions[row["region"]]["w"]
+            dense = max(self.vectors[row["dense"]][y * w + x] for y in rows for x in cols)
+        end = int(row["t0"]) + sum(late) + dense + int(row["span"])
+        loop = row["loop"]
+        while loop != NONE:
+            end += (self.loops[loop]["rep"] - 1) * self.loops[loop]["period"]
+            loop = self.loops[loop]["parent"]
+        return end
+
     def build(self) -> Segment:
         """The segment with rows in canonical order."""
+        self._keep_used_vectors()
+        for region in self.regions:
+            if region["last"] == 0:
+                ends = [self.end_of(i) for i, row in enumerate(self.bursts) if row["region"] == region["id"]]
+                region["last"] = max([region["first"], *ends])
         pool = [{"vector": v, "value": value} for v, values in enumerate(self.vectors) for value in values]
         bursts = sorted(self.bursts, key=lambda row: (row["region"], row["t0"], row["id"]))
         tables: dict[str, Table] = {
@@ -196,6 +227,21 @@ class SegmentBuilder:
             "bursts": BURSTS.from_rows(bursts),
         }
         return Segment(self.name, tables)
+
+    def _keep_used_vectors(self) -> None:
+        """Drop pool vectors that folding left without use, and renumber."""
+        names = ("vy", "vx", "dense", *(f"{p}_{v}" for p in OPERANDS for v in ("pvy", "pvx")))
+        used = sorted({row[name] for row in self.bursts for name in names if row.get(name, NONE) != NONE})
+        number = {old: new for new, old in enumerate(used)}
+        for row in self.bursts:
+            row.update({name: number[row[name]] for name in names if row.get(name, NONE) != NONE})
+        self.vectors = [self.vectors[old] for old in used]
+
+
+def canonical(role: Range) -> Range:
+    """The shortest form of a progression: the stop just after the last member, step 1 for a single one."""
+    count = len(range(*role))
+    return (role[0], role[0] + (count - 1) * role[2] + 1, role[2] if count > 1 else 1) if count else role
 
 
 def operand_columns(name: str, operand: Operand, extents: Sequence[int]) -> Row:

@@ -1,0 +1,180 @@
+"""Everything that is judged and counted once per segment, and reused for all its instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...machines.program import Segment
+from ...machines.wafer.description import WaferMachine
+from ...machines.wafer.isa import WORDS
+from .addresses import reads, writes
+from .breaches import Breaches
+from .closed import ClosedLoop, close_loops
+from .deliveries import Deliveries
+from .engine import Engine
+from .events import Event, clipped, expanded
+from .fields import check_bursts, check_rows
+from .flows import Fabric, Hops
+from .hazards import Hazards
+from .liveness import Liveness
+from .model import BurstView, Ints, SegmentView, view_segment
+from .order import Step, order
+from .rates import arrival_claims, check_core_rates, check_link_rates, issue_claims, send_claims
+from .triggers import Triggers
+
+
+@dataclass
+class Counters:
+    """Sums over all cores and repetitions of one segment."""
+
+    beats: int = 0
+    link_cycles: int = 0
+    wavelet_hops: int = 0
+    wavelets: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass
+class Analysis:
+    """One segment on one place: views, flows, verdict, order of evaluation, counters."""
+
+    seg: SegmentView
+    fabric: Fabric
+    deliveries: Deliveries
+    liveness: Liveness
+    breaches: Breaches
+    end: int
+    counters: Counters
+    compute: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    """Intervals [start, end) in which some core computes; `moves`: in which some core sends or receives; `flight`: wavelets on the way."""
+    moves: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    flight: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    steps: list[Step] = field(default_factory=list)
+    _plans: dict[bool, list[Step | ClosedLoop]] = field(default_factory=dict)
+    _engine: Engine | None = None
+
+    def plan(self, exact: bool) -> list[Step | ClosedLoop]:
+        """Steps for values: loops in closed form unless `exact` (N6)."""
+        if exact not in self._plans:
+            self._plans[exact] = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
+        return self._plans[exact]
+
+    def engine(self) -> Engine:
+        """The evaluator of this segment."""
+        if self._engine is None:
+            self._engine = Engine(self.seg, self.deliveries)
+        return self._engine
+
+    @property
+    def runnable(self) -> bool:
+        """Whether values can be computed: every receive has its delivery, of its own length."""
+        return self.deliveries.complete and not self.breaches.counts["W32"]
+
+
+def analyse(segment: Segment, machine: WaferMachine, breaches: Breaches, hops: Hops | None = None) -> Analysis | None:
+    """Judge one segment; None where its tables cannot be read further (the breaches say why)."""
+    check_rows(segment, machine, breaches)
+    if breaches.fatal:
+        return None
+    seg = view_segment(segment, machine)
+    check_bursts(seg, breaches)
+    if breaches.fatal:
+        return None
+    fabric = Fabric(seg, hops or Hops.straight(seg.w, seg.h), breaches)
+    fabric.check_sharing()
+    deliveries = Deliveries(seg, fabric, breaches)
+    events = clipped(seg.bursts)
+    deliveries.check(events)
+    Triggers(seg, fabric, deliveries, breaches).check()
+    check_core_rates(issue_claims(seg, events), "W10", "issue", fabric, breaches)
+    check_core_rates(send_claims(events), "W31", "outward ramp", fabric, breaches)
+    check_core_rates(arrival_claims(seg, deliveries, events), "W31", "inward ramp", fabric, breaches)
+    check_link_rates(seg, fabric, deliveries, events, breaches)
+    Hazards(seg, fabric, deliveries, breaches).check(events)
+    liveness = Liveness(seg)
+    end = max((e.end for e in events), default=0)
+    out = Analysis(seg, fabric, deliveries, liveness, breaches, end, _count(seg, deliveries))
+    out.steps = order(list(expanded(seg.bursts)), deliveries)
+    liveness.walk(out.steps, fabric, breaches)
+    out.compute = intervals([b for b in seg.bursts if not b.fabric])
+    out.moves = intervals([b for b in seg.bursts if b.fabric])
+    out.flight = _flight(seg, deliveries)
+    return out
+
+
+def _count(seg: SegmentView, deliveries: Deliveries) -> Counters:
+    total = Counters()
+    for burst in seg.bursts:
+        runs = burst.repetitions * burst.cores
+        total.beats += burst.m * runs
+        for name in (*reads(burst), *writes(burst)):
+            count = burst.count // burst.ext[3] if name == "s" else burst.count
+            total.memory_bytes += 2 * WORDS[seg.objects[burst.operand(name).obj].fmt] * count * runs
+        if not burst.n_out:
+            continue
+        total.wavelets += burst.n_out * runs
+        if burst.row in deliveries.flows:
+            flow = deliveries.flows[burst.row]
+            links, length = len(flow.link) * burst.repetitions, int(_link_length(deliveries, flow.link).sum()) * burst.repetitions
+        else:
+            flows = [deliveries.event_flows[e.key] for e in expanded([burst]) if e.key in deliveries.event_flows]
+            links = sum(len(f.link) for f in flows)
+            length = sum(int(_link_length(deliveries, f.link).sum()) for f in flows)
+        total.link_cycles += burst.n_out * links
+        total.wavelet_hops += burst.n_out * length
+    return total
+
+
+def _link_length(deliveries: Deliveries, link: Ints) -> Ints:
+    return deliveries.fabric.hops.length[link % 4, link // 4]
+
+
+def intervals(bursts: list[BurstView]) -> Ints:
+    """Union of [T, E) over cores and repetitions, as sorted disjoint intervals [n, 2]."""
+    parts = []
+    for burst in bursts:
+        starts = np.unique(burst.time.array)
+        shifts = np.arange(burst.loop.rep)[:, None] * burst.loop.period + np.arange(burst.outer.rep)[None, :] * burst.outer.period
+        begin = (starts[:, None] + shifts.reshape(1, -1)).reshape(-1)
+        parts.append(union(np.stack([begin, begin + burst.span], axis=1)))
+    return union(np.concatenate(parts)) if parts else np.zeros((0, 2), np.int64)
+
+
+def union(spans: Ints) -> Ints:
+    """Sorted disjoint union of intervals [n, 2]."""
+    if not len(spans):
+        return np.zeros((0, 2), np.int64)
+    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(spans[:, 1])
+    new = np.r_[True, spans[1:, 0] > reach[:-1]]
+    return np.stack([spans[new, 0], reach[np.r_[new[1:], True]]], axis=1)
+
+
+def _flight(seg: SegmentView, deliveries: Deliveries) -> Ints:
+    """Union of the times from a send's first beat to the end of its receives."""
+    parts = []
+    for burst in seg.bursts:
+        if not burst.n_in:
+            continue
+        event = Event(burst)
+        delivery = deliveries.of(event)
+        if delivery is None:
+            continue
+        shifts = (
+            np.arange(burst.loop.rep)[:, None] * burst.loop.period + np.arange(burst.outer.rep)[None, :] * burst.outer.period
+        ).reshape(-1)
+        low = min(int(np.min(_send_times(seg, p.send[0])[p.src])) for p in delivery.parts)
+        if burst.row in deliveries.invariant:
+            parts.append(np.stack([low + shifts, event.end + shifts], axis=1))
+        else:
+            parts.append(np.array([[low, event.end]], np.int64))
+    return union(np.concatenate(parts)) if parts else np.zeros((0, 2), np.int64)
+
+
+def _send_times(seg: SegmentView, row: int) -> Ints:
+    burst = seg.bursts[row]
+    out = np.zeros(seg.w * seg.h, np.int64)
+    out[burst.core_ids] = burst.time.array
+    return out

@@ -1,0 +1,281 @@
+"""Which send feeds which receive: rules W32 to W36 and times T3 to T6.
+
+At each core the deliveries of a colour, in order of arrival, pair one to one with its receiving bursts in order of time. Loops are paired
+at repetitions 0, 1, last - 1 and last; if these pairs join equal repetitions and look alike, they stand for all (T8). Otherwise every
+repetition is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import PER_WAVELET
+from ...machines.wafer.timing import arrival_lag, backlog
+from .breaches import Breaches
+from .events import Event, clipped, expanded
+from .flows import Fabric, Flow
+from .model import BurstView, Ints, SegmentView
+from .trace import Tracer
+
+Key = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cores of a receive that one sending event feeds: flat positions in the role, and the source core of each."""
+
+    send: Key
+    at: Ints
+    src: Ints
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a receiving event gets: its parts, and `T_send + H` per core [rows, columns]."""
+
+    parts: tuple[Part, ...]
+    arrive: Ints
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Sorted by (receiving event, position in its role)."""
+
+    send: Ints
+    src: Ints
+    arrive: Ints
+    recv: Ints
+    at: Ints
+
+
+class Deliveries:
+    """All pairs of one segment."""
+
+    def __init__(self, seg: SegmentView, fabric: Fabric, out: Breaches) -> None:
+        self.seg, self.fabric, self.out = seg, fabric, out
+        self.invariant: dict[int, Delivery] = {}
+        self.explicit: dict[Key, Delivery] = {}
+        self.flows: dict[int, Flow] = {}
+        self.event_flows: dict[Key, Flow] = {}
+        self.gated = gated_loops(seg)
+        self.complete = True
+        groups: dict[tuple[int, int], tuple[list[BurstView], list[BurstView], list[BurstView]]] = {}
+        for burst in seg.bursts:
+            for role, colour in ((0, burst.cout if burst.n_out else -1), (1, burst.cin if burst.n_in else -1)):
+                if colour >= 0:
+                    groups.setdefault(self._channel(burst, colour), ([], [], []))[role].append(burst)
+            if burst.op.op.name == "SWITCH":
+                groups.setdefault(self._channel(burst, burst.cout), ([], [], []))[2].append(burst)
+        for (region, colour), (sends, receives, switches) in sorted(groups.items()):
+            self._pair_group(region, colour, sends, receives, switches)
+
+    def _channel(self, burst: BurstView, colour: int) -> tuple[int, int]:
+        entries = self.fabric.entries_of(burst, colour)
+        return (entries.region if entries else burst.region.id), colour
+
+    def of(self, event: Event) -> Delivery | None:
+        """What a receiving event gets; None where it could not be paired."""
+        if event.key in self.explicit:
+            return self.explicit[event.key]
+        base = self.invariant.get(event.burst.row)
+        if base is None:
+            return None
+        parts = tuple(Part((p.send[0], event.k, event.outer), p.at, p.src) for p in base.parts)
+        return Delivery(parts, base.arrive + event.burst.shift_of(event.k, event.outer))
+
+    def flow(self, event: Event) -> Flow:
+        """The flow of a sending event."""
+        return self.event_flows.get(event.key) or self.flows[event.burst.row]
+
+    def _pair_group(self, region: int, colour: int, sends: list[BurstView], receives: list[BurstView], switches: list[BurstView]) -> None:
+        entries = self.fabric.colours.get((region, colour))
+        static = all(self.fabric.is_static(b) for b in sends)
+        if static:
+            for burst in sends:
+                self.flows[burst.row] = self.fabric.static_flow(burst)
+            ends_s, ends_r = clipped(sends), clipped(receives)
+            short = len(ends_s) < sum(b.repetitions for b in sends) or len(ends_r) < sum(b.repetitions for b in receives)
+            paired = self._pair(colour, ends_s, ends_r, report=not short)
+            if (paired is None and not short) or (paired is not None and self._keep_invariant(paired, ends_s, ends_r)):
+                return
+        every = sorted(expanded(sends), key=lambda e: (e.low, e.key))
+        if not static:
+            assert entries is not None
+            tracer = Tracer(self.fabric, entries, self.out)
+            self.event_flows |= tracer.follow(every, sorted(expanded(switches), key=lambda e: e.key))
+        taking = list(expanded(receives))
+        paired = self._pair(colour, every, taking)
+        if paired is not None:
+            self.explicit |= _split(paired, every, taking)
+
+    def _pair(self, colour: int, sends: Sequence[Event], receives: Sequence[Event], report: bool = True) -> _Pairs | None:
+        """Match in order at each core; W33 and W34 where the counts differ."""
+        size = self.fabric.size
+        s_core, s_time, s_index, s_src = [], [], [], []
+        when = np.zeros(size, np.int64)
+        for i, event in enumerate(sends):
+            flow = self.flow(event)
+            when[event.burst.core_ids] = event.time.array
+            s_core.append(flow.dst)
+            s_time.append(when[flow.src] + flow.hops)
+            s_index.append(np.full(len(flow.dst), i))
+            s_src.append(flow.src)
+        r_core = [e.burst.core_ids.reshape(-1) for e in receives]
+        r_time = [e.time.array.reshape(-1) for e in receives]
+        r_index = [np.full(e.burst.cores, i) for i, e in enumerate(receives)]
+        r_at = [np.arange(e.burst.cores) for e in receives]
+        sc, st, si, ss = (_cat(x) for x in (s_core, s_time, s_index, s_src))
+        rc, rt, ri, ra = (_cat(x) for x in (r_core, r_time, r_index, r_at))
+        difference = np.bincount(rc, minlength=size) - np.bincount(sc, minlength=size)
+        if difference.any():
+            if report:
+                self._unmatched(colour, difference, sends, receives, (sc, si), (rc, ri))
+            return None
+        order_s, order_r = np.lexsort((si, st, sc)), np.lexsort((ri, rt, rc))
+        back = np.lexsort((ra[order_r], ri[order_r]))
+        take_s, take_r = order_s[back], order_r[back]
+        return _Pairs(si[take_s], ss[take_s], st[take_s], ri[take_r], ra[take_r])
+
+    def _unmatched(
+        self, colour: int, difference: Ints, sends: Sequence[Event], receives: Sequence[Event], s: tuple[Ints, Ints], r: tuple[Ints, Ints]
+    ) -> None:
+        self.complete = False
+        for rule, sign, (cores, index), events in (("W33", 1, r, receives), ("W34", -1, s, sends)):
+            bad = np.flatnonzero(difference * sign > 0)
+            if not len(bad):
+                continue
+            core = int(bad[0])
+            names = sorted({(events[i].burst.id, events[i].burst.name, events[i].burst.prov) for i in np.unique(index[cores == core])})
+            what = "a receive that no delivery matches" if rule == "W33" else "a delivery that is never received"
+            message = f"colour {colour}: {what} ({len(bad)} cores)"
+            self.out.add(rule, self.fabric.core(core), message, claimants=[n[1] for n in names], prov=[n[2] for n in names])
+
+    def _keep_invariant(self, pairs: _Pairs, sends: list[Event], receives: list[Event]) -> bool:
+        """Whether pairs join equal repetitions in one way; if so, keep one delivery a burst."""
+        s_rep = np.array([(e.k, e.outer, e.burst.loop.id) for e in sends]).reshape(-1, 3)
+        r_rep = np.array([(e.k, e.outer, e.burst.loop.id) for e in receives]).reshape(-1, 3)
+        rows = np.array([e.burst.row for e in sends])
+        if (s_rep[pairs.send] != r_rep[pairs.recv]).any():
+            once = all(e.burst.repetitions == 1 for e in (*sends, *receives))
+            if not once:
+                return False
+        kept: dict[int, Delivery] = {}
+        bounds = np.searchsorted(pairs.recv, np.arange(len(receives) + 1))
+        order = sorted(range(len(receives)), key=lambda i: receives[i].key)
+        first: dict[int, tuple[Ints, Ints]] = {}
+        for i in order:
+            part = slice(bounds[i], bounds[i + 1])
+            row, src = rows[pairs.send[part]], pairs.src[part]
+            burst = receives[i].burst
+            if burst.row in first:
+                if not (np.array_equal(first[burst.row][0], row) and np.array_equal(first[burst.row][1], src)):
+                    return False
+                continue
+            first[burst.row] = (row, src)
+            parts = tuple(Part((int(r), 0, 0), np.flatnonzero(row == r), src[row == r]) for r in np.unique(row))
+            kept[burst.row] = Delivery(parts, pairs.arrive[part].reshape(len(burst.rows), len(burst.cols)))
+        self.invariant |= kept
+        return True
+
+    def extra(self, burst: BurstView) -> int:
+        """`beta` of the software model for the wavelets of a sending burst."""
+        return 0 if burst.loop.id in self.gated else self.seg.machine.cost.wavelet_cycles
+
+    def lag(self, send: BurstView, receive: BurstView) -> int:
+        """T5: cycles from `T_send + H` to the earliest first beat of the receiver."""
+        return arrival_lag(send.stream_out, receive.stream_in, self.seg.machine.ramp_cycles, self.extra(send))
+
+    def earliest(self, event: Event) -> Ints | None:
+        """A of T5 per core of the role."""
+        delivery = self.of(event)
+        if delivery is None:
+            return None
+        out = delivery.arrive.reshape(-1).copy()
+        for part in delivery.parts:
+            out[part.at] += self.lag(self.seg.bursts[part.send[0]], event.burst)
+        return out.reshape(delivery.arrive.shape)
+
+    def check(self, events: Sequence[Event]) -> None:
+        """W32, W35, W36 on the given (clipped) events."""
+        seen: set[tuple[int, int]] = set()
+        for event in events:
+            delivery = self.of(event) if event.burst.n_in else None
+            if delivery is None:
+                continue
+            delay = (event.time.array - delivery.arrive).reshape(-1)
+            for part in delivery.parts:
+                send = self.seg.bursts[part.send[0]]
+                if (send.row, event.burst.row) not in seen:
+                    seen.add((send.row, event.burst.row))
+                    self._check_payload(send, event.burst)
+                self._check_times(send, event, delay[part.at], part)
+
+    def _check_payload(self, send: BurstView, receive: BurstView) -> None:
+        wrong = []
+        if send.n_out != receive.n_in:
+            wrong.append(f"{send.n_out} wavelets are sent, {receive.n_in} are received")
+        if send.fout != receive.fin:
+            wrong.append(f"{send.fout and send.fout.name} is sent, {receive.fin and receive.fin.name} is received")
+        elif send.fout is not None and PER_WAVELET[send.fout] == 2 and _streamed(send, True) != _streamed(receive, False):
+            wrong.append("numbers of halves differ")
+        if receive.span != send.span and not (receive.m > send.span and receive.span == receive.m):
+            wrong.append(f"span {receive.span} does not follow the sender's {send.span}")
+        if wrong:
+            who, prov = [send.name, receive.name], [send.prov, receive.prov]
+            self.out.add("W32", f"colour {receive.cin}", "; ".join(wrong), claimants=who, prov=prov)
+
+    def _check_times(self, send: BurstView, event: Event, delay: Ints, part: Part) -> None:
+        receive, machine = event.burst, self.seg.machine
+        if send.n_out != receive.n_in:
+            return
+        who, prov = [send.name, receive.name], [send.prov, receive.prov]
+        lag, extra = self.lag(send, receive), self.extra(send)
+        early = np.flatnonzero(delay < lag)
+        if len(early):
+            at = int(part.at[early[0]])
+            core, cycle = self.fabric.core(int(receive.core_ids.reshape(-1)[at])), int(event.time.array.reshape(-1)[at])
+            message = f"colour {receive.cin} is taken {lag - int(delay[early[0]])} cycles before it arrives"
+            self.out.add("W35", core, message, cycle=cycle, claimants=who, prov=prov)
+        depth = machine.input_queues.get(receive.qin, 0) + 2
+        if send.n_out <= depth:
+            return
+        for value in np.unique(delay[delay >= lag]).tolist():
+            waiting = backlog(send.stream_out, receive.stream_in, value - extra, machine.ramp_cycles)
+            if waiting > depth:
+                at = int(part.at[np.flatnonzero(delay == value)[0]])
+                core, cycle = self.fabric.core(int(receive.core_ids.reshape(-1)[at])), int(event.time.array.reshape(-1)[at])
+                message = f"queue {receive.qin} would hold {waiting} wavelets, {depth} fit"
+                self.out.add("W36", core, message, cycle=cycle, claimants=who, prov=prov)
+
+
+def _streamed(burst: BurstView, sends: bool) -> int:
+    """Elements that a burst streams."""
+    return burst.count // burst.ext[3] if not sends and burst.scalar_stream else burst.count
+
+
+def _cat(parts: Sequence[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _split(pairs: _Pairs, sends: Sequence[Event], receives: Sequence[Event]) -> dict[Key, Delivery]:
+    bounds = np.searchsorted(pairs.recv, np.arange(len(receives) + 1))
+    out = {}
+    for i, event in enumerate(receives):
+        part = slice(bounds[i], bounds[i + 1])
+        send, src = pairs.send[part], pairs.src[part]
+        parts = tuple(Part(sends[int(s)].key, np.flatnonzero(send == s), src[send == s]) for s in np.unique(send))
+        out[event.key] = Delivery(parts, pairs.arrive[part].reshape(len(event.burst.rows), len(event.burst.cols)))
+    return out
+
+
+def gated_loops(seg: SegmentView) -> set[int]:
+    """Loops whose repetition joins two or more fabric-in bursts on some core."""
+    counts: dict[int, Ints] = {}
+    for burst in seg.bursts:
+        if burst.n_in and burst.loop.id != tb.NONE:
+            counts.setdefault(burst.loop.id, np.zeros(seg.w * seg.h, np.int64))[burst.core_ids.reshape(-1)] += 1
+    return {loop for loop, count in counts.items() if count.max() > 1}

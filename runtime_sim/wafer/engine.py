@@ -1,0 +1,441 @@
+"""Values from instructions: every step reads its operands, computes, and writes or streams the result (section 6).
+
+An object is one array [h, w, elements] for all cores of its region; a step works on all cores of its role at once. What a burst sends is
+kept as a buffer [cores of the role, elements]; receivers copy from it through the resolved flows, so a wrong route gives a wrong number.
+Destinations that a nest visits more than once (stride 0) are evaluated visit by visit in the order n3, n2, n1, n0 (N3), vectorised over
+everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import Element, Semantics
+from .addresses import nest, start
+from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
+from .deliveries import Deliveries
+from .events import Event
+from .model import BurstView, Ints, SegmentView
+from .order import Step
+
+MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
+Key = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The cores of a step: `take(array)` gives [*shape, elements]; `where` are flat positions in the role (None: all)."""
+
+    index: tuple[Any, ...]
+    shape: tuple[int, ...]
+    where: Ints | None
+    view: bool
+
+
+@dataclass
+class Engine:
+    """Evaluates the steps of one segment on the objects of one instance. Reused for all instances of the segment."""
+
+    seg: SegmentView
+    deliveries: Deliveries
+    memory: dict[int, Values] = field(default_factory=dict)
+    buffers: dict[Key, Values] = field(default_factory=dict)
+    uses: dict[Key, int] = field(default_factory=dict)
+    _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
+    _places: dict[int, Ints] = field(default_factory=dict)
+    _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
+
+    def run(self, steps: Sequence[Any], memory: Mapping[int, Values]) -> None:
+        """Evaluate `steps` on `memory` (object id -> array [h, w, elements], changed in place)."""
+        self.memory = dict(memory)
+        self.buffers = {}
+        self.uses = count_uses(steps, self.deliveries)
+        for step in steps:
+            if isinstance(step, Step):
+                self.step(step)
+            else:
+                step.evaluate(self)
+
+    def cores(self, step: Step) -> Cores:
+        """Index of the step's cores in arrays of its region."""
+        burst = step.event.burst
+        key = (burst.row, b"" if step.at is None else step.at.tobytes())
+        if key not in self._cores:
+            self._cores[key] = _cores(burst, step.at)
+        return self._cores[key]
+
+    def step(self, step: Step) -> None:
+        """One burst on all its cores, or on one level of them."""
+        burst = step.event.burst
+        if burst.op.meaning is Semantics.ADVANCE:
+            return
+        cores = self.cores(step)
+        streamed = self._receive(step, cores) if burst.n_in else None
+        if burst.op.meaning is Semantics.LOAD_INDEXED:
+            self._emit(step, cores, self._lookup(step, cores))
+        elif burst.op.meaning is Semantics.STORE_INDEXED:
+            self._store_indexed(step, cores, streamed)
+        else:
+            self._compute(step, cores, streamed)
+
+    # -- operands ------------------------------------------------------------------------------------------------------------------
+
+    def begin(self, event: Event, name: str) -> Ints:
+        """First element of a memory operand, per core of the role or for all."""
+        burst = event.burst
+        operand = burst.operand(name)
+        moving = operand.step != (0, 0)
+        key = (burst.row, name, event.k if moving else 0, event.outer if moving else 0)
+        if key not in self._starts:
+            if len(self._starts) > 20_000:
+                self._starts.clear()
+            self._starts[key] = start(burst, operand, event.k, event.outer, self.seg)
+        return self._starts[key]
+
+    def read(self, event: Event, name: str, cores: Cores, ext: Sequence[int], offset: int = 0) -> Values:
+        """A memory operand as [*cores, n3, n2, n1, n0]: a strided view where the address is the same on all cores."""
+        operand = event.burst.operand(name)
+        base = self.memory[operand.obj][cores.index]
+        at = self.begin(event, name) + offset
+        if at.ndim == 0:
+            return _strided(base, int(at), operand.stride, ext)
+        elements = _of(at, cores)[..., None] + nest(tuple(ext), operand.stride)
+        return np.take_along_axis(base, elements, axis=-1).reshape(*cores.shape, *ext)
+
+    def write(
+        self, event: Event, cores: Cores, values: Values, *, where: Values | None = None, last: tuple[Any, ...] | None = None,
+        ext: Sequence[int] = (), offset: int = 0,
+    ) -> None:  # fmt: skip
+        """Store [*cores, n3, n2, n1, n0] (rounded already) to the destination. `where` masks elements; `last` picks, of a walk that
+        revisits elements, the visits whose value stays; `ext` replaces the nest's extents and `offset` moves its start."""
+        burst = event.burst
+        extents = tuple(ext) or burst.ext
+        target = self.memory[burst.d.obj]
+        at = self.begin(event, "d") + offset
+        if at.ndim == 0 and cores.view and last is None:
+            view = _strided(target[cores.index], int(at), burst.d.stride, extents)
+            if where is None:
+                view[...] = values
+            else:
+                np.copyto(view, values, where=where)
+            return
+        steps = nest(extents, burst.d.stride)
+        elements = (_of(at, cores)[..., None] if at.ndim else at) + steps
+        flat = np.broadcast_to(values, (*cores.shape, *extents)).reshape(*cores.shape, len(steps))
+        if last is not None:
+            elements, flat = elements[..., last[0]], flat[..., last[0]]
+        if where is not None:
+            old = np.take_along_axis(target[cores.index], np.broadcast_to(elements, flat.shape), axis=-1)
+            flat = np.where(np.broadcast_to(where, (*cores.shape, *extents)).reshape(flat.shape), flat, old)
+        target[(*_lead(cores), elements)] = flat
+
+    def scalar(self, step: Step, cores: Cores, streamed: Values | None) -> Values | None:
+        """The scalar operand, broadcastable to [*cores, n3, n2, n1, n0]."""
+        burst = step.event.burst
+        if burst.s.kind is NO:
+            return None
+        assert burst.op.s is not None
+        if burst.s.kind is IMM:
+            return immediate(burst.imm, burst.op.s)
+        if burst.s.kind is FABRIC:
+            assert streamed is not None
+            return streamed.reshape(*cores.shape, *burst.ext[:3], 1)
+        return self.read(step.event, "s", cores, (*burst.ext[:3], 1))
+
+    def source(self, name: str, step: Step, cores: Cores, streamed: Values | None) -> Values | None:
+        """Vector operand a or b as [*cores, n3, n2, n1, n0]."""
+        burst = step.event.burst
+        operand, fmt = burst.operand(name), getattr(burst.op, name)
+        if operand.kind is NO:
+            return None
+        if operand.kind is IMM:
+            return immediate(burst.imm, fmt)
+        if operand.kind is FABRIC:
+            assert streamed is not None
+            return streamed.reshape(*cores.shape, *burst.ext)
+        return self.read(step.event, name, cores, burst.ext)
+
+    # -- results -------------------------------------------------------------------------------------------------------------------
+
+    def _compute(self, step: Step, cores: Cores, streamed: Values | None) -> None:
+        burst = step.event.burst
+        a = self.source("a", step, cores, streamed)
+        b = self.source("b", step, cores, streamed)
+        s = self.scalar(step, cores, streamed)
+        visited = sequential_axes(burst)
+        if visited and feeds_back(burst):
+            self._visit(step, cores, (a, b, s), visited)
+        elif keeps(burst):
+            assert a is not None and b is not None
+            chosen = np.broadcast_to(a, (*cores.shape, *burst.ext)) != 0
+            self.write(step.event, cores, np.broadcast_to(b, chosen.shape), where=chosen)
+        elif burst.op.meaning is Semantics.MULTIPLY_ADD:
+            self.write(step.event, cores, combine(burst, self.read(step.event, "d", cores, burst.ext), a, b, s))
+        elif visited and burst.d.kind is MEM:
+            last = _last_visit(burst)
+            self.write(step.event, cores, np.broadcast_to(elementwise(burst, a, b, s), (*cores.shape, *burst.ext)), last=last)
+        else:
+            self._emit(step, cores, elementwise(burst, a, b, s))
+
+    def _visit(self, step: Step, cores: Cores, sources: tuple[Values | None, ...], visited: list[int]) -> None:
+        """A destination that is visited again and again: one step of the sum a visit, in the order of the nest (N3)."""
+        event, burst = step.event, step.event.burst
+        lead = len(cores.shape)
+        ext = tuple(1 if d in visited else n for d, n in enumerate(burst.ext))
+        still = all(burst.d.stride[d] == 0 for d in visited)
+        acc = np.array(self.read(event, "d", cores, ext))
+        again = [p for p in ("a", "b") if same_walk(burst, p)]
+        for visit in np.ndindex(*(burst.ext[d] for d in visited)):
+            pick: list[Any] = [slice(None)] * (lead + 4)
+            for d, i in zip(visited, visit, strict=True):
+                pick[lead + d] = slice(i, i + 1)
+            offset = sum(burst.d.stride[d] * i for d, i in zip(visited, visit, strict=True))
+            if not still:
+                acc = np.array(self.read(event, "d", cores, ext, offset))
+            x, y, z = (_picked(v, tuple(pick), lead) for v in sources)
+            acc = combine(burst, acc, acc if "a" in again else x, acc if "b" in again else y, z)
+            if not still:
+                self.write(event, cores, acc, ext=ext, offset=offset)
+        if still:
+            self.write(event, cores, acc, ext=ext)
+
+    def _emit(self, step: Step, cores: Cores, values: Values) -> None:
+        """Write a result to memory or stream it."""
+        burst = step.event.burst
+        if burst.d.kind is MEM:
+            self.write(step.event, cores, values)
+            return
+        assert burst.op.d is not None
+        key = step.event.key
+        if key not in self.buffers:
+            self.buffers[key] = np.empty((burst.cores, burst.count), dtype_of(burst.op.d))
+        flat = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, burst.count)
+        self.buffers[key][slice(None) if cores.where is None else cores.where] = flat
+        if self.uses.get(key, 0) == 0:
+            del self.buffers[key]
+
+    def _receive(self, step: Step, cores: Cores) -> Values:
+        """What arrives for the step's cores: [*cores, elements]."""
+        event, burst = step.event, step.event.burst
+        delivery = self.deliveries.of(event)
+        assert delivery is not None and burst.fin is not None
+        count = burst.count // burst.ext[3] if burst.scalar_stream else burst.count
+        if cores.where is None and len(delivery.parts) == 1:
+            part = delivery.parts[0]
+            out = self.buffers[part.send][self._place(part.send[0])[part.src], :count]
+            self._used(part.send, burst.cores)
+            return out.reshape(*cores.shape, count)
+        whole = np.zeros((burst.cores, count), dtype_of(burst.fin))
+        wanted = np.zeros(burst.cores, bool)
+        wanted[slice(None) if cores.where is None else cores.where] = True
+        for part in delivery.parts:
+            mine = wanted[part.at]
+            if mine.any():
+                whole[part.at[mine]] = self.buffers[part.send][self._place(part.send[0])[part.src[mine]], :count]
+                self._used(part.send, int(mine.sum()))
+        return whole[slice(None) if cores.where is None else cores.where].reshape(*cores.shape, count)
+
+    def _used(self, key: Key, count: int) -> None:
+        self.uses[key] -= count
+        if self.uses[key] == 0 and key in self.buffers:
+            del self.buffers[key]
+
+    def _place(self, row: int) -> Ints:
+        """Position in a sender's role of every core of the frame."""
+        if row not in self._places:
+            burst = self.seg.bursts[row]
+            place = np.zeros(self.seg.w * self.seg.h, np.int64)
+            place[burst.core_ids.reshape(-1)] = np.arange(burst.cores)
+            self._places[row] = place
+        return self._places[row]
+
+    # -- lookups -------------------------------------------------------------------------------------------------------------------
+
+    def _indices(self, step: Step, cores: Cores) -> tuple[Values, Values]:
+        """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
+        burst = step.event.burst
+        lo, count, _, per_row, per_column = burst.look
+        low = lo + per_row * np.array(burst.rows)[:, None] + per_column * np.array(burst.cols)[None, :]
+        low = _of(low, cores).reshape(*cores.shape, 1, 1, 1, 1)
+        index = self.scalar(step, cores, None)
+        assert index is not None
+        offset = index.astype(np.int64) - low
+        return offset, (offset >= 0) & (offset < count)
+
+    def _lookup(self, step: Step, cores: Cores) -> Values:
+        burst = step.event.burst
+        offset, found = self._indices(step, cores)
+        base = self.memory[burst.a.obj][cores.index]
+        at = _of(self.begin(step.event, "a"), cores)
+        at = at.reshape(*at.shape, 1, 1, 1, 1) if at.ndim else at
+        elements = at + np.where(found, offset, 0) * burst.look[2] + nest(burst.ext, burst.a.stride).reshape(burst.ext)
+        values = np.take_along_axis(base, elements.reshape(*cores.shape, -1), axis=-1).reshape(*cores.shape, *burst.ext)
+        return np.where(found, values, np.zeros((), values.dtype))
+
+    def _store_indexed(self, step: Step, cores: Cores, streamed: Values | None) -> None:
+        burst = step.event.burst
+        offset, found = self._indices(step, cores)
+        values = self.source("a", step, cores, streamed)
+        assert values is not None
+        at = _of(self.begin(step.event, "d"), cores)
+        at = at.reshape(*at.shape, 1, 1, 1, 1) if at.ndim else at
+        elements = at + np.where(found, offset, 0) * burst.look[2] + nest(burst.ext, burst.d.stride).reshape(burst.ext)
+        shape = (*cores.shape, *burst.ext)
+        found, values = np.broadcast_to(found, shape), np.broadcast_to(values, shape)
+        target = self.memory[burst.d.obj]
+        lead = len(cores.shape)
+        for visit in np.ndindex(*burst.ext[:3]):
+            pick = (slice(None),) * lead + visit
+            core = np.nonzero(found[pick].any(axis=-1))
+            where = self._core_index(burst, cores, core)
+            target[(where[0][:, None], where[1][:, None], elements[pick][core])] = values[pick][core]
+
+    @staticmethod
+    def _core_index(burst: BurstView, cores: Cores, core: tuple[Ints, ...]) -> tuple[Ints, Ints]:
+        flat = np.ravel_multi_index(core, cores.shape)
+        flat = flat if cores.where is None else cores.where[flat]
+        return np.array(burst.rows)[flat // len(burst.cols)], np.array(burst.cols)[flat % len(burst.cols)]
+
+
+def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:
+    """Every meaning without state: [*cores, n3, n2, n1, n0], rounded to the destination's format."""
+    op, meaning = burst.op, burst.op.meaning
+    assert a is not None and op.d is not None and op.a is not None
+    if meaning is Semantics.UNARY:
+        return unary(op.op, a, op.d)
+    if meaning is Semantics.CONVERT:
+        return convert(a, op.a, op.d)
+    second = b if b is not None else s
+    assert second is not None
+    if meaning is Semantics.SELECT:
+        assert s is not None
+        return select(a, second, s)
+    if meaning is Semantics.MERGE_PAIRS:
+        return merge_pairs(a, second)
+    return binary(op.op, a, second, op.d)
+
+
+def immediate(value: float, fmt: Element) -> Values:
+    """An immediate in its format, 0-dimensional."""
+    if dtype_of(fmt).kind == "i":
+        return np.asarray(to_format(np.asarray(int(value), np.int64), fmt))
+    return np.asarray(to_format(np.asarray(value, np.float64), fmt))
+
+
+@cache
+def _walks_once(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    elements = nest(ext, stride)
+    return len(np.unique(elements)) == len(elements)
+
+
+def sequential_axes(burst: BurstView) -> list[int]:
+    """Axes that must be evaluated visit by visit, outermost first: those along which the destination stays in place; if the walk
+    revisits elements in another way, all but a moving innermost one."""
+    if burst.d.kind is not MEM:
+        return []
+    ext, stride = burst.ext, burst.d.stride
+    still = [d for d in range(4) if ext[d] > 1 and stride[d] == 0]
+    moving = tuple(1 if d in still else n for d, n in enumerate(ext))
+    if _walks_once(moving, stride):
+        return still
+    return sorted({*still, *(d for d in range(3) if ext[d] > 1)})
+
+
+def same_walk(burst: BurstView, name: str) -> bool:
+    """Whether a source walks exactly the destination's elements (so that it sees what was just written)."""
+    return bool(burst.operand(name) == burst.d)
+
+
+def keeps(burst: BurstView) -> bool:
+    """A masked move: elements that are not selected stay as they are."""
+    return burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
+
+
+def feeds_back(burst: BurstView) -> bool:
+    """Whether a visit needs what earlier visits wrote."""
+    return burst.op.meaning is Semantics.MULTIPLY_ADD or keeps(burst) or any(same_walk(burst, p) for p in ("a", "b"))
+
+
+def combine(burst: BurstView, acc: Values, a: Values | None, b: Values | None, s: Values | None) -> Values:
+    """The new value of a destination that is read as well as written."""
+    if burst.op.meaning is Semantics.MULTIPLY_ADD:
+        assert a is not None and s is not None and burst.op.a is not None and burst.op.d is not None
+        return multiply_add(acc, a, s, burst.op.a, burst.op.d)
+    if keeps(burst):
+        assert a is not None and b is not None
+        return select(a, b, acc)
+    return elementwise(burst, a, b, s)
+
+
+def _last_visit(burst: BurstView) -> tuple[Ints]:
+    """Positions of the nest that write an element last, in order."""
+    elements = nest(burst.ext, burst.d.stride)
+    _, back = np.unique(elements[::-1], return_index=True)
+    return (np.sort(len(elements) - 1 - back),)
+
+
+def count_uses(steps: Sequence[Any], deliveries: Deliveries) -> dict[Key, int]:
+    """How many cores will copy from each sending event's buffer."""
+    uses: dict[Key, int] = {}
+    seen: set[Key] = set()
+    for step in steps:
+        if isinstance(step, Step) and step.event.burst.n_in and step.event.key not in seen:
+            seen.add(step.event.key)
+            delivery = deliveries.of(step.event)
+            for part in delivery.parts if delivery else ():
+                uses[part.send] = uses.get(part.send, 0) + len(part.at)
+    return uses
+
+
+def _picked(values: Values | None, pick: tuple[Any, ...], lead: int) -> Values | None:
+    if values is None or values.ndim == 0:
+        return values
+    return values[tuple(slice(None) if values.shape[i] == 1 and i >= lead else p for i, p in enumerate(pick))]
+
+
+def _cores(burst: BurstView, at: Ints | None) -> Cores:
+    rows, cols = burst.rows, burst.cols
+    if at is None:
+        index = (slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step))
+        return Cores(index, (len(rows), len(cols)), None, True)
+    r, c = np.unique(at // len(cols)), np.unique(at % len(cols))
+    ranges = [_as_slice(np.array(rows)[r]), _as_slice(np.array(cols)[c])]
+    if len(r) * len(c) == len(at) and None not in ranges:
+        return Cores(tuple(ranges), (len(r), len(c)), at, True)
+    return Cores((np.array(rows)[at // len(cols)], np.array(cols)[at % len(cols)]), (len(at),), at, False)
+
+
+def _as_slice(values: Ints) -> slice | None:
+    if len(values) == 1:
+        return slice(int(values[0]), int(values[0]) + 1)
+    steps = np.diff(values)
+    return slice(int(values[0]), int(values[-1]) + 1, int(steps[0])) if (steps == steps[0]).all() else None
+
+
+def _of(values: Ints, cores: Cores) -> Ints:
+    """Per-core values of a role [rows, columns] at the step's cores, shaped like them; 0-dimensional ones pass."""
+    if values.ndim == 0 or cores.where is None:
+        return values
+    return values.reshape(-1)[cores.where].reshape(cores.shape)
+
+
+def _lead(cores: Cores) -> tuple[Any, ...]:
+    """Core indices that broadcast against an array [*cores, elements]."""
+    if not cores.view:
+        return tuple(i[:, None] for i in cores.index)
+    rows, cols = (np.arange(s.start, s.stop, s.step or 1) for s in cores.index)
+    return rows[:, None, None], cols[None, :, None]
+
+
+def _strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int]) -> Values:
+    """A view [*cores, *ext] of [*cores, elements]."""
+    item = base.strides[-1]
+    shifted = base[..., begin:]
+    shape, strides = (*base.shape[:-1], *ext), (*base.strides[:-1], *(s * item for s in stride))
+    return np.lib.stride_tricks.as_strided(shifted, shape, strides)

@@ -1,0 +1,126 @@
+"""Placements: which tensor element lies where (images, inputs, outputs, states)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BadInput
+from ...machines.program import Program
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import NUMPY, Element
+from .addresses import nest
+from .arithmetic import Values, dtype_of, to_format
+from .model import Ints, ObjectView, RegionView
+
+LOGICAL = {
+    "f64": "float64", "float64": "float64", "f32": "float32", "float32": "float32", "bf16": "float32", "bfloat16": "float32",
+    "f16": "float16", "float16": "float16", "i64": "int64", "int64": "int64", "i32": "int32", "int32": "int32", "i16": "int16",
+    "int16": "int16", "i8": "int8", "int8": "int8", "u8": "uint8", "uint8": "uint8", "bool": "bool",
+}  # fmt: skip
+"""numpy type of a binding's logical type (bf16 travels as float32)."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where the elements of an object lie in a tensor: linear index [rows, columns, elements] of the placed cores, -1 for padding, and
+    the element numbers of the last axis."""
+
+    rows: slice
+    cols: slice
+    elements: Ints
+    linear: NDArray[np.int32]
+    size: int
+
+
+@dataclass
+class Placements:
+    """The placement table of a program, resolved on demand."""
+
+    program: Program
+    _maps: dict[tuple[Any, ...], Map] = field(default_factory=dict)
+    _rows: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rows = {int(i): row for row, i in enumerate(self.program.tables["placements"]["id"])}
+
+    def problem(self, placement: int, region: RegionView, size: int) -> str:
+        """Why a placement cannot hold a tensor of `size` elements in a region; empty where it can."""
+        if placement not in self._rows:
+            return f"placement {placement} is not there"
+        t, row = self.program.tables["placements"], self._rows[placement]
+        view = t["view"][row].astype(np.int64)
+        if (view < 1).any() or int(np.prod(view)) != size:
+            return f"placement {placement} views {view.tolist()}, the tensor has {size} elements"
+        for name, limit in (("rows", region.h), ("cols", region.w)):
+            start, stop, step = t[name][row].tolist()
+            if step < 1 or not 0 <= start < stop <= limit:
+                return f"placement {placement} has {name} {[start, stop, step]} outside its region"
+        index = int(t["index"][row])
+        if index != tb.NONE:
+            image = self.program.images.get(tb.image_key(index))
+            if image is None or image.dtype != np.int32 or image.shape != (region.h, region.w, 4):
+                return f"placement {placement} needs image {index} as int32 [{region.h}, {region.w}, 4]"
+        if np.abs(t["origin"][row].astype(np.int64)).max() > 1 << 24 or np.abs(t["coef"][row].astype(np.int64)).max() > 1 << 24:
+            return f"placement {placement} has steps out of range"
+        return ""
+
+    def resolve(self, placement: int, obj: ObjectView) -> Map:
+        """The map of an object (its extents and strides) under a placement."""
+        key = (placement, obj.ext, obj.stride)
+        if key not in self._maps:
+            self._maps[key] = self._resolve(self._rows[placement], obj)
+        return self._maps[key]
+
+    def _resolve(self, row: int, obj: ObjectView) -> Map:
+        t = self.program.tables["placements"]
+        view, origin, coef = t["view"][row].tolist(), t["origin"][row].tolist(), t["coef"][row]
+        rows, cols = (range(*t[name][row].tolist()) for name in ("rows", "cols"))
+        index = int(t["index"][row])
+        linear = np.zeros((len(rows), len(cols), int(np.prod(obj.ext))), np.int64)
+        inside = np.ones(linear.shape, bool)
+        for d in range(4):
+            constant, per_row, per_column = origin[d]
+            base = constant + per_row * np.array(rows)[:, None] + per_column * np.array(cols)[None, :]
+            if index != tb.NONE:
+                base = self.program.images[tb.image_key(index)][np.ix_(np.array(rows), np.array(cols), [d])][..., 0].astype(np.int64)
+            at = base[..., None] + nest(obj.ext, tuple(coef[d].tolist()))
+            inside &= (at >= 0) & (at < view[d])
+            linear = linear * view[d] + at
+        linear[~inside] = -1
+        slices = (slice(r.start, r.stop, r.step) for r in (rows, cols))
+        return Map(*slices, nest(obj.ext, obj.stride), linear.astype(np.int32), int(np.prod(view)))
+
+
+def load(target: Values, mapping: Map, tensor: Values, fmt: Element) -> None:
+    """Fill an object's array [h, w, elements] from a tensor; padding becomes 0."""
+    flat = tensor.reshape(-1)
+    values = to_format(flat, fmt).astype(dtype_of(fmt), copy=False) if tensor.dtype != NUMPY[fmt] else flat
+    picked = np.take(values, mapping.linear, mode="clip").astype(dtype_of(fmt), copy=False)
+    if (mapping.linear < 0).any():
+        picked = np.where(mapping.linear < 0, np.zeros((), picked.dtype), picked)
+    target[mapping.rows, mapping.cols][..., mapping.elements] = picked
+
+
+def unload(source: Values, mapping: Map, tensor: Values) -> None:
+    """Copy an object's elements into a flat tensor."""
+    values = source[mapping.rows, mapping.cols][..., mapping.elements]
+    inside = mapping.linear >= 0
+    tensor[mapping.linear[inside]] = values[inside]
+
+
+def checked(name: str, given: Mapping[str, np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The argument of a binding, in its logical type. Raises BadInput."""
+    if name not in given:
+        raise BadInput(f"input {name!r} is missing; the program takes it as {dtype}{list(shape)}")
+    array = np.asarray(given[name])
+    if tuple(array.shape) != tuple(shape):
+        raise BadInput(f"input {name!r} has shape {list(array.shape)}, the program was compiled for {list(shape)}")
+    wanted = np.dtype(LOGICAL.get(dtype, dtype))
+    if wanted.kind in "iub" and array.dtype.kind not in "iub":
+        raise BadInput(f"input {name!r} is {array.dtype}, the program takes {dtype}")
+    return array.astype(wanted, copy=False)

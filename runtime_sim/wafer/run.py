@@ -1,0 +1,188 @@
+"""`execute`: load, evaluate every instance, read the outputs, count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...errors import BadInput
+from ...machines.program import Binding, Program
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import WORDS
+from ..execution import Execution
+from .arithmetic import Values, dtype_of
+from .closed import ClosedLoop
+from .instances import Instance, Layout, Slot
+from .judge import Judgement, judge, missing_images
+from .placing import LOGICAL, checked, load, unload
+
+_POISON = {"f": np.float32("nan"), "i": np.int32(-(1 << 31))}
+"""Contents of words that nothing has written."""
+
+
+class Memory:
+    """Arrays of the owned slots; slots that continue others share theirs. Arrays live from first to last use."""
+
+    def __init__(self, layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> None:
+        self.layout = layout
+        self.arrays: dict[Slot, Values] = {}
+        self.given: dict[Slot, list[tuple[Binding, int]]] = {}
+        self.values: dict[str, np.ndarray] = {}
+        program = layout.program
+        for binding in program.bindings:
+            if binding.kind == "output":
+                continue
+            if binding.kind == "state" and binding.name not in states:
+                self.values[binding.name] = np.zeros(binding.shape, LOGICAL.get(binding.dtype, binding.dtype))
+            else:
+                self.values[binding.name] = checked(
+                    binding.name, inputs if binding.kind == "input" else states, binding.shape, binding.dtype
+                )
+            self._check_range(binding)
+            for piece in layout.pieces[binding.name]:
+                self.given.setdefault(layout.root(piece.slot), []).append((binding, piece.placement))
+        self.kept = {layout.root(p.slot) for b in program.bindings if b.kind != "input" for p in layout.pieces[b.name]}
+        self.last: dict[Slot, int] = {}
+        for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
+            for number in instance.analysis.seg.objects:
+                self.last[layout.root((instance.number, number))] = instance.number
+
+    def _check_range(self, binding: Binding) -> None:
+        values = self.values[binding.name]
+        if binding.range and values.size and (values.min() < binding.range[0] or values.max() > binding.range[1]):
+            low, high = binding.range
+            raise BadInput(f"input {binding.name!r} holds {values.min()}..{values.max()}; the program takes integers from {low} to {high}")
+
+    def array(self, slot: Slot) -> Values:
+        """The array of a slot, made and filled on first use."""
+        root = self.layout.root(slot)
+        if root not in self.arrays:
+            self.arrays[root] = self._fill(root)
+        return self.arrays[root]
+
+    def _fill(self, slot: Slot) -> Values:
+        layout = self.layout
+        obj, instance = layout.object(slot), layout.instances[slot[0]]
+        region = instance.region(obj)
+        dtype = dtype_of(obj.fmt)
+        bind = instance.binds.get(slot[1])
+        given = self.given.get(slot, [])
+        filled = bool(given) or (bind is not None and bind.kind is not tb.BindKind.OBJECT)
+        out = np.full((region.h, region.w, obj.size), 0 if filled else _POISON[dtype.kind], dtype)
+        if bind is not None and bind.kind is tb.BindKind.PLACED:
+            load(out, layout.placements.resolve(bind.placement, obj), layout.program.images[tb.image_key(bind.image)], obj.fmt)
+        elif bind is not None and bind.kind is tb.BindKind.IMAGE:
+            tiles = layout.program.images[tb.image_key(bind.image)]
+            steps = sum(
+                np.arange(n).reshape([-1 if e == d else 1 for e in range(4)]) * s
+                for d, (n, s) in enumerate(zip(obj.ext, obj.stride, strict=True))
+            )
+            out[..., np.asarray(steps).reshape(-1)] = tiles.reshape(region.h, region.w, -1)
+        for binding, placement in given:
+            mapping = layout.placements.resolve(placement, obj)
+            part = np.zeros_like(out)
+            load(part, mapping, self.values[binding.name], obj.fmt)
+            mask = np.zeros(out.shape, bool)
+            mask[mapping.rows, mapping.cols][..., mapping.elements] = mapping.linear >= 0
+            out[mask] = part[mask]
+        return out
+
+    def release(self, instance: Instance) -> None:
+        """Drop arrays that no later instance and no binding needs."""
+        for number in instance.analysis.seg.objects:
+            root = self.layout.root((instance.number, number))
+            if self.last[root] == instance.number and root not in self.kept:
+                self.arrays.pop(root, None)
+
+    def read(self, binding: Binding) -> np.ndarray:
+        """The value of an output or state at the end, in logical type and shape."""
+        out: np.ndarray | None = None
+        for piece in self.layout.pieces[binding.name]:
+            array = self.array(piece.slot)
+            if out is None:
+                out = np.zeros(int(np.prod(binding.shape, dtype=np.int64)), array.dtype)
+            unload(array, self.layout.placements.resolve(piece.placement, self.layout.object(piece.slot)), out)
+        assert out is not None
+        wanted = np.dtype(LOGICAL.get(binding.dtype, binding.dtype))
+        return (out != 0 if wanted.kind == "b" else out.astype(wanted)).reshape(binding.shape)
+
+
+def execute(
+    program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, timing_only: bool = False,
+    exact: bool = False, skip: frozenset[str] = frozenset(),
+) -> Execution:  # fmt: skip
+    """Judge a program, and run it on inputs unless `timing_only`. Raises BadInput for inputs that do not fit."""
+    verdict = judge(program, skip)
+    layout = verdict.layout
+    outputs: dict[str, np.ndarray] = {}
+    after: dict[str, np.ndarray] = {}
+    order = "exact"
+    if layout is not None and not timing_only and all(i.analysis.runnable for i in layout.instances):
+        missing = missing_images(program, layout)
+        if missing:
+            raise BadInput(f"the program holds no {missing[0]} ({len(missing)} images): weights are not at hand, use timing_only")
+        outputs, after, order = _evaluate(layout, inputs, states or {}, exact)
+    return Execution(
+        outputs=outputs, states=after, violations=verdict.violations, cycles=verdict.cycles, interval_cycles=verdict.cycles,
+        breakdown=verdict.breakdown, order=order, **_counters(verdict),
+    )  # fmt: skip
+
+
+def _evaluate(
+    layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+    memory = Memory(layout, inputs, states)
+    order = "exact"
+    with np.errstate(all="ignore"):
+        for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
+            plan = instance.analysis.plan(exact)
+            order = "blocked" if any(isinstance(step, ClosedLoop) for step in plan) else order
+            objects = instance.analysis.seg.objects
+            instance.analysis.engine().run(plan, {n: memory.array((instance.number, n)) for n in objects})
+            memory.release(instance)
+        outputs = {b.name: memory.read(b) for b in layout.program.bindings_of("output")}
+        after = {b.name: memory.read(b) for b in layout.program.bindings_of("state")}
+    return outputs, after, order
+
+
+def _counters(verdict: Judgement) -> dict[str, Any]:
+    machine, layout, cycles = verdict.machine, verdict.layout, verdict.cycles
+    if layout is None:
+        empty: dict[str, Any] = {"utilization": {}, "traffic": {}, "memory": {}, "energy_j": 0.0, "energy_breakdown": {}, "time_s": 0.0}
+        return empty
+    counts = [i.analysis.counters for i in layout.instances]
+    cores = max(layout.cores(), 1)
+    beats = sum(c.beats for c in counts)
+    wafer_cores = machine.program_cols * machine.program_rows - len(machine.defects.cores)
+    busy_j = beats * machine.energy.busy_beat_pj * 1e-12
+    idle_j = max(wafer_cores * cycles - beats, 0) * machine.energy.busy_beat_pj * machine.energy.idle_fraction * 1e-12
+    into = sum(_bound_bytes(layout, b) for b in verdict.program.bindings_of("input"))
+    out_of = sum(_bound_bytes(layout, b) for b in verdict.program.bindings_of("output"))
+    rate_in, rate_out = machine.host_rates()
+    wavelets = sum(c.wavelets for c in counts)
+    return {
+        "utilization": {
+            "issue": beats / (cores * max(cycles, 1)),
+            "links": sum(c.link_cycles for c in counts) / (4 * cores * max(cycles, 1)),
+            "wafer": beats / (wafer_cores * max(cycles, 1)),
+        },
+        "traffic": {
+            "onchip_bytes": float(sum(c.memory_bytes for c in counts) + 4 * wavelets),
+            "byte_hops": float(4 * sum(c.wavelet_hops for c in counts)),
+            "offchip_bytes": float(into + out_of),
+        },
+        "memory": {"used_bytes": layout.used_bytes(), "capacity_bytes": wafer_cores * machine.memory_words * 2},
+        "energy_j": busy_j + idle_j,
+        "energy_breakdown": {"beats": busy_j, "idle": idle_j},
+        "time_s": cycles / machine.clock_hz + machine.host.launch_s + into / rate_in + out_of / rate_out,
+        "load_s": layout.image_bytes() / rate_in,
+    }
+
+
+def _bound_bytes(layout: Layout, binding: Binding) -> int:
+    """Bytes that cross the host link for an input or output: its elements in the machine's format."""
+    pieces = layout.pieces[binding.name]
+    fmt = layout.object(pieces[0].slot).fmt if pieces else None
+    return int(np.prod(binding.shape, dtype=np.int64)) * (WORDS[fmt] * 2 if fmt is not None else 0)
