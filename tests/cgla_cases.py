@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy as np
 from spatialc.machines.cgla.builder import LaneState, ProgramBuilder, SegmentBuilder, br, slot
 from spatialc.machines.cgla.description import CglaMachine, load_machine
 from spatialc.machines.cgla.isa import Address, BrInput, Register, StoreData
-from spatialc.machines.cgla.tables import BufferKind, Direction, Phase
+from spatialc.machines.cgla.tables import PROGRAM_TABLES, SEGMENT_TABLES, BufferKind, Direction, Phase
 from spatialc.machines.cgla.timing import conf_cycles, dma_cycles, exec_cycles, store_cycles
-from spatialc.machines.program import Binding, Program
+from spatialc.machines.program import Binding, Program, Segment, concatenate
 
 MINUS_ONE = 0xFFFFFFFF
 LAST = 63
@@ -39,7 +38,7 @@ def loops(loop0: int, loop1: int | None = None) -> tuple[list[dict[str, Any]], R
 
 
 def counter(col: int, step: int, init: int = 0) -> tuple[dict[str, Any], Registers]:
-    """A counter in row 0: step * n (init 0), step * i0 (init 1), step * i1 (init 2: adds at first(n) only, so it starts at 0 as step - step)."""
+    """A counter in row 0: step * n (init 0), step * i0 (init 1), step * i1 (init 2: it adds at first(n) only)."""
     made = slot(0, col, op1="ADD", ex1=br(col, 0), ex2=br(col, 1), self=1, init=init, br2=ALU)
     return made, {**const(LAST, col, 0, (-step) & MINUS_ONE), **const(LAST, col, 1, step)}
 
@@ -141,10 +140,80 @@ def vector_add_kernel(count: int) -> tuple[list[dict[str, Any]], Registers]:
     return slots, {**registers, **constants}
 
 
+def prefetch(count: int = 64, offset: int = 0) -> Program:
+    """`vector_add` that loads another array into row 3 while it runs, then drains it again."""
+    bench = Bench()
+    size = count * 8
+    names = ("a", "b", "d")
+    a, b, d = (bench.buffer(BufferKind.INPUT, size, name, shape=(count * 2,)) for name in names)
+    c, e = (bench.buffer(BufferKind.OUTPUT, size, name, shape=(count * 2,)) for name in ("c", "e"))
+    slots, registers = vector_add_kernel(count)
+    slots.append(slot(3, 0, ea0="IM_PREF"))
+    top = 4 * size + offset
+    ranges = {
+        (1, 0): (0, size - 1, 1, 0), (1, 1): (size, 2 * size - 1, 1, 0), (2, 0): (2 * size, 3 * size - 1, 0, 1),
+        (3, 0): (top, top + size - 1, 1, 1),
+    }  # fmt: skip
+    registers.update({
+        (1, 0, Register.EA1_BASE): 0, (1, 1, Register.EA1_BASE): size, (2, 0, Register.EA0_BASE): 2 * size,
+    })  # fmt: skip
+    sets = bench.prepare(slots, registers, ranges)
+    bench.load(0, a, 0, 0, size, 1 << 1)
+    bench.load(1, b, 0, size, size, 1 << 1)
+    start = bench.clock
+    bench.launch(sets, slots, count)
+    after = bench.clock
+    bench.clock = start + bench.machine.t_launch
+    bench.load(0, d, 0, top, size, 1 << 3)
+    bench.clock = max(after, bench.clock)
+    bench.drain(0, c, 0, 2 * size, size, 1 << 2)
+    bench.drain(0, e, 0, top, size, 1 << 3)
+    return bench.build()
+
+
+def edited(program: Program, table: str, where: Mapping[str, int] | int, **fields: Any) -> Program:
+    """The program with fields of one row changed; the row by number or by the values of some columns."""
+    def change(tables: Mapping[str, Any]) -> dict[str, Any]:
+        columns = {name: array.copy() for name, array in tables[table].items()}
+        if isinstance(where, int):
+            index = where
+        else:
+            hits = np.all([columns[name] == value for name, value in where.items()], axis=0)
+            index = int(np.flatnonzero(hits)[0])
+        for name, value in fields.items():
+            columns[name][index] = value
+        return {**tables, table: columns}
+
+    if table in program.tables:
+        return replace(program, tables=change(program.tables))
+    first = program.segments[0]
+    return replace(program, segments=(Segment(first.name, change(first.tables)), *program.segments[1:]))
+
+
+def appended(program: Program, table: str, **fields: Any) -> Program:
+    """The program with one more row."""
+    kind = {t.name: t for t in (*PROGRAM_TABLES, *SEGMENT_TABLES)}[table]
+    row = kind.from_rows([fields])
+    if table in program.tables:
+        return program.with_tables(**{table: concatenate([program.tables[table], row])})
+    first = program.segments[0]
+    tables = {**first.tables, table: concatenate([first.tables[table], row])}
+    return replace(program, segments=(Segment(first.name, tables), *program.segments[1:]))
+
+
+def dropped(program: Program, table: str, index: int) -> Program:
+    """The program without one row."""
+    def cut(tables: Mapping[str, Any]) -> dict[str, Any]:
+        return {**tables, table: {name: np.delete(array, index, axis=0) for name, array in tables[table].items()}}
+
+    if table in program.tables:
+        return replace(program, tables=cut(program.tables))
+    first = program.segments[0]
+    return replace(program, segments=(Segment(first.name, cut(first.tables)), *program.segments[1:]))
+
+
 def inputs_of(program: Program, seed: int = 0) -> dict[str, np.ndarray]:
     """Random fp32 inputs."""
     generator = np.random.default_rng(seed)
     return {b.name: generator.standard_normal(b.shape).astype(np.float32) for b in program.bindings_of("input")}
 
-
-__all__ = ["ALU", "BR_", "LOADED", "NONE", "REG", "TR", "WIDE", "Bench", "Fraction", "const", "counter", "inputs_of", "loops", "vector_add"]

@@ -7,7 +7,9 @@ outputs at once (nothing is re-associated, no product is fused with its sum), so
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -16,19 +18,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 BLOCK = 32
+MAX_THREADS = 8
+THREADED_WORK = 1 << 22
 COLUMNS = 4
 
 
 @lru_cache(maxsize=1)
 def _compiled() -> Callable[..., None]:
-    from numba import njit, prange
+    from numba import njit
 
-    @njit(parallel=True, fastmath=False)  # type: ignore[untyped-decorator]
-    def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any) -> None:
-        batches, steps, links, width = a.shape
+    @njit(nogil=True, fastmath=False)  # type: ignore[untyped-decorator]
+    def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, first_job: int, last_job: int) -> None:
+        _, steps, links, width = a.shape
         columns = b.shape[3]
         blocks = width // BLOCK
-        for job in prange(batches * blocks):
+        for job in range(first_job, last_job):
             t = job // blocks
             j0 = (job % blocks) * BLOCK
             v = np.empty((COLUMNS, BLOCK), np.float32)
@@ -86,7 +90,16 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     added to `start` one after the other (with `product_head`, K = 1 and the first product takes the place of `start`).
     """
     out = np.ascontiguousarray(start)
-    _compiled()(a, b, head, product_head, add, out)
+    jobs = a.shape[0] * (a.shape[3] // BLOCK)
+    work = a.size * b.shape[3]
+    threads = min(os.cpu_count() or 1, MAX_THREADS, jobs) if work >= THREADED_WORK else 1
+    cuts = [jobs * i // threads for i in range(threads + 1)]
+    function = _compiled()
+    if threads == 1:
+        function(a, b, head, product_head, add, out, 0, jobs)
+        return out
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda i: function(a, b, head, product_head, add, out, cuts[i], cuts[i + 1]), range(threads)))
     return out
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class Dataflow:
 
     def _make(self, value: Value, last: bool) -> Words:
         if value.kind == "const":
-            raw = self.constants.get((value.row, value.col, value.index), 0)
+            raw = self.constants.get((value.row, value.col, value.part), 0)
             return np.full((1,) * len(self.digits), raw, dtype=np.uint64)
         if value.kind in ("load", "wide"):
             return self.load(value, last)
@@ -107,7 +107,7 @@ class Dataflow:
         if last:
             return np.zeros((1,) * len(self.digits), dtype=np.uint64)
         full = np.zeros(source.shape[: len(self.outer_shape)] + self.inner_shape, dtype=np.uint64)
-        first = (Ellipsis, *(0,) * self.inner)
+        first: tuple[Any, ...] = (Ellipsis, *(0,) * self.inner)
         full[first] = np.broadcast_to(source, full.shape)[first]
         return full
 

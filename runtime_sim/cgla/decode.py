@@ -61,7 +61,7 @@ def decode(program: Program) -> Decoded:
     tables = program.tables
     count = length(tables["kernels"])
     pool = program.provenance
-    provenance = [(pool[i],) if 0 <= i < len(pool) else () for i in tables["kernels"]["provenance"].tolist()]
+    provenance: list[tuple[str, ...]] = [(pool[i],) if 0 <= i < len(pool) else () for i in tables["kernels"]["provenance"].tolist()]
     kernels = decode_kernels(tables["slots"], count, machine, provenance)
     decoded = Decoded(program, machine, kernels, {}, {}, Planner(machine, kernels, {}))
     outside = [k for k in tables["slots"]["kernel"].tolist() if not 0 <= k < count]

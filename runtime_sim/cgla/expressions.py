@@ -57,7 +57,7 @@ def settle(values: Array, dtype: str) -> Array:
 def cast(values: Array, dtype: str) -> Array:
     """Cast with the IR's rules: float to int truncates and saturates, NaN is 0; int to int wraps; float to bool is `!= 0`."""
     if dtype == "bool":
-        return values != 0
+        return np.not_equal(values, 0)
     if values.dtype.kind == "f" and dtype not in FLOATS:
         info = np.iinfo(NUMPY_DTYPE[dtype])
         wide = np.nan_to_num(np.trunc(values.astype(np.float64)), nan=0.0, posinf=np.inf, neginf=-np.inf)

@@ -112,7 +112,7 @@ class FastFlow(Dataflow):
         if slot.op1_name == "FMA":
             left, right = ([self._side(slot, index, False)] for index in (2, 3))
             return self._summed(left, right, inner, begin, None)
-        maker = self.kernel.driver((slot.row - 1) % self.kernel.rows, slot.ex2)
+        maker = self.kernel.driver(self.kernel.source_row(slot.row, bool(slot.fold)), slot.ex2)
         if slot.expand2 == 0 and maker is not None and maker.kind == "alu" and (maker, False) not in self.memo:
             below = self.kernel.slots[(maker.row, maker.col)]
             chain = self._chain(below, _is_fma, _is_fml, "ex1")
@@ -246,7 +246,7 @@ def _spread(
     for array in side:
         target = tuple(sizes[axis] for axis in order) + (1,) * len(rest)
         spread.append(np.broadcast_to(array.transpose((*order, *rest)), target).reshape(extents))
-    return spread, *extents
+    return spread, extents[0], extents[1], extents[2]
 
 
 def _pack(

@@ -283,8 +283,9 @@ def narrow(values: Array, dtype: str) -> Array:
         with np.errstate(all="ignore"):
             return values.astype(np.float16)
     if dtype == "bool":
-        return (values != 0).astype(np.uint8)
-    return (cast(values, dtype) if values.dtype.kind == "f" and dtype not in FLOATS else values).astype(_numpy(dtype))
+        return np.not_equal(values, 0).astype(np.uint8)
+    whole = cast(values, dtype) if values.dtype.kind == "f" and dtype not in FLOATS else values
+    return whole.astype(_numpy(dtype))
 
 
 def run_task(task: HostTask, view: View) -> None:
@@ -379,14 +380,15 @@ def _reduced(task: HostTask, values: list[Array], gone: list[int], chunk_axis: i
     if task.op in ("argmax", "argmin"):
         moved = np.moveaxis(root, where, range(root.ndim - len(gone), root.ndim))
         flat = moved.reshape(*moved.shape[: root.ndim - len(gone)], -1)
-        found = np.argmax(flat, axis=-1) if task.op == "argmax" else np.argmin(flat, axis=-1)
+        found: Array = np.asarray(np.argmax(flat, axis=-1) if task.op == "argmax" else np.argmin(flat, axis=-1))
         return found.reshape([1 if a in gone else extents[a] for a in range(root.ndim)])
     if task.op in ("sum", "prod"):
         wide = {"f64": np.float64, "f32": np.float32, "f16": np.float32, "bf16": np.float32}.get(dtype, np.int64)
-        out: Array = (np.sum if task.op == "sum" else np.prod)(root, axis=where, dtype=wide, keepdims=True)
+        total = np.add if task.op == "sum" else np.multiply
+        out: Array = np.asarray(total.reduce(root, axis=where, dtype=wide, keepdims=True))
         return settle(out, dtype) if dtype in FLOATS else out
-    function: Callable[..., Array] = {"max": np.max, "min": np.min, "any": np.any, "all": np.all}[task.op]
-    return function(root, axis=where, keepdims=True)
+    function = {"max": np.maximum, "min": np.minimum, "any": np.logical_or, "all": np.logical_and}[task.op]
+    return np.asarray(function.reduce(root, axis=where, keepdims=True))
 
 
 def _scatter(task: HostTask, values: list[Array], view: View) -> None:

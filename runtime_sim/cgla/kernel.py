@@ -23,12 +23,12 @@ COLUMNS = 4
 
 
 class Value(NamedTuple):
-    """A value by its maker: kind `const` (BR of row, col, index), `alu`, `load` (index = EA) or `wide` (index = word)."""
+    """A value by its maker: kind `const` (BR of row, col, part), `alu`, `load` (part = EA) or `wide` (part = word)."""
 
     kind: str
     row: int
     col: int
-    index: int
+    part: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Kernel:
     rows: int
     provenance: tuple[str, ...] = ()
     violations: list[Violation] = field(default_factory=list)
+    drivers: dict[tuple[int, int], Value | None] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -116,6 +117,12 @@ class Kernel:
 
     def driver(self, row: int, select: int) -> Value | None:
         """What BR[row][select] holds; None where nothing drives it and it cannot hold a constant either (an illegal select)."""
+        key = (row, select)
+        if key not in self.drivers:
+            self.drivers[key] = self._follow(row, select)
+        return self.drivers[key]
+
+    def _follow(self, row: int, select: int) -> Value | None:
         hops = 0
         while True:
             col, k = divmod(select, COLUMNS)
@@ -163,7 +170,7 @@ class Kernel:
             for _, row, select in self.reads(position):
                 value = self.driver(row, select)
                 if value is not None and value.kind == "const":
-                    result.add((value.row, value.col, value.index))
+                    result.add((value.row, value.col, value.part))
         return result
 
 
@@ -290,8 +297,6 @@ class FieldRules:
             self._report("CGLA-010", position, "init bit 0 reloads an accumulator, and the slot has no self")
         if slot.init & 2 and OP1[slot.op1].arity < 2:
             self._report("CGLA-010", position, f"init bit 1 gates operand 2, which {slot.op1_name} does not have")
-        if slot["self"] and slot.fold:
-            self._report("CGLA-012", position, "a folded slot cannot accumulate: its own result is of another pass")
 
     def _addresses(self, position: tuple[int, int], slot: Slot) -> None:
         for ea in (0, 1):
@@ -308,8 +313,6 @@ class FieldRules:
             users = [ea for ea in (0, 1) if slot[f"ea{ea}_{part}"] == Address.BR]
             if bool(users) != (slot[f"br_{part}"] >= 0):
                 self._report("CGLA-015", position, f"the slot's BR select for the {part} is {slot[f'br_{part}']} with users {users}")
-            if slot.fold and len(users) == 2:
-                self._report("CGLA-015", position, f"folded EA0 and EA1 would need two BRs for the {part}")
         pair = [slot.memory(ea) == "LDRU" for ea in (0, 1)]
         if any(pair) and not all(pair):
             self._report("CGLA-014", position, "a pair load takes EA0 and EA1 of one slot")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -21,7 +22,7 @@ from .dataflow import Dataflow
 from .fast import FastFlow
 from .kernel import Value
 from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
-from .words import Words
+from .words import Words, join
 
 Memory = NDArray[np.uint8]
 
@@ -87,8 +88,8 @@ class Loader:
 
     def __call__(self, value: Value, last: bool) -> Words:
         wide = value.kind == "wide"
-        access = self.by_place[(value.row, value.col, 1 if wide else value.index)]
-        extra = 8 * value.index if wide else 0
+        access = self.by_place[(value.row, value.col, 1 if wide else value.part)]
+        extra = 8 * value.part if wide else 0
         dtype = {1: np.uint8, 4: np.uint32}.get(access.size, np.uint64)
         row = self.memory[access.row]
         strides = self.strides(access.offsets)
@@ -106,9 +107,10 @@ class Loader:
         physical = access.physical(index + 0)
         if access.op == "LDRU":
             data = row[access.part_start + (index[..., None] + np.arange(8)) % access.part_size]
-            return np.ascontiguousarray(data).view(np.uint64)[..., 0]
+            return join(data)
         size = np.dtype(dtype).itemsize
-        return row.view(dtype)[(physical + extra) // size].astype(np.uint64)
+        words: Words = row.view(dtype)[(physical + extra) // size].astype(np.uint64)
+        return words
 
 
 def affine(offsets: Offsets, grid: Grid) -> tuple[int, ...] | None:
@@ -161,7 +163,7 @@ def run_launch(plan: LaunchPlan, memory: Memory, exact: bool) -> None:
 
 def _store(
     plan: LaunchPlan, flow: Dataflow, loader: Loader, access: MemoryAccess, grid: Grid, exact: bool
-) -> list[tuple[int, Ints, NDArray[np.unsignedinteger]]]:
+) -> list[tuple[int, Ints, NDArray[Any]]]:
     slot = plan.kernel.slots[(access.row, access.col)]
     last = not exact and _last_wins(access, loader, grid)
     shape = grid.digits[: len(grid.digits) - grid.inner] + (1,) * grid.inner if last else grid.digits
@@ -183,7 +185,7 @@ def _store(
         assert enable is not None
         halves = words[0].view(np.uint32).reshape(-1, 2)
         picks = [enable & 1 != 0, enable & 2 != 0]
-        return [(access.row, physical[keep] + 4 * h, np.ascontiguousarray(halves[keep, h])) for h, keep in enumerate(picks)]
+        return [(access.row, physical[keep] + 4 * h, halves[keep, h].copy()) for h, keep in enumerate(picks)]
     data = words[0].astype(np.uint32 if access.size == 4 else np.uint8)
     if enable is not None:
         keep = enable & 1 != 0

@@ -368,7 +368,7 @@ class StoreRules:
                 continue
             words = access.words()
             physical = access.physical(words)
-            if np.unique(physical).size != physical.size:
+            if words.size and words[-1] - words[0] >= access.part_size and np.unique(physical).size != physical.size:
                 report("CGLA-020", (access.row, access.col), f"an array wider than its partition of {access.part_size} bytes")
             if key in places and not access.store:
                 continue

@@ -9,6 +9,7 @@ shifts are those of the public C emulation of EMAX7; CVT86, SML16 and the X_ ope
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,16 @@ def _u(value: int) -> np.uint64:
     return np.uint64(value)
 
 
-def parts(words: Words, dtype: str) -> NDArray[np.generic]:
+def parts(words: Words, dtype: str) -> NDArray[Any]:
     """The words as an array with one more axis: their lanes of `dtype`, lowest first."""
     flat = np.ascontiguousarray(words)
     return flat.reshape(*flat.shape, 1).view(dtype)
 
 
-def join(lanes: NDArray[np.generic]) -> Words:
+def join(lanes: NDArray[Any]) -> Words:
     """The inverse of `parts`: lanes on the last axis become words."""
-    return np.ascontiguousarray(lanes).view(np.uint64)[..., 0]
+    result: Words = np.ascontiguousarray(lanes).view(np.uint64)[..., 0]
+    return result
 
 
 def expand(words: Words, mode: int) -> Words:
@@ -59,11 +61,11 @@ def mask_offset(words: Words, mode: int) -> Words:
 
 
 def _f32(words: Words) -> NDArray[np.float32]:
-    return parts(words, "<f4")  # type: ignore[return-value]
+    return parts(words, "<f4")
 
 
 def _u32(words: Words) -> NDArray[np.uint32]:
-    return parts(words, "<u4")  # type: ignore[return-value]
+    return parts(words, "<u4")
 
 
 def _float2(function: Callable[..., NDArray[np.float32]]) -> Callable[..., Words]:
@@ -123,7 +125,7 @@ def _scale6(words: Words, mode: int) -> NDArray[np.int32]:
 
 
 def _quant3(bits: Words, quants: Words, mode: int) -> NDArray[np.int32]:
-    high = (parts(bits, "u1").astype(np.int32) >> mode) & 1
+    high: NDArray[Any] = (parts(bits, "u1").astype(np.int32) >> mode) & 1
     low = (parts(quants, "u1").astype(np.int32) >> (2 * (mode & 3))) & 3
     result: NDArray[np.int32] = low - np.where(high == 1, 0, 4).astype(np.int32)
     return result
@@ -160,7 +162,8 @@ def _fmi(a: Words, b: Words) -> Words:
 
 def _mmrg(a: Words, b: Words, c: Words) -> Words:
     byte = _u(0x000000FF000000FF)
-    return ((a & byte) << _u(24)) | ((b & byte) << _u(16)) | ((c & byte) << _u(8))
+    merged: Words = ((a & byte) << _u(24)) | ((b & byte) << _u(16)) | ((c & byte) << _u(8))
+    return merged
 
 
 def _mh2bw(a: Words, b: Words) -> Words:
@@ -249,7 +252,7 @@ def _sum_halves(words: Words, position: int) -> Words:
 
 def _rots(words: Words, amounts: Words) -> Words:
     value, by = _u32(words), parts(amounts, "u1").astype(np.uint32)
-    result: NDArray[np.uint32] | None = None
+    result: NDArray[Any] | None = None
     for index in range(3):
         shift = np.stack([by[..., index], by[..., 4 + index]], axis=-1) & np.uint32(31)
         turned = (value >> shift) | (value << ((np.uint32(32) - shift) & np.uint32(31)))
