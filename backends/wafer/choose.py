@@ -15,11 +15,12 @@ from math import inf, prod
 from ...ir.access import axes_used
 from ...ir.expr import Expr, entries
 from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
-from ...machines.wafer.isa import WORDS
-from .layout import Shards, Split, Splits, Value, X, Y, clashes, local_axes, local_shape, result_shards
+from ...machines.wafer.isa import WORDS, Element
+from .layout import Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
 from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
 from .recipes import lower
+from .relayout import plans
 from .stage import Stage, element_of
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
@@ -275,25 +276,13 @@ class Chooser:
         variants = self.stage.variants(operand)
         if not variants:
             return self._free(node, access, axes, splits), False
-        best = inf
-        cut = False
-        for value in variants.values():
-            cycles = 0.0
-            now: list[int] = list(clashes(value, access, axes, splits))
-            if any(isinstance(x, Lookup) for x in access):
-                now = [m for m in now if not (splits[m] is not None and splits[m].axis == LOOKUP)]  # type: ignore[union-attr]
-            size = value.size
-            for m in now:
-                shard = value.shards[m]
-                assert shard is not None
-                size = size * shard.count
-                if size * WORDS[value.fmt] > _LARGE_WORDS:
-                    cycles = inf
-                    break
-                cycles += size / 4 + line_cycles(size, value.fmt, shard.count, self.size[m])
-            if cycles < best:
-                best, cut = cycles, any(value.shards)
-        return best, cut
+        lookups = [m for m, s in enumerate(splits) if s is not None and s.axis == LOOKUP]
+        found = [p for v in variants.values() for p in plans(v, access, axes, _affine(splits), self.size, lookups)]
+        found = [p for p in found if p.words <= _LARGE_WORDS]
+        if not found:
+            return inf, False
+        best = min(found, key=lambda p: p.cycles)
+        return best.cycles, any(best.value.shards)
 
     def _constant(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
         used = axes_used(access)
@@ -340,7 +329,7 @@ class Chooser:
         reduced = node.reduced if isinstance(node, (Reduce, Contract)) else ()
         for m, split in enumerate(splits):
             if split is not None and (split.axis in reduced or split.axis == LOOKUP):
-                wide = fmt if split.axis == LOOKUP else element_of(node.dtype) if not node.dtype.is_float else _F32
+                wide = fmt if split.axis == LOOKUP else element_of(node.dtype) if not node.dtype.is_float else Element.F32
                 total += line_cycles(size, wide, split.count, self.size[m])
         return total
 
@@ -357,13 +346,3 @@ def _affine(splits: Splits) -> Splits:
     y, x = (s if s is not None and s.axis != LOOKUP else None for s in splits)
     return (y, x)
 
-
-from ...machines.wafer.isa import Element  # noqa: E402
-
-_F32 = Element.F32
-
-
-def unshard_words(value: Value, m: int) -> int:
-    """Words of a copy that is whole along mesh axis `m`."""
-    shard = value.shards[m]
-    return value.size * (shard.count if shard else 1) * WORDS[value.fmt]

@@ -25,6 +25,7 @@ from ...machines.wafer.tables import ObjectKind
 from .emitter import Emitter
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
+from .relayout import Window, lines_across, plans, window_local
 
 
 def element_of(dtype: DType) -> Element:
@@ -77,6 +78,8 @@ class Stage:
     states: list[Bound] = field(default_factory=list)
     outputs: list[Bound] = field(default_factory=list)
     constants: dict[tuple[object, ...], int] = field(default_factory=dict)
+    temporaries: list[int] = field(default_factory=list)
+    """Objects to free when the node under compilation is done."""
     pinned: set[int] = field(default_factory=set)
     """Objects that stay: inputs, states and outputs."""
 
@@ -185,6 +188,7 @@ class Stage:
         """Forget everything since `mark`."""
         emitter, self.values, self.uses, self.placed, self.constants, self.pinned, (inputs, states, outputs) = mark
         self.e.back(emitter)
+        self.temporaries = []
         del self.inputs[inputs:], self.states[states:], self.outputs[outputs:]
 
     # ---- values
@@ -203,12 +207,6 @@ class Stage:
         """The copies of a value that are in memory."""
         return self.values.get(node_id, {})
 
-    def best_variant(self, node_id: int, access: Access, axes: Sequence[int], splits: Splits) -> tuple[Value, tuple[int, ...]]:
-        """The copy that needs the least to be read by a nest, and the mesh axes along which it must be made whole."""
-        found = [(clashes(v, access, axes, splits), v) for v in self.variants(node_id).values()]
-        need, value = min(found, key=lambda item: (len(item[0]), prod(s.count for s in item[1].shards if s)))
-        return value, need
-
     def operand(self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None) -> Ref:
         """Where the cores of `splits` read a node; makes copies whole and places free sources on the way."""
         node = self.graph[node_id]
@@ -216,10 +214,46 @@ class Stage:
             return self.source_ref(node, access, axes, splits, last)
         if not self.variants(node_id):
             self.place_free(node, ideal_shards(node.shape, access, axes, splits))
-        value, need = self.best_variant(node_id, access, axes, splits)
-        for m in need:
-            value = self.unshard(node_id, value, m)
+        size = (self.e.rows, self.e.cols)
+        plan = min((p for v in self.variants(node_id).values() for p in plans(v, access, axes, splits, size)), key=lambda p: p.cycles)
+        value = plan.value
+        for step in plan.steps:
+            if step.window is not None:
+                return self.windowed(value, step.m, step.window, access, axes, splits)
+            value = self.unshard(node_id, value, step.m)
         return reference(value, access, axes, splits)
+
+    def windowed(self, value: Value, m: int, window: Window, access: Access, axes: Sequence[int], splits: Splits) -> Ref:
+        """A copy of the window that each line along `m` needs, for one nest; freed when the node is done."""
+        e = self.e
+        shard = value.shards[m]
+        assert shard is not None
+        local = window_local(value, shard.dim, window.width)
+        strides = row_major(local)
+        total = prod(local)
+        obj = e.object(value.fmt, (total,), ObjectKind.SCRATCH)
+        self.temporaries.append(obj)
+        count = lines_across(value, m, splits, (e.rows, e.cols), window)
+        across: Splits = (None, Split(0, 1, count)) if m == Y else (Split(0, 1, count), None)
+        members = Split(0, 1, shard.count)
+        fmt = PLAIN[value.fmt]
+        e.vec(Op.MOV, fmt, e.role(across), [total], Ref(obj, value.fmt, 0, (1,)), 0.0)
+        rank = len(local)
+        index = self.iota(shard.tile * shard.count, Split(shard.dim, shard.tile, shard.count), m)
+        index = index.walk([int(d == shard.dim) for d in range(rank)])
+        target = Ref(obj, value.fmt, 0, tuple(0 if d == shard.dim else s for d, s in enumerate(strides)))
+        source = Ref(value.obj, value.fmt, 0, value.strides)
+        shift = (0, window.per_line) if m == Y else (window.per_line, 0)
+        look = (window.first, window.width, strides[shard.dim], *shift)
+        inner = max((d for d in range(rank) if d != shard.dim and value.local[d] > 1), key=lambda d: value.local[d], default=-1)
+        role = e.role((members, across[X]) if m == Y else (across[Y], members))
+        e.vec(Op.STX, fmt, role, value.local, target, source, None, index, inner=inner, look=look)
+        reduce_line(e, m, shard.count, count, Ref(obj, value.fmt, 0, (1,)), total)
+        shards: Shards = (None, value.shards[X]) if m == Y else (value.shards[Y], None)
+        ref = reference(Value(value.shape, value.fmt, shards, obj, local), access, axes, splits)
+        per = [ref.per_row, ref.per_col]
+        per[1 - m] -= window.per_line * strides[shard.dim]
+        return Ref(obj, value.fmt, ref.base - window.first * strides[shard.dim], ref.strides, per[Y], per[X])
 
     def unshard(self, node_id: int, value: Value, m: int) -> Value:
         """A copy that is whole along mesh axis `m`: blocks laid into zeros and added up along every line."""
@@ -250,6 +284,9 @@ class Stage:
 
     def done(self, node_id: int, value: Value) -> None:
         """A node has been computed."""
+        for obj in self.temporaries:
+            self.e.free(obj)
+        self.temporaries = []
         self.values.setdefault(node_id, {})[value.shards] = value
 
     def release(self, operands: Sequence[int]) -> None:
