@@ -57,7 +57,7 @@ class Lowering:
         from .move import move
 
         unique, inverse = unique_rows(need)
-        copy = move(self, value, unique)
+        copy = move(self, value, unique, clean and bool((unique < 0).any()))
         value.copies.append(copy)
         return self.engine.provide(copy.seq.take(inverse))
 

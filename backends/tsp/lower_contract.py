@@ -163,8 +163,8 @@ def contract(
     )  # fmt: skip
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = stationary.value.array is not None or n % LANES == 0
-    return Value(tuple(shape), DType.F32, [Copy(element, Seq.of(seq.storages[0]), lanes, False, clean and rows == min(LANES, rows))])
+    clean = n % LANES == 0 or (stationary.value.array is not None and rows == LANES)
+    return Value(tuple(shape), DType.F32, [Copy(element, Seq.of(seq.storages[0]), lanes, False, clean)])
 
 
 def _ordered(provider: Provider, order: Array) -> Provider:
@@ -299,7 +299,7 @@ def byte_contract(
         engine.run("gather", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, out, job=job)
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = table.value.array is not None
+    clean = n % LANES == 0 or (table.value.array is not None and rows == LANES)
     return Value(tuple(shape), dtype, [Copy(element, Seq.of(target), lanes, False, clean)])
 
 

@@ -47,8 +47,11 @@ class Pairs:
         return len(self.row)
 
 
-def move(lowering: Lowering, value: Value, need: Array) -> Copy:
-    """A new copy of `value` with exactly the vectors `need` [vectors, 320]."""
+def move(lowering: Lowering, value: Value, need: Array, clean: bool = False) -> Copy:
+    """A new copy of `value` with exactly the vectors `need` [vectors, 320]; `clean`: its open lanes hold zero.
+
+    Array rows that a tile does not load keep what an earlier tile left there, so clean results load all 320.
+    """
     best: tuple[float, Copy, Pairs, bool] | None = None
     for copy in value.copies:
         vector, lane = copy.origin(value.size)
@@ -66,8 +69,8 @@ def move(lowering: Lowering, value: Value, need: Array) -> Copy:
                     best = (cost, copy, pairs, is_unit)
     assert best is not None, "no copy holds all elements"
     _, copy, pairs, is_unit = best
-    storage = _run(lowering, copy.seq, pairs, is_unit, len(need), _accumulates(pairs))
-    return Copy(need, Seq.of(storage), (), _replicated(need), bool((need < 0).any()) and _zero_elsewhere(pairs, is_unit))
+    storage = _run(lowering, copy.seq, pairs, is_unit, len(need), clean or _accumulates(pairs), clean)
+    return Copy(need, Seq.of(storage), (), _replicated(need), clean)
 
 
 def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Storage:
@@ -77,7 +80,7 @@ def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Stora
     options = [(pairs.vectors + len(pairs.patterns) * (360 if unit else 40), unit, pairs)
                for unit, pairs in ((False, selection), (True, units)) if pairs is not None]  # fmt: skip
     _, unit, pairs = min(options, key=lambda item: item[:2])
-    return _run(lowering, seq, pairs, unit, len(vector), True)
+    return _run(lowering, seq, pairs, unit, len(vector), True, True)
 
 
 def _replicated(need: Array) -> bool:
@@ -86,11 +89,6 @@ def _replicated(need: Array) -> bool:
 
 def _accumulates(pairs: Pairs) -> bool:
     return len(np.unique(pairs.row)) != len(pairs.row)
-
-
-def _zero_elsewhere(pairs: Pairs, is_unit: bool) -> bool:
-    """Selections leave zeros in lanes without a source; unit vectors do where open rows of the stationary tile were zeroed."""
-    return not is_unit or _accumulates(pairs)
 
 
 def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
@@ -110,13 +108,13 @@ def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
     return Pairs(row, source, number, patterns)
 
 
-def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, zeros: bool) -> Storage:
+def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, zeros: bool, clean: bool) -> Storage:
     """Emit the passes for every byte plane; returns the storage of the result."""
     engine = lowering.engine
     width = WIDTH[seq.dtype]
     accumulate = _accumulates(pairs)
     reach = int(np.nonzero((pairs.patterns >= 0).any(axis=0))[0].max()) + 1
-    tile = -(-reach // STRIPES) * STRIPES
+    tile = LANES if clean else -(-reach // STRIPES) * STRIPES
     order, passes, used = _passes(pairs, tile, rows, accumulate, engine.machine.acc_depth)
     if is_unit:
         stationary = _stationary_rows(lowering, seq, pairs, tile, zeros or accumulate)
