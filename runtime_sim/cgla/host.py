@@ -234,7 +234,7 @@ def _once(task: HostTask) -> None:
 def _fetch(operand: Operand, extents: tuple[int, ...], view: View, values: Sequence[Array]) -> Array:
     """An operand over the axes, extent 1 where it does not depend on one. f16 and bf16 come as f32."""
     raw = view(operand.symbol)
-    stored = "u2" if operand.dtype == "bf16" else {"f16": "f2", "bool": "u1"}.get(operand.dtype, _numpy(operand.dtype))
+    stored = _numpy(operand.dtype)
     item = operand.item
     shape = tuple(extent if stride else 1 for extent, stride in zip(extents, operand.strides, strict=True))
     if not operand.lookups:
@@ -256,7 +256,10 @@ def _fetch(operand: Operand, extents: tuple[int, ...], view: View, values: Seque
 
 
 def _numpy(dtype: str) -> str:
-    return {"f32": "f4", "f64": "f8", "i64": "i8", "i32": "i4", "i16": "i2", "i8": "i1", "u8": "u1"}[dtype]
+    """The numpy type of stored items: bf16 is the upper half of f32, bool a byte."""
+    return {
+        "f32": "f4", "f64": "f8", "f16": "f2", "bf16": "u2", "i64": "i8", "i32": "i4", "i16": "i2", "i8": "i1", "u8": "u1", "bool": "u1",
+    }[dtype]  # fmt: skip
 
 
 def _strided(raw: Array, stored: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
