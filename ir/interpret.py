@@ -431,7 +431,7 @@ def _sort(node: Sort, operands: Sequence[Array]) -> Array:
         order = extent - 1 - np.argsort(values[..., ::-1], axis=-1, kind="stable")[..., ::-1]
     else:
         order = np.argsort(values, axis=-1, kind="stable")
-    return np.ascontiguousarray(np.moveaxis(order[..., : node.count], -1, node.axis)).astype(np.int64, copy=False)
+    return np.ascontiguousarray(np.moveaxis(order[..., : node.count], -1, node.axis)).astype(node.dtype.array, copy=False)
 
 
 _SCANS: dict[str, Any] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}

@@ -121,7 +121,7 @@ class _Walk:
         if isinstance(node, Map | Reduce):
             node = self._inlined(node)
             node = self._decided(self.guards.without_guards(node))
-        node = simpler_kind(node)
+        node = simpler_kind(node, self.at)
         return normalise(node)
 
     def _inlined(self, node: Map | Reduce) -> Map | Reduce:

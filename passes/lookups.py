@@ -79,14 +79,14 @@ def as_map(view: Move) -> Map:
     )  # fmt: skip
 
 
-def simpler_kind(node: Node) -> Node:
+def simpler_kind(node: Node, at: Callable[[int], Node]) -> Node:
     """The same value by a simpler kind, where there is one."""
     if isinstance(node, Gather) and not any(isinstance(e, Lookup) for e in node.accesses[0]):
         return _view(node, node.axes, node.accesses[0], node.groups)
     if isinstance(node, Map) and node.expr.op == "arg":
         return _view(node, node.axes, node.accesses[node.expr.index], node.groups, node.expr.index)
     if isinstance(node, Contract) and not node.reduced:
-        expr = _product(node, ex.arg)
+        expr = _product(node, at(node.operands[0]).dtype)
         return Map(
             id=node.id, operands=node.operands, dtype=node.dtype, shape=node.shape, origin=node.origin, axes=node.axes,
             accesses=node.accesses, groups=node.groups, expr=expr,
@@ -102,9 +102,8 @@ def simpler_kind(node: Node) -> Node:
     return node
 
 
-def _product(node: Contract, arg: Callable[[int, DType], ex.Expr]) -> ex.Expr:
-    operand = node.dtype  # lowering gives operands and result of a contraction one type
-    wide = [ex.cast(arg(n, operand), node.acc) for n in range(2)]
+def _product(node: Contract, operand: DType) -> ex.Expr:
+    wide = [ex.cast(ex.arg(n, operand), node.acc) for n in range(2)]
     return ex.cast(ex.make("mul", *wide), node.dtype)
 
 

@@ -1,0 +1,297 @@
+"""Number formats: which type every value has at rest, what contractions take, and where a value stays f32 whatever the table says.
+
+A policy is one row of `POLICIES`. Arithmetic inside a Map or Reduce is f32 on every machine here; what a policy decides is the type in
+which values are stored between nodes and the operand type of contractions (with f32 accumulation). Every rounding is then visible in the
+graph, and the interpreter predicts the error. Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to
+exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, and values with finite members beyond 65504
+(masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import BadInput
+from ..ir import expr as ex
+from ..ir.graph import (
+    Constant,
+    ConstantRef,
+    Contract,
+    Gather,
+    Graph,
+    GraphBuilder,
+    Input,
+    Map,
+    Move,
+    Node,
+    Reduce,
+    Scan,
+    Scatter,
+    Sort,
+)
+from ..ir.store import ConstantStore
+from ..ir.types import F16, F32, DType
+from ..ir.verify import require
+from .base import Pass
+from .convert import add_cast
+from .patterns import find_softmax
+
+F16_MAX = 65504.0
+_MOST_CHECKED = 1 << 24  # elements of a constant whose range is looked at; larger ones are weights
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`operands` of contractions, type of values `rest`ing between nodes, and the `weights` storage of `passes.quantise`."""
+
+    operands: DType
+    rest: DType
+    weights: str = "dense"
+
+
+POLICIES: dict[tuple[str, str], Policy] = {
+    ("tsp", "fp16"): Policy(F16, F32),
+    ("wafer", "fp16"): Policy(F16, F16),
+    ("wafer", "fp32"): Policy(F32, F32),
+    ("cgla", "fp32"): Policy(F32, F32),
+    ("cgla", "fp16"): Policy(F32, F32, "f16"),
+    ("cgla", "q8_0"): Policy(F32, F32, "q8_0"),
+}
+
+
+def policy_of(target: str, precision: str) -> Policy:
+    """The row of the table. Raises BadInput for a format that the target lacks."""
+    if (target, precision) not in POLICIES:
+        known = sorted(p for t, p in POLICIES if t == target)
+        raise BadInput(f"{target} has no precision {precision!r}; it has {', '.join(known) or 'none'}")
+    return POLICIES[target, precision]
+
+
+@dataclass(frozen=True)
+class Precision(Pass):
+    """Gives every float value its type by the policy."""
+
+    name: ClassVar[str] = "precision"
+    operands: DType = F32
+    rest: DType = F32
+
+    def run(self, graph: Graph, store: ConstantStore) -> Graph:
+        graph = all_f32(graph, store)
+        if self.operands is F32 and self.rest is F32:
+            return graph
+        return retyped(graph, store, _assigned(graph, store, self.operands, self.rest), self.operands)
+
+    def ensures(self, graph: Graph) -> None:
+        require(graph, self.name)
+
+
+# --- everything f32 --------------------------------------------------------------------------------------------------------------------
+
+
+def all_f32(graph: Graph, store: ConstantStore) -> Graph:
+    """The graph with every other float type replaced by f32, roundings of half formats inside expressions included."""
+    if not any(_half_or_double(node) for node in graph.nodes):
+        return graph
+    builder = GraphBuilder()
+    new_id: list[int] = []
+    for node in graph.nodes:
+        operands = tuple(new_id[o] for o in node.operands)
+        dtype = F32 if node.dtype.is_float else node.dtype
+        new: Node = replace(node, operands=operands, dtype=dtype)
+        if isinstance(new, Map | Reduce):
+            new = replace(new, expr=_expr_f32(new.expr))
+        elif isinstance(new, Contract) and new.acc.is_float:
+            new = replace(new, acc=F32)
+        elif isinstance(node, Constant) and node.dtype is not dtype:
+            new = constant_as(node, dtype, store)
+        new_id.append(builder.add(new))
+    return builder.finish([new_id[o] for o in graph.outputs], {k: new_id[v] for k, v in graph.updates.items()})
+
+
+def _half_or_double(node: Node) -> bool:
+    if node.dtype.is_float and node.dtype is not F32:
+        return True
+    if isinstance(node, Contract):
+        return node.acc.is_float and node.acc is not F32
+    return isinstance(node, Map | Reduce) and any(e.dtype.is_float and e.dtype is not F32 for e in ex.postorder(node.expr))
+
+
+def _expr_f32(root: ex.Expr) -> ex.Expr:
+    done: dict[int, ex.Expr] = {}
+    for entry in ex.postorder(root):
+        dtype = F32 if entry.dtype.is_float else entry.dtype
+        args = [done[id(a)] for a in entry.args]
+        if entry.op == "arg":
+            made = ex.arg(entry.index, dtype)
+        elif entry.op == "const" and entry.value is not None:
+            made = ex.const(entry.value, dtype)
+        elif entry.op == "cast":
+            made = ex.cast(args[0], dtype)
+        else:
+            made = ex.rebuild(entry, args) if args else entry
+        done[id(entry)] = made
+    return done[id(root)]
+
+
+def constant_as(node: Constant, dtype: DType, store: ConstantStore) -> Constant:
+    """The constant in another float type, under a key of its own (its value is converted when asked for)."""
+    old, key = node.ref.key, f"{node.ref.key}@{dtype}"
+    if store.has(old):
+        store.put(key, lambda: np.asarray(store.get(old)).astype(dtype.array))
+    return replace(node, dtype=dtype, ref=ConstantRef(key, dtype, node.shape))
+
+
+# --- which type ------------------------------------------------------------------------------------------------------------------------
+
+
+def _assigned(graph: Graph, store: ConstantStore, operands: DType, rest: DType) -> list[DType]:
+    """The type of every node: f16 where it may be and the policy wants it."""
+    fixed = _stays_f32(graph, store)
+    halves = _only_contracted(graph, fixed) if operands is F16 else [False] * len(graph.nodes)
+    dtypes: list[DType] = []
+    for node in graph.nodes:
+        wanted = F16 if halves[node.id] or (rest is F16 and not fixed[node.id]) else F32
+        if not node.dtype.is_float:
+            wanted = node.dtype
+        elif isinstance(node, Gather):
+            wanted = dtypes[node.operands[0]]
+        elif isinstance(node, Constant) and operands is F16 and rest is F32:
+            wanted = F16 if _is_table(graph, node) and not fixed[node.id] else F32
+        dtypes.append(wanted)
+    for name, update in graph.updates.items():  # a state has one type before and after the run
+        state = next(n for n in graph.states if n.name == name)
+        if dtypes[state.id] is not dtypes[update]:
+            dtypes[state.id] = dtypes[update] = F32
+    return dtypes
+
+
+def _is_table(graph: Graph, node: Constant) -> bool:
+    """Whether a constant is only looked up and contracted: such tables are held in the operand format."""
+    users = [graph[u] for u in graph.users[node.id]]
+    return bool(users) and all(isinstance(u, Contract) or (isinstance(u, Gather) and u.operands[0] == node.id) for u in users)
+
+
+def _only_contracted(graph: Graph, fixed: list[bool]) -> list[bool]:
+    """Values that reach nothing but contractions, through assemblies, lookups and states: they are best made in the operand type."""
+    states = {graph.updates[n.name]: n.id for n in graph.states if n.name in graph.updates}
+    refused: set[int] = set()
+    roots = set(graph.outputs)
+    while True:
+        half = [False] * len(graph.nodes)
+        for node in reversed(graph.nodes):
+            users = [graph[u] for u in graph.users[node.id]]
+            reaches = all(isinstance(u, Contract) or (_carries(u, node.id) and half[u.id]) for u in users)
+            kept_for_state = states.get(node.id) not in refused if node.id in states else bool(users)
+            free = node.dtype.is_float and node.id not in roots and not fixed[node.id] and node.id not in refused
+            half[node.id] = reaches and free and kept_for_state and not isinstance(node, Input)
+        wrong = {s for u, s in states.items() if half[u] != half[s]}
+        if not wrong - refused:
+            return half
+        refused |= wrong | {u for u, s in states.items() if s in wrong}
+
+
+def _carries(user: Node, operand: int) -> bool:
+    """Whether a node hands on the values of an operand unchanged."""
+    if isinstance(user, Gather):
+        return user.operands[0] == operand
+    return isinstance(user, Move) or (isinstance(user, Scatter) and operand in user.operands[:2])
+
+
+def _stays_f32(graph: Graph, store: ConstantStore) -> list[bool]:
+    """Values that must not be rounded to f16, for the reasons that the module says."""
+    fixed = [isinstance(n, Reduce | Scan | Input) or _beyond_f16(n, store) for n in graph.nodes]
+    for output in graph.outputs:
+        fixed[output] = True
+    for node in graph.nodes:
+        if isinstance(node, Sort) or (isinstance(node, Reduce) and node.op in ("argmax", "argmin")):
+            for operand in node.operands:
+                fixed[operand] = True
+    for match in find_softmax(graph):
+        inside = [match.scores, match.exp]
+        if match.scale is not None and not all(isinstance(graph[u], Contract) for u in graph.users[match.scale]):
+            inside.append(match.scale)
+        for number in inside:
+            if number is not None:
+                _fix_scores(graph, number, fixed)
+    for node in graph.nodes:  # what carries a fixed value is fixed
+        if isinstance(node, Move) and any(fixed[o] and not isinstance(graph[o], Input) for o in node.operands):
+            fixed[node.id] = True
+    return fixed
+
+
+def _fix_scores(graph: Graph, number: int, fixed: list[bool]) -> None:
+    """A softmax value and the Maps and contraction that only compute it."""
+    fixed[number] = True
+    for operand in graph[number].operands:
+        source = graph[operand]
+        alone = graph.users[operand] == (number,) and source.size == graph[number].size
+        if isinstance(source, Map | Contract) and not fixed[operand] and alone:
+            if isinstance(source, Map):
+                _fix_scores(graph, operand, fixed)
+            fixed[operand] = True
+
+
+def _beyond_f16(node: Node, store: ConstantStore) -> bool:
+    if isinstance(node, Constant):
+        if not node.dtype.is_float or node.size > _MOST_CHECKED or not store.has(node.ref.key):
+            return False
+        values: np.ndarray[Any, Any] = np.asarray(store.get(node.ref.key))
+        finite = values[np.isfinite(values)]
+        return bool(finite.size) and float(np.abs(finite).max()) > F16_MAX
+    if isinstance(node, Move) and isinstance(node.fill, float):
+        return np.isfinite(node.fill) and abs(node.fill) > F16_MAX
+    if not isinstance(node, Map):
+        return False
+    square = node.expr.op == "mul" and node.expr.args[0] is node.expr.args[1]
+    return square or any(
+        e.op == "const" and e.dtype.is_float and e.value is not None and np.isfinite(e.value) and abs(e.value) > F16_MAX
+        for e in ex.postorder(node.expr)
+    )
+
+
+# --- rewriting -------------------------------------------------------------------------------------------------------------------------
+
+
+def _is_lookup(node: Node) -> bool:
+    """A looked-up row of a half-precision table becomes f32 once, so that the first layer reads what the others read."""
+    return isinstance(node, Gather)
+
+
+def retyped(graph: Graph, store: ConstantStore, dtypes: list[DType], operands: DType) -> Graph:
+    """The f32 graph with node n in `dtypes[n]` and contractions over `operands`; casts go into expressions where there is one."""
+    builder = GraphBuilder()
+    new_id: list[int] = []
+
+    def read(old: int, wanted: DType) -> int:
+        """Node `old` in type `wanted`: a constant is converted for good, anything else by a cast."""
+        source = graph[old]
+        if isinstance(source, Constant) and builder.nodes[new_id[old]].dtype is not wanted:
+            return builder.add(constant_as(source, wanted, store))
+        return add_cast(builder, new_id[old], wanted)
+
+    for node in graph.nodes:
+        dtype = dtypes[node.id]
+        plain = tuple(new_id[o] for o in node.operands)
+        new: Node = replace(node, operands=plain, dtype=dtype)
+        if isinstance(node, Constant):
+            new = constant_as(node, dtype, store) if dtype is not node.dtype else node
+        elif isinstance(node, Map | Reduce):
+            plain = tuple(read(o, F32) if dtypes[o] is F16 and dtype is F32 and _is_lookup(graph[o]) else new_id[o] for o in node.operands)
+            types = [builder.nodes[o].dtype for o in plain]
+            expr = ex.substitute(node.expr, args=lambda leaf, types=types: ex.cast(ex.arg(leaf.index, types[leaf.index]), leaf.dtype))  # type: ignore[misc]
+            new = replace(node, operands=plain, dtype=dtype, expr=ex.cast(expr, dtype) if isinstance(node, Map) else expr)
+        elif isinstance(node, Contract) and graph[node.operands[0]].dtype.is_float:
+            new = replace(node, operands=tuple(read(o, operands) for o in node.operands), dtype=dtype)
+        elif isinstance(node, Move | Scan):
+            new = replace(node, operands=tuple(read(o, dtype) for o in node.operands), dtype=dtype)
+        elif isinstance(node, Scatter):
+            carried = tuple(read(o, dtype) for o in node.operands[:2])
+            new = replace(node, operands=carried + plain[2:], dtype=dtype)
+        elif isinstance(node, Gather):
+            new = replace(node, operands=plain, dtype=builder.nodes[plain[0]].dtype)
+        new_id.append(builder.add(new))
+    updates = {name: read(value, dtypes[value]) for name, value in graph.updates.items()}
+    return builder.finish([new_id[o] for o in graph.outputs], updates)
