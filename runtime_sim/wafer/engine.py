@@ -23,6 +23,7 @@ from .deliveries import Deliveries
 from .events import Event
 from .model import BurstView, Ints, SegmentView
 from .order import Step
+from .products import product
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -47,12 +48,16 @@ class Engine:
     memory: dict[int, Values] = field(default_factory=dict)
     buffers: dict[Key, Values] = field(default_factory=dict)
     uses: dict[Key, int] = field(default_factory=dict)
+    exact: bool = False
+    blocked: bool = False
+    """Whether a closed form was used since it was last cleared."""
     _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[Any], memory: Mapping[int, Values]) -> None:
-        """Evaluate `steps` on `memory` (object id -> array [h, w, elements], changed in place)."""
+    def run(self, steps: Sequence[Any], memory: Mapping[int, Values], exact: bool) -> None:
+        """Evaluate `steps` on `memory` (object id -> array [h, w, elements], changed in place), in the machine's order if `exact`."""
+        self.exact = exact
         self.memory = dict(memory)
         self.buffers = {}
         self.uses = count_uses(steps, self.deliveries)
@@ -170,6 +175,8 @@ class Engine:
         s = self.scalar(step, cores, streamed)
         visited = sequential_axes(burst)
         if visited and feeds_back(burst):
+            if not self.exact and a is not None and s is not None and self._product(step, cores, a, s, visited):
+                return
             self._visit(step, cores, (a, b, s), visited)
         elif keeps(burst):
             assert a is not None and b is not None
@@ -182,6 +189,19 @@ class Engine:
             self.write(step.event, cores, np.broadcast_to(elementwise(burst, a, b, s), (*cores.shape, *burst.ext)), last=last)
         else:
             self._emit(step, cores, elementwise(burst, a, b, s))
+
+    def _product(self, step: Step, cores: Cores, a: Values, s: Values, visited: list[int]) -> bool:
+        """Evaluate an FMAC burst in closed form (N6); False where it has none."""
+        event, burst = step.event, step.event.burst
+        if burst.op.meaning is not Semantics.MULTIPLY_ADD or any(burst.d.stride[d] for d in visited):
+            return False
+        ext = tuple(1 if d in visited else n for d, n in enumerate(burst.ext))
+        total = product(burst, a, s, self.read(event, "d", cores, ext))
+        if total is None:
+            return False
+        self.write(event, cores, total, ext=ext)
+        self.blocked = True
+        return True
 
     def _visit(self, step: Step, cores: Cores, sources: tuple[Values | None, ...], visited: list[int]) -> None:
         """A destination that is visited again and again: one step of the sum a visit, in the order of the nest (N3)."""

@@ -20,7 +20,7 @@ from .analysis import Analysis
 from .breaches import Breaches
 from .liveness import FILLED
 from .model import ObjectView, RegionView
-from .placing import Placements
+from .placing import Map, Placements
 
 Slot = tuple[int, int]
 """(instance, object id)."""
@@ -97,6 +97,11 @@ class Layout:
             if bind is None or bind.kind is not tb.BindKind.OBJECT or bind.source == tb.NONE:
                 return slot
             slot = (bind.source, bind.source_object)
+
+    def map_of(self, slot: Slot, placement: int) -> Map:
+        """Where an object's elements lie in a tensor."""
+        obj = self.object(slot)
+        return self.placements.resolve(placement, obj, self.instances[slot[0]].region(obj))
 
     def slots(self) -> Iterator[Slot]:
         """Every object of every instance."""
@@ -269,7 +274,7 @@ class Layout:
                 or (bind is not None and (bind.kind is not tb.BindKind.OBJECT or bind.source != tb.NONE))
             ):
                 continue
-            if self.instances[slot[0]].analysis.liveness.needed[slot[1]].any():
+            if slot[1] in self.instances[slot[0]].analysis.liveness.hungry:
                 self.out.add("W44", f"object {slot[1]} of instance {slot[0]}", f"{obj.kind.name} without contents is read", prov=[obj.prov])
 
     def lifetimes(self) -> dict[Slot, tuple[int, int]]:
@@ -316,11 +321,11 @@ class Layout:
             size = int(np.prod(binding.shape, dtype=np.int64))
             covered = np.zeros(size, bool)
             for piece in self.pieces[binding.name]:
-                obj = self.object(piece.slot)
-                mapping = self.placements.resolve(piece.placement, obj)
+                mapping = self.map_of(piece.slot, piece.placement)
                 inside = mapping.linear >= 0
                 if self.object(self.root(piece.slot)).kind not in FILLED and binding.kind != "input":
-                    written = self._written(piece.slot)[mapping.rows, mapping.cols][..., mapping.elements]
+                    r, c, _ = mapping.linear.shape
+                    written = self._written(piece.slot)[mapping.rows, mapping.cols][:r, :c][..., mapping.elements]
                     inside = inside & written
                 covered[mapping.linear[inside]] = True
             if not covered.all() and self.pieces[binding.name]:

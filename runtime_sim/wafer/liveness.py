@@ -23,6 +23,7 @@ from .model import BurstView, ObjectView, SegmentView
 from .order import Step
 
 FILLED = (tb.ObjectKind.WEIGHT, tb.ObjectKind.CONSTANT, tb.ObjectKind.STATE, tb.ObjectKind.INPUT)
+PRELOADED = (tb.ObjectKind.WEIGHT, tb.ObjectKind.CONSTANT)
 Mask = NDArray[np.bool_]
 
 
@@ -56,6 +57,9 @@ class Liveness:
     written: dict[int, Mask] = field(default_factory=dict)
     needed: dict[int, Mask] = field(default_factory=dict)
     full: set[int] = field(default_factory=set)
+    hungry: set[int] = field(default_factory=set)
+    """Objects with contents at cycle 0 that are read before they are written."""
+    _known: dict[tuple[int, str], tuple[np.ndarray, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for obj in self.seg.objects.values():
@@ -80,33 +84,62 @@ class Liveness:
         return region.h, region.w, obj.size
 
     def walk(self, steps: Sequence[Step], fabric: Fabric, out: Breaches) -> None:
-        """W44 over all steps; fills `written` and `needed`."""
+        """W44 over all steps; fills `written`, `needed` and `hungry`."""
         for obj in self.seg.objects.values():
+            if obj.kind in PRELOADED:
+                self.full.add(obj.id)
+                continue
             self.written[obj.id] = np.zeros(self._shape(obj), bool)
             if obj.kind in FILLED:
                 self.needed[obj.id] = np.zeros(self._shape(obj), bool)
+        self.hungry |= {b.operand(name).obj for b in self.seg.bursts for name in reads(b)} & self.full
         reported: set[tuple[int, str]] = set()
         for step in steps:
             burst = step.event.burst
-            index: tuple[Any, ...] | None = None
             for name in reads(burst):
                 number = burst.operand(name).obj
                 if number in self.full:
                     continue
-                index = index or self._index(step)
-                at = (*index, self._elements(step, name, len(index[0].shape)))
+                at = self._at(step, name)
+                missing = ~self.written[number][at]
+                if not missing.any():
+                    continue
                 if number in self.needed:
-                    self.needed[number][at] |= ~self.written[number][at]
-                elif not self.written[number][at].all() and (burst.row, name) not in reported:
+                    self.needed[number][at] |= missing
+                    self.hungry.add(number)
+                elif (burst.row, name) not in reported:
                     reported.add((burst.row, name))
-                    self._report(step, name, at, fabric, out)
+                    self._report(step, name, missing, fabric, out)
             for name in writes(burst):
                 number = burst.operand(name).obj
                 if number not in self.full and burst.op.meaning is not Semantics.STORE_INDEXED:
-                    index = index or self._index(step)
-                    self.written[number][(*index, self._elements(step, name, len(index[0].shape)))] = True
+                    self.written[number][self._at(step, name)] = True
                     if self.written[number].all():
                         self.full.add(number)
+        for obj in self.seg.objects.values():
+            if obj.id not in self.written:
+                self.written[obj.id] = np.broadcast_to(np.zeros((), bool), self._shape(obj))
+
+    def _at(self, step: Step, name: str) -> tuple[Any, ...]:
+        """Index of the elements that a step touches: slices where they form a block."""
+        burst = step.event.burst
+        rows, cols = burst.rows, burst.cols
+        if step.at is None:
+            first = start(burst, burst.operand(name), step.event.k, step.event.outer, self.seg)
+            elements, dense = self._walks(burst, name)
+            if first.ndim == 0 and dense:
+                begin = int(first) + int(elements[0])
+                block = slice(begin, begin + len(elements))
+                return slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step), block
+        index = self._index(step)
+        return (*index, self._elements(step, name, index[0].ndim))
+
+    def _walks(self, burst: BurstView, name: str) -> tuple[np.ndarray, bool]:
+        key = (burst.row, name)
+        if key not in self._known:
+            elements = np.unique(walk(burst, name))
+            self._known[key] = (elements, len(elements) == int(elements[-1]) - int(elements[0]) + 1)
+        return self._known[key]
 
     @staticmethod
     def _index(step: Step) -> tuple[Any, ...]:
@@ -122,15 +155,16 @@ class Liveness:
         first = start(burst, burst.operand(name), event.k, event.outer, self.seg)
         if first.ndim and step.at is not None:
             first = first.reshape(-1)[step.at]
-        steps = np.unique(walk(burst, name))
+        steps, _ = self._walks(burst, name)
         return first[..., None] + steps if first.ndim else (first + steps).reshape((1,) * (rank - 1) + (-1,))
 
-    def _report(self, step: Step, name: str, at: tuple[Any, ...], fabric: Fabric, out: Breaches) -> None:
+    def _report(self, step: Step, name: str, missing: Mask, fabric: Fabric, out: Breaches) -> None:
         burst = step.event.burst
-        number = burst.operand(name).obj
-        bad = np.argwhere(~self.written[number][at])[0]
-        rows, cols = np.broadcast_arrays(at[0], at[1])
-        place = tuple(min(int(i), n - 1) for i, n in zip(bad, rows.shape, strict=True))
-        core = fabric.core((burst.region.y + int(rows[place])) * self.seg.w + burst.region.x + int(cols[place]))
-        message = f"operand {name} reads words of object {number} that nothing has written"
-        out.add("W44", core, message, cycle=step.event.low, claimants=[burst.name], prov=[burst.prov])
+        at = np.argwhere(missing)[0]
+        if missing.ndim == 3:
+            core = int(burst.core_ids[at[0], at[1]])
+        else:
+            assert step.at is not None
+            core = int(burst.core_ids.reshape(-1)[step.at[at[0]]])
+        message = f"operand {name} reads words of object {burst.operand(name).obj} that nothing has written"
+        out.add("W44", fabric.core(core), message, cycle=step.event.low, claimants=[burst.name], prov=[burst.prov])

@@ -28,10 +28,12 @@ LOGICAL = {
 @dataclass(frozen=True)
 class Map:
     """Where the elements of an object lie in a tensor: linear index [rows, columns, elements] of the placed cores, -1 for padding, and
-    the element numbers of the last axis."""
+    the element numbers of the last axis. Along a mesh axis on which all cores hold the same part, `linear` has extent 1."""
 
     rows: slice
     cols: slice
+    covers: tuple[bool, bool]
+    """Whether the placed rows (columns) are copies of one another and all of the region's."""
     elements: Ints
     linear: NDArray[np.int32]
     size: int
@@ -69,18 +71,22 @@ class Placements:
             return f"placement {placement} has steps out of range"
         return ""
 
-    def resolve(self, placement: int, obj: ObjectView) -> Map:
+    def resolve(self, placement: int, obj: ObjectView, region: RegionView) -> Map:
         """The map of an object (its extents and strides) under a placement."""
-        key = (placement, obj.ext, obj.stride)
+        key = (placement, obj.ext, obj.stride, region.h, region.w)
         if key not in self._maps:
-            self._maps[key] = self._resolve(self._rows[placement], obj)
+            self._maps[key] = self._resolve(self._rows[placement], obj, region)
         return self._maps[key]
 
-    def _resolve(self, row: int, obj: ObjectView) -> Map:
+    def _resolve(self, row: int, obj: ObjectView, region: RegionView) -> Map:
         t = self.program.tables["placements"]
         view, origin, coef = t["view"][row].tolist(), t["origin"][row].tolist(), t["coef"][row]
         rows, cols = (range(*t[name][row].tolist()) for name in ("rows", "cols"))
         index = int(t["index"][row])
+        slices = [slice(r.start, r.stop, r.step) for r in (rows, cols)]
+        copies = [index == tb.NONE and all(o[1 + axis] == 0 for o in origin) for axis in (0, 1)]
+        covers = (copies[0] and len(rows) == region.h, copies[1] and len(cols) == region.w)
+        rows, cols = (r[:1] if same else r for r, same in zip((rows, cols), copies, strict=True))
         linear = np.zeros((len(rows), len(cols), int(np.prod(obj.ext))), np.int64)
         inside = np.ones(linear.shape, bool)
         for d in range(4):
@@ -92,23 +98,27 @@ class Placements:
             inside &= (at >= 0) & (at < view[d])
             linear = linear * view[d] + at
         linear[~inside] = -1
-        slices = (slice(r.start, r.stop, r.step) for r in (rows, cols))
-        return Map(*slices, nest(obj.ext, obj.stride), linear.astype(np.int32), int(np.prod(view)))
+        return Map(slices[0], slices[1], covers, nest(obj.ext, obj.stride), linear.astype(np.int32), int(np.prod(view)))
 
 
 def load(target: Values, mapping: Map, tensor: Values, fmt: Element) -> None:
     """Fill an object's array [h, w, elements] from a tensor; padding becomes 0."""
+    target[mapping.rows, mapping.cols][..., mapping.elements] = picked(mapping, tensor, fmt)
+
+
+def picked(mapping: Map, tensor: Values, fmt: Element) -> Values:
+    """The elements of a tensor that an object holds, in its format: as `linear`, 0 for padding."""
     flat = tensor.reshape(-1)
     values = to_format(flat, fmt).astype(dtype_of(fmt), copy=False) if tensor.dtype != NUMPY[fmt] else flat
-    picked = np.take(values, mapping.linear, mode="clip").astype(dtype_of(fmt), copy=False)
-    if (mapping.linear < 0).any():
-        picked = np.where(mapping.linear < 0, np.zeros((), picked.dtype), picked)
-    target[mapping.rows, mapping.cols][..., mapping.elements] = picked
+    found = np.take(values, mapping.linear, mode="clip").astype(dtype_of(fmt), copy=False)
+    padding = mapping.linear < 0
+    return np.where(padding, np.zeros((), found.dtype), found) if padding.any() else found
 
 
 def unload(source: Values, mapping: Map, tensor: Values) -> None:
-    """Copy an object's elements into a flat tensor."""
-    values = source[mapping.rows, mapping.cols][..., mapping.elements]
+    """Copy an object's elements into a flat tensor; of copies, the first."""
+    r, c, _ = mapping.linear.shape
+    values = source[mapping.rows, mapping.cols][:r, :c][..., mapping.elements]
     inside = mapping.linear >= 0
     tensor[mapping.linear[inside]] = values[inside]
 

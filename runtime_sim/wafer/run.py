@@ -10,13 +10,13 @@ import numpy as np
 from ...errors import BadInput
 from ...machines.program import Binding, Program
 from ...machines.wafer import tables as tb
-from ...machines.wafer.isa import WORDS
+from ...machines.wafer.isa import WORDS, Element
 from ..execution import Execution
+from .addresses import nest
 from .arithmetic import Values, dtype_of
-from .closed import ClosedLoop
 from .instances import Instance, Layout, Slot
 from .judge import Judgement, judge, missing_images
-from .placing import LOGICAL, checked, load, unload
+from .placing import LOGICAL, Map, checked, picked, unload
 
 _POISON = {"f": np.float32("nan"), "i": np.int32(-(1 << 31))}
 """Contents of words that nothing has written."""
@@ -44,10 +44,15 @@ class Memory:
             for piece in layout.pieces[binding.name]:
                 self.given.setdefault(layout.root(piece.slot), []).append((binding, piece.placement))
         self.kept = {layout.root(p.slot) for b in program.bindings if b.kind != "input" for p in layout.pieces[b.name]}
+        self.written: set[Slot] = set()
+        """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.last: dict[Slot, int] = {}
         for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
             for number in instance.analysis.seg.objects:
-                self.last[layout.root((instance.number, number))] = instance.number
+                root = layout.root((instance.number, number))
+                self.last[root] = instance.number
+                if instance.analysis.liveness.lives[number].last_write_end >= 0:
+                    self.written.add(root)
 
     def _check_range(self, binding: Binding) -> None:
         values = self.values[binding.name]
@@ -70,23 +75,22 @@ class Memory:
         bind = instance.binds.get(slot[1])
         given = self.given.get(slot, [])
         filled = bool(given) or (bind is not None and bind.kind is not tb.BindKind.OBJECT)
-        out = np.full((region.h, region.w, obj.size), 0 if filled else _POISON[dtype.kind], dtype)
+        shape = (region.h, region.w, obj.size)
         if bind is not None and bind.kind is tb.BindKind.PLACED:
-            load(out, layout.placements.resolve(bind.placement, obj), layout.program.images[tb.image_key(bind.image)], obj.fmt)
-        elif bind is not None and bind.kind is tb.BindKind.IMAGE:
+            image = layout.program.images[tb.image_key(bind.image)]
+            sources = [(layout.map_of(slot, bind.placement), image)]
+        else:
+            sources = [(layout.map_of(slot, placement), self.values[binding.name]) for binding, placement in given]
+        if len(sources) == 1 and slot not in self.written and any(sources[0][0].covers):
+            return _shared(*sources[0], shape, obj.fmt)
+        out = np.full(shape, 0 if filled else _POISON[dtype.kind], dtype)
+        if bind is not None and bind.kind is tb.BindKind.IMAGE:
             tiles = layout.program.images[tb.image_key(bind.image)]
-            steps = sum(
-                np.arange(n).reshape([-1 if e == d else 1 for e in range(4)]) * s
-                for d, (n, s) in enumerate(zip(obj.ext, obj.stride, strict=True))
-            )
-            out[..., np.asarray(steps).reshape(-1)] = tiles.reshape(region.h, region.w, -1)
-        for binding, placement in given:
-            mapping = layout.placements.resolve(placement, obj)
-            part = np.zeros_like(out)
-            load(part, mapping, self.values[binding.name], obj.fmt)
-            mask = np.zeros(out.shape, bool)
-            mask[mapping.rows, mapping.cols][..., mapping.elements] = mapping.linear >= 0
-            out[mask] = part[mask]
+            out[..., nest(obj.ext, obj.stride)] = tiles.reshape(region.h, region.w, -1)
+        for mapping, tensor in sources:
+            part = picked(mapping, tensor, obj.fmt)
+            target = out[mapping.rows, mapping.cols]
+            target[..., mapping.elements] = np.where(mapping.linear >= 0, part, target[..., mapping.elements])
         return out
 
     def release(self, instance: Instance) -> None:
@@ -103,10 +107,20 @@ class Memory:
             array = self.array(piece.slot)
             if out is None:
                 out = np.zeros(int(np.prod(binding.shape, dtype=np.int64)), array.dtype)
-            unload(array, self.layout.placements.resolve(piece.placement, self.layout.object(piece.slot)), out)
+            unload(array, self.layout.map_of(piece.slot, piece.placement), out)
         assert out is not None
         wanted = np.dtype(LOGICAL.get(binding.dtype, binding.dtype))
         return (out != 0 if wanted.kind == "b" else out.astype(wanted)).reshape(binding.shape)
+
+
+def _shared(mapping: Map, tensor: Values, shape: tuple[int, int, int], fmt: Element) -> Values:
+    """A read-only object whose rows or columns are copies: one array, seen from every core through a stride of 0."""
+    h, w, size = shape
+    own = np.zeros((1 if mapping.covers[0] else h, 1 if mapping.covers[1] else w, size), dtype_of(fmt))
+    rows = slice(0, 1) if mapping.covers[0] else mapping.rows
+    cols = slice(0, 1) if mapping.covers[1] else mapping.cols
+    own[rows, cols][..., mapping.elements] = picked(mapping, tensor, fmt)
+    return np.broadcast_to(own, shape)
 
 
 def execute(
@@ -138,9 +152,9 @@ def _evaluate(
     with np.errstate(all="ignore"):
         for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
             plan = instance.analysis.plan(exact)
-            order = "blocked" if any(isinstance(step, ClosedLoop) for step in plan) else order
-            objects = instance.analysis.seg.objects
-            instance.analysis.engine().run(plan, {n: memory.array((instance.number, n)) for n in objects})
+            engine = instance.analysis.engine()
+            engine.run(plan, {n: memory.array((instance.number, n)) for n in instance.analysis.seg.objects}, exact)
+            order = "blocked" if engine.blocked else order
             memory.release(instance)
         outputs = {b.name: memory.read(b) for b in layout.program.bindings_of("output")}
         after = {b.name: memory.read(b) for b in layout.program.bindings_of("state")}

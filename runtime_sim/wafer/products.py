@@ -1,0 +1,95 @@
+"""One FMAC burst as matrix products (N6): the same sums in another order, for speed.
+
+The nest of a burst is read as a contraction from its strides alone: an axis along which the destination stays is summed (K), one that
+moves destination and vector is M, destination and scalar N, all three a batch. Cores whose vector (scalar) elements are equal bit for bit
+along a row (column) of the role share one product, so that a contraction over a rectangle becomes one large product where its operands
+are copies. Everything else stays with the visit-by-visit evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from ...machines.wafer.isa import Element
+from .arithmetic import Values
+from .model import BurstView
+
+
+@cache
+def axis_kinds(ext: tuple[int, ...], d: tuple[int, ...], a: tuple[int, ...], s: tuple[int, ...]) -> str | None:
+    """One letter an axis: K, M, N, B (batch) or 1 (extent 1); None where the nest is no product of two operands."""
+    letters = []
+    for n, dd, aa, ss in zip(ext, d, a, s, strict=True):
+        key = (dd != 0, aa != 0, ss != 0)
+        found = "1" if n == 1 else {(0, 1, 1): "K", (1, 1, 0): "M", (1, 0, 1): "N", (1, 1, 1): "B"}.get(key)  # type: ignore[call-overload]
+        if found is None:
+            return None
+        letters.append(found)
+    return "".join(letters)
+
+
+def product(burst: BurstView, a: Values, s: Values, acc: Values) -> Values | None:
+    """acc + sum of a * s over K, for operands [*cores, n3, n2, n1, n0] (extents 1 where they do not move) and the accumulator
+    [*cores, ...] with extent 1 along K. None where the burst is not such a product, or its format sums in f16."""
+    if burst.op.d is not Element.F32 or s.ndim == 0 or a.ndim == 0:
+        return None
+    kinds = axis_kinds(burst.ext, burst.d.stride, burst.a.stride, burst.s.stride)
+    if kinds is None or "K" not in kinds:
+        return None
+    lead = a.ndim - 4
+    order = [i for letter in "BMKN1" for i, k in enumerate(kinds) if k == letter]
+    sizes = {letter: int(np.prod([n for n, k in zip(burst.ext, kinds, strict=True) if k == letter])) for letter in "BMKN"}
+    cores = a.shape[:lead]
+    left = _arranged(a, lead, order, burst, kinds, "N").reshape(*cores, sizes["B"], sizes["M"], sizes["K"])
+    right = _arranged(s, lead, order, burst, kinds, "M").reshape(*cores, sizes["B"], sizes["K"], sizes["N"])
+    total = _multiply(left, right)
+    shape = [*cores, *(burst.ext[i] for letter in "BMN1" for i, k in enumerate(kinds) if k == letter)]
+    kept = [i for letter in "BMN1" for i, k in enumerate(kinds) if k == letter]
+    placed = total.reshape(shape)
+    back = np.argsort(kept)
+    placed = placed.transpose(*range(lead), *(lead + int(i) for i in back))
+    full = [burst.ext[i] if kinds[i] != "K" else 1 for i in range(4)]
+    return np.asarray(acc + placed.reshape(*cores, *full), np.float32)
+
+
+def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView, kinds: str, still: str) -> Values:
+    """Axes in the order B, M, K, N; axes along which the operand does not move cut to extent 1."""
+    pick = tuple(slice(0, 1) if kinds[i] == still else slice(None) for i in range(4))
+    cut = values[(..., *pick)]
+    target = [1 if kinds[i] == still else burst.ext[i] for i in range(4)]
+    cut = np.broadcast_to(cut, (*values.shape[:lead], *target))
+    return cut.transpose(*range(lead), *(lead + i for i in order))
+
+
+def _multiply(left: Values, right: Values) -> Values:
+    """[*cores, B, M, K] x [*cores, B, K, N], sharing products between cores with equal operands."""
+    if left.ndim != 5:
+        return np.matmul(left, right)
+    h, w, batch, m, k = left.shape
+    n = right.shape[-1]
+    same_left, same_right = _same_along(left, 1), _same_along(right, 0)
+    if same_left and same_right and batch == 1:
+        out = left[:, 0, 0].reshape(h * m, k) @ right[0, :, 0].transpose(1, 0, 2).reshape(k, w * n)
+        return out.reshape(h, m, w, n).transpose(0, 2, 1, 3)[:, :, None]
+    if same_left:
+        # one product a row: M x (all columns' N)
+        out = np.matmul(left[:, 0], right.transpose(0, 2, 3, 1, 4).reshape(h, batch, k, w * n))
+        return out.reshape(h, batch, m, w, n).transpose(0, 3, 1, 2, 4)
+    if same_right:
+        out = np.matmul(left.transpose(1, 2, 0, 3, 4).reshape(w, batch, h * m, k), right[0])
+        return out.reshape(w, batch, h, m, n).transpose(2, 0, 1, 3, 4)
+    return np.matmul(left, right)
+
+
+def _same_along(values: Values, axis: int) -> bool:
+    """Whether all cores along a mesh axis hold the same bits (NaN never counts as same)."""
+    if values.shape[axis] == 1:
+        return False
+    if values.strides[axis] == 0:
+        return True
+    first = values[:1] if axis == 0 else values[:, :1]
+    probe = values[-1:] if axis == 0 else values[:, -1:]
+    return bool(np.array_equal(first, probe)) and bool((values == first).all())
