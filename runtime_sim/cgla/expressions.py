@@ -76,7 +76,10 @@ def _limit(value: int, dtype: str) -> Array:
 def _erf() -> Callable[[Array], Array]:
     from numba import vectorize
 
-    compiled: Callable[[Array], Array] = vectorize(["float64(float64)"])(erf)
+    def point(x: float) -> float:  # numba compiles functions, not builtins
+        return erf(x)
+
+    compiled: Callable[[Array], Array] = vectorize(["float64(float64)"])(point)
     return compiled
 
 
