@@ -26,6 +26,7 @@ from .tables import (
     POOL,
     REGIONS,
     ROUTES,
+    STREAMS,
     BindKind,
     ObjectKind,
     OperandKind,
@@ -262,6 +263,11 @@ class ProgramBuilder:
     instances: list[Row] = field(default_factory=list)
     binds: list[Row] = field(default_factory=list)
     placements: list[Row] = field(default_factory=list)
+    streams: list[Row] = field(default_factory=list)
+
+    def stream(self, binding: int, start: int, span: int) -> None:
+        """Let binding number `binding` cross the host link over [start, start + span) instead of before or after the program."""
+        self.streams.append({"binding": binding, "start": start, "span": span})
 
     def instance(self, segment: int, x: int, y: int, start: int) -> int:
         """Place segment number `segment`; returns the instance's row."""
@@ -319,4 +325,5 @@ class ProgramBuilder:
             "instances": INSTANCES.from_rows(self.instances),
             "binds": BINDS.from_rows(binds),
             "placements": PLACEMENTS.from_rows(self.placements),
+            "streams": STREAMS.from_rows(sorted(self.streams, key=lambda row: (row["binding"], row["start"]))),
         }

@@ -249,5 +249,16 @@ PLACEMENTS = TableType(
 """Tensor index of element (i0..i3) on core (y, x): `origin[d] . (1, y, x) + sum_e coef[d][e] * i_e`; positions outside the view are
 padding: 0 when loaded, ignored when read. One object element has one tensor index; a tensor element may have several copies."""
 
+STREAMS = TableType(
+    "streams",
+    (
+        Column("binding", "int32", "index into Program.bindings; rows are ordered by (binding, start)"),
+        Column("start", "int64", "first cycle on the host link"),
+        Column("span", "int64", "cycles", default=1),
+    ),
+)
+"""Transfers over the host link while the program runs (H1, H4, W51). An input that is streamed is in memory from `start + span`, an
+output may be read from `start`. Bindings without a stream are in memory at cycle 0 and read after the end (H2)."""
+
 SEGMENT_TABLES = (REGIONS, OBJECTS, ROUTES, LOOPS, POOL, BURSTS)
-PROGRAM_TABLES = (INSTANCES, BINDS, PLACEMENTS)
+PROGRAM_TABLES = (INSTANCES, BINDS, PLACEMENTS, STREAMS)

@@ -84,6 +84,7 @@ def analyse(segment: Segment, machine: WaferMachine, breaches: Breaches, hops: H
         return None
     fabric = Fabric(seg, hops or Hops.straight(seg.w, seg.h), breaches)
     fabric.check_sharing()
+    fabric.check_circles()
     deliveries = Deliveries(seg, fabric, breaches)
     events = clipped(seg.bursts)
     deliveries.check(events)

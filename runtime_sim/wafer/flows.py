@@ -133,6 +133,14 @@ class Fabric:
                     who = [f"region {first[0]}", f"region {second[0]}"]
                     self.out.add("W28", self.core(int(both[0])), f"colour {first[1]} is used by both", claimants=who)
 
+    def check_circles(self) -> None:
+        """W25: routers of one colour that feed each other in a circle."""
+        for entries in self.colours.values():
+            if entries.static:
+                at = np.flatnonzero(self._forest(entries).cyclic)
+                if len(at):
+                    self.out.add("W25", self.core(int(at[0])), f"colour {entries.colour} runs in a circle")
+
     def _together(self, first: int, second: int) -> bool:
         if tb.NONE in (first, second):
             return True
@@ -202,9 +210,8 @@ class Fabric:
         region = self.seg.regions.get(entries.region)
         limit = (region.h + region.w if region else self.seg.h + self.seg.w) + 4
         far = np.flatnonzero(active & (forest.count > limit))
-        if len(far) or forest.cyclic.any():
-            core = int(far[0]) if len(far) else int(np.flatnonzero(forest.cyclic)[0])
-            self.out.add("W25", self.core(core), f"colour {entries.colour} runs in a circle or over more than {limit} hops", **who)  # type: ignore[arg-type]
+        if len(far):
+            self.out.add("W25", self.core(int(far[0])), f"colour {entries.colour} runs over more than {limit} hops", **who)  # type: ignore[arg-type]
 
     def _forest(self, entries: Entries) -> Forest:
         key = (entries.region, entries.colour)

@@ -16,6 +16,7 @@ from .analysis import Analysis, analyse, union
 from .breaches import Breaches
 from .defects import PhysicalMap, check_dead, read_map
 from .fields import FAR
+from .host import check_streams
 from .instances import Instance, Layout
 from .model import Ints, frame_of
 from .placing import Placements
@@ -67,9 +68,10 @@ def judge(program: Program, skip: frozenset[str] = frozenset()) -> Judgement:
         return Judgement(program, machine, out.all(), None, layout.end)
     layout.check()
     check_seams(layout, out)
-    if layout.end != program.predicted_cycles:
-        out.add("W52", "program", f"predicted {program.predicted_cycles} cycles, counted {layout.end}")
-    return Judgement(program, machine, out.all(), None if out.fatal else layout, layout.end)
+    cycles = max(layout.end, check_streams(layout, out))
+    if cycles != program.predicted_cycles:
+        out.add("W52", "program", f"predicted {program.predicted_cycles} cycles, counted {cycles}")
+    return Judgement(program, machine, out.all(), None if out.fatal else layout, cycles)
 
 
 def _validate(program: Program) -> None:
