@@ -134,6 +134,7 @@ def self_feeding() -> Program:
     s.mem_read(1, 0, x, 0, Out(1, W, G.mem_take(0, 0, W)), t=9, n=2, i=40)
     s.mem_write(1, 0, x, 0, In(0, E), t=5, n=2, i=40)
     s.mem_write(0, 0, x, 1, In(1, W), t=14, n=2, i=40)
+    b.bind("x", "state", "uint8", "u8", [3, 320], [region(x, [3, 320], 1, [1, 0], [[(0, 0)]])])
     return b.program()
 
 
@@ -211,6 +212,12 @@ def bank_clash(bank: int) -> Program:
     s.mem_write(0, 8, y, 0, In(0, E), t=8, n=4)
     s.mem_read(0, 8, x, 0, Out(1, E, G.mem_take(0, 0, E)), t=10, n=4)
     s.mem_write(0, 0, y, 0, In(1, E), t=12, n=4)
+    both = [[8, 40], [8, 0]]
+    for name, kind, obj, (first, second) in (("x", "input", x, both[0]), ("y", "output", y, both[1])):
+        planes = [
+            region(obj, [2, 4, 320], 2, [0, 1, 0], [[(0, p)]], start=[k, 0, 0], shape=[1, 4, 320]) for k, p in enumerate((first, second))
+        ]
+        b.bind(name, kind, "uint8", "u8", [2, 4, 320], planes)
     return b.program()
 
 
@@ -271,7 +278,7 @@ CASES: list[tuple[str, Callable[[], Program]]] = [
     ("TSP-022", lambda: half(lambda p, at: edit(edit(p, at["lw"], n=19), at["iw"], t0=37))),
     ("TSP-023", lambda: half(lambda p, at: edit(p, at["abc"], n=2, i=1))),
     ("TSP-024", lambda: half(lambda p, at: shifted(p, at["acc"], 1))),
-    ("TSP-024", lambda: half(lambda p, at: edit(p, at["acc"], i=1))),
+    ("TSP-024", lambda: half(lambda p, at: edit(p, at["acc"], n=2, i=2))),
     ("TSP-024", lambda: half(lambda p, at: drop(p, at["acc"]))),
     ("TSP-024", lambda: half(lambda p, at: drop(p, at["abc"]))),
     ("TSP-025", lambda: passes(entries=({"entry": 128}, {}))),

@@ -22,7 +22,7 @@ Slice = tuple[int, int]
 
 
 def region(
-    allocation: int, shape: Sequence[int], lane_axis: int | None, strides: Sequence[int], planes: Sequence[Sequence[Slice]], **more: Any
+    allocation: int, shape: Sequence[int], lane_axis: int | None, strides: Sequence[int], planes: Sequence[Sequence[Slice]], /, **more: Any
 ) -> dict[str, Any]:
     """A binding region of a whole tensor."""
     return {

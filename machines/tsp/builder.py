@@ -17,7 +17,7 @@ from ...errors import BadInput
 from ..program import Segment
 from . import isa
 from .isa import Class, DType, Opcode
-from .tables import BURSTS, CLAIMS, OBJECTS, slice_mask
+from .tables import BURSTS, CLAIMS, OBJECTS, canonical, slice_mask
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class SegmentBuilder:
         table = BURSTS.from_columns(self.count)
         starts = np.cumsum([0] + [size for size, _ in self._bursts])
         _fill(table, [columns for _, columns in self._bursts], starts, BURSTS.name)
-        return table
+        return canonical(table)
 
     def _claim_table(self) -> dict[str, np.ndarray]:
         sizes = [max((np.size(v) for v in columns.values()), default=1) for columns in self._claims]

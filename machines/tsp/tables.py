@@ -5,7 +5,8 @@ A **segment** holds `bursts`, `claims` and `objects`; times are relative to its 
 layers are one segment, thirty instances and thirty times as many binds.
 
 *Element (k2, k)*, k < n, k2 < n2, of a burst happens at `offset + t0 + k i + k2 i2` (MT-8). The outer level is optional (n2 = 1, i2 = 0);
-where it is used, i2 > (n - 1) i, so that elements are in order of time.
+where it is used, i2 > (n - 1) i, so that elements are in order of time. Steps of a level with one element are canonical: i = 1, stride = 0,
+entry_stride = 0 where n = 1; i2, stride2, entry_stride2 = 0 where n2 = 1 (`canonical` sees to it).
 
 *Memory.* MEM bursts name an object; the slice is the unit. The row of an element is `allocation.row + bind.row + row + k stride + k2
 stride2` in bank `allocation.bank`. It must lie in the object's rows, and the slice in the object's masks (TSP-002). Slices are never
@@ -37,7 +38,8 @@ The ACC of an ABC burst starts 14 later with the same n, i, n2, i2.
 
 *Program tables.* `instances`, `binds`, `allocations`, `placements`, `links`. Constants: image `image.K` (uint8 [slices, rows, 320],
 slices of the allocation in ascending order, West first) is loaded into allocation A before cycle 0 where `placements` has the row (K, A).
-INPUT and STATE allocations are zero before cycle 0 where no binding covers them.
+INPUT and STATE allocations are zero before cycle 0 where no binding covers them. Regions of inputs lie in INPUT, of states in STATE, of
+outputs in OUTPUT, STATE or CONST allocations; every INPUT, STATE and OUTPUT allocation has a region, every CONST one a placement.
 
 *Bindings.* `Binding.where` is a list of regions, JSON objects with these keys:
 
@@ -60,6 +62,8 @@ after the end.
 from __future__ import annotations
 
 from enum import IntEnum
+
+import numpy as np
 
 from ..program import Column, TableType
 
@@ -182,6 +186,17 @@ PROGRAM_TABLES = (INSTANCES, BINDS, ALLOCATIONS, PLACEMENTS, LINKS)
 
 STORED = {"f16": "<f2", "f32": "<f4", "i8": "i1", "i16": "<i2", "i32": "<i4", "u8": "u1", "bool": "u1"}
 """numpy type of each `Binding.stored`; its itemsize is the number of byte planes."""
+
+
+def canonical(bursts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same `bursts` table, its steps of one-element levels set to their only value (in place)."""
+    single, flat = bursts["n"] == 1, bursts["n2"] == 1
+    bursts["i"][single] = 1
+    bursts["i2"][flat] = 0
+    for inner, outer in (("stride", "stride2"), ("entry_stride", "entry_stride2")):
+        bursts[inner][single] = 0
+        bursts[outer][flat] = 0
+    return bursts
 
 
 def slice_mask(slices: list[tuple[int, int]], hemisphere: int) -> int:

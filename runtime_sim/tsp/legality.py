@@ -14,8 +14,10 @@ from .flatten import Array, Flat, flatten
 from .report import Report
 from .structure import check_container, check_structure, element_total
 
-ELEMENT_LIMIT = 1 << 28
+ELEMENT_LIMIT = 1 << 27
 """Elements (of bursts) beyond which a program is refused rather than expanded."""
+CYCLE_LIMIT = 1 << 31
+"""Cycles beyond which a program is refused: 2.4 seconds of tsp-v1."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Analy
         report.add("TSP-001", f"the bursts have {total:,} elements, at most {ELEMENT_LIMIT:,} can be checked")
         return None, report.violations()
     flat = flatten(program, machine)
+    if count_cycles(flat) > CYCLE_LIMIT:
+        report.add("TSP-001", f"the program takes {count_cycles(flat):,} cycles, at most {CYCLE_LIMIT:,} can be checked")
+        return None, report.violations()
     queues.check_queues(flat, report)
     chain = queues.check_accumulating_alus(flat, report)
     links = {name: np.asarray(column, np.int64) for name, column in program.tables["links"].items()}

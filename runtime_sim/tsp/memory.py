@@ -30,7 +30,8 @@ class Memory:
     """Links between rows and values.
 
     `link[claim element]` of READ bursts: tap element of the write seen (>= 0), -1 - place (bound before cycle 0) or UNDEFINED.
-    `starts`, `writers`: CSR by place into tap elements of writes in order of time. `initial[place]`: bound before cycle 0.
+    `starts`, `writers`: CSR by place into tap elements of writes in order of time. `initial[place]`: 1 + the allocation that is bound there
+    before cycle 0, else 0.
     `dynamic[burst]`: MEM burst on a dynamic slice. `used_rows`: rows that programs occupy, per chip at most.
     """
 
@@ -73,10 +74,10 @@ def analyse(flat: Flat, program: Program, feeds: Feeds, report: Report) -> Memor
     owner, unit = allocation_slices(alloc)
     base = first_place(flat, alloc, owner, unit)
     dynamic, slots = _dynamic(flat)
-    initial = np.zeros(flat.places, np.uint8)
+    initial = np.zeros(flat.places, np.int32)
     for a, place, u in zip(owner.tolist(), base.tolist(), unit.tolist(), strict=True):
         if alloc["kind"][a] <= Kind.STATE or (a * isa.QUEUES + u) in slots:
-            initial[place : place + int(alloc["rows"][a])] = 1
+            initial[place : place + int(alloc["rows"][a])] = a + 1
     starts, w_time, w_element = _writes(flat, alloc, dynamic, report)
     link = np.full(flat.claims.total, UNDEFINED, np.int64)
     reads = flat.of(Opcode.READ)
@@ -88,10 +89,10 @@ def analyse(flat: Flat, program: Program, feeds: Feeds, report: Report) -> Memor
         flat.place(reads), b["t0"][reads], b["n"][reads], b["i"][reads], b["n2"][reads], b["i2"][reads], b["stride"][reads],
         b["stride2"][reads], first_claim[reads], starts, w_time, w_element, initial, link,
     )  # fmt: skip
-    _report_undefined(flat, report, feeds, link, dynamic)
+    _report_undefined(flat, report, feeds, link, dynamic, initial)
     _check_capacity(flat, program, alloc, owner, unit, base, report)
     memory = Memory(link, starts, w_element, initial, dynamic, {}, _used_rows(flat, alloc, owner, unit, base))
-    _outputs(flat, program, alloc, memory, report)
+    _outputs(flat, program, alloc, feeds, memory, report)
     return memory
 
 
@@ -126,9 +127,16 @@ def _writes(flat: Flat, alloc: Columns, dynamic: Array, report: Report) -> tuple
     return starts, time[order], element[order]
 
 
-def _report_undefined(flat: Flat, report: Report, feeds: Feeds, link: Array, dynamic: Array) -> None:
+def _report_undefined(flat: Flat, report: Report, feeds: Feeds, link: Array, dynamic: Array, initial: Array) -> None:
+    """A read must see what its own allocation holds: rows that an earlier allocation left behind are as good as never written."""
     claims = flat.claims
-    wrong = np.unique(feeds.claim_of[link == UNDEFINED])
+    reader = flat.b["alloc"][claims.burst][feeds.claim_of]
+    written = link >= 0
+    holder = np.full(len(link), -1, np.int64)
+    holder[written] = flat.b["alloc"][flat.taps.burst[feeds.tap_of[link[written]]]]
+    bound = (link < 0) & (link > UNDEFINED)
+    holder[bound] = initial[-1 - link[bound]].astype(np.int64) - 1
+    wrong = np.unique(feeds.claim_of[holder != reader])
     rows = claims.burst[wrong]
     for row in map(int, rows[(flat.b["opcode"][rows] == Opcode.READ) & ~dynamic[rows]]):
         report.bursts("TSP-009", "read of a row that was never written nor bound", flat, [row])
@@ -169,7 +177,14 @@ def _used_rows(flat: Flat, alloc: Columns, owner: Array, unit: Array, base: Arra
     return int((np.cumsum(edge) > 0).sum())
 
 
-def _outputs(flat: Flat, program: Program, alloc: Columns, memory: Memory, report: Report) -> None:
+def _final_holder(flat: Flat, feeds: Feeds, memory: Memory, places: Array) -> Array:
+    """Allocation through which each place got its last content; -1 where it has none."""
+    link = memory.final(places)
+    writer = flat.b["alloc"][flat.taps.burst[feeds.tap_of[np.maximum(link, 0)]]] if len(feeds.tap_of) else np.full(link.shape, -1)
+    return np.where(link >= 0, writer, memory.initial[places].astype(np.int64) - 1)
+
+
+def _outputs(flat: Flat, program: Program, alloc: Columns, feeds: Feeds, memory: Memory, report: Report) -> None:
     """TSP-061, and the layout of outputs and states for reading them."""
     for binding in program.bindings:
         if binding.kind == "input":
@@ -184,7 +199,7 @@ def _outputs(flat: Flat, program: Program, alloc: Columns, memory: Memory, repor
                 "TSP-061", f"{(~held).sum()} elements of {binding.kind} {binding.name} lie in no region", unit=f"binding {binding.name}"
             )
         for number, region in enumerate(regions):
-            missing = np.unique(region.places[memory.final(region.places) == UNDEFINED])
+            missing = np.unique(region.places[_final_holder(flat, feeds, memory, region.places) != binding.where[number]["allocation"]])
             if len(missing):
                 place = int(missing[0])
                 rows = flat.machine.rows

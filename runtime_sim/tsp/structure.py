@@ -136,7 +136,11 @@ class SegmentCheck:
             within(name, 1, (1 << 31) - 1)
         if self.broken:
             return
-        within("i2", 0, 0, b["n2"] == 1)
+        within("i", 1, 1, b["n"] == 1)
+        for name in ("stride", "entry_stride"):
+            within(name, 0, 0, b["n"] == 1)
+        for name in ("i2", "stride2", "entry_stride2"):
+            within(name, 0, 0, b["n2"] == 1)
         slow = (b["n2"] > 1) & (b["i2"] <= (b["n"] - 1) * b["i"])
         self.fault("TSP-001", slow, lambda r: f"i2 = {b['i2'][r]} is not larger than the inner span {(b['n'][r] - 1) * b['i'][r]}")
         for name in FLAGS:
@@ -402,15 +406,27 @@ def _check_bindings(program: Program, machine: TspMachine, report: Report) -> bo
     """Regions of bindings: fields, boxes, places inside their allocation."""
     alloc = _int(program.tables["allocations"])
     sound = True
+    bound: set[tuple[str, int]] = set()
     for binding in program.bindings:
         for index, region in enumerate(binding.where or ()):
             problem = region_problem(region, binding.shape, binding.stored, alloc, machine)
             if problem:
                 sound = False
                 report.add("TSP-001", problem, unit=f"binding {binding.name} region {index}")
+                continue
+            bound.add((binding.kind, region["allocation"]))
+            kind = Kind(int(alloc["kind"][region["allocation"]]))
+            if kind not in _HOLDS[binding.kind]:
+                report.add("TSP-001", f"an {binding.kind} lies in a {kind.name} allocation", unit=f"binding {binding.name} region {index}")
+    bound |= {("placement", int(row)) for row in program.tables["placements"]["allocation"]}
+    for row, kind_ in enumerate(alloc["kind"].tolist()):
+        if kind_ in _FILLED and (_FILLED[Kind(kind_)], row) not in bound:
+            report.add("TSP-001", f"the {Kind(kind_).name} allocation has no {_FILLED[Kind(kind_)]}", unit=f"allocation {row}")
     return sound
 
 
+_HOLDS = {"input": (Kind.INPUT,), "state": (Kind.STATE,), "output": (Kind.OUTPUT, Kind.STATE, Kind.CONST)}
+_FILLED = {Kind.CONST: "placement", Kind.INPUT: "input", Kind.STATE: "state", Kind.OUTPUT: "output"}
 REGION_KEYS = frozenset({"allocation", "row", "start", "shape", "lane_axis", "lane_tile", "lane_offset", "broadcast", "strides", "planes"})
 
 
