@@ -24,7 +24,7 @@ from .relayout import plans
 from .stage import Stage, element_of
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
-_LARGE_WORDS = 11_000
+LARGE_WORDS = 11_000
 """No single value on a core may be larger than this: two thirds of the data words."""
 
 
@@ -237,7 +237,7 @@ class Chooser:
         shape = node.shape
         local = local_shape(shape, shards)
         fmt = element_of(node.dtype)
-        if prod(local) * WORDS[fmt] > _LARGE_WORDS:
+        if prod(local) * WORDS[fmt] > LARGE_WORDS:
             return inf
         total = 0.0
         whole = True
@@ -278,7 +278,7 @@ class Chooser:
             return self._free(node, access, axes, splits), False
         lookups = [m for m, s in enumerate(splits) if s is not None and s.axis == LOOKUP]
         found = [p for v in variants.values() for p in plans(v, access, axes, _affine(splits), self.size, lookups)]
-        found = [p for p in found if p.words <= _LARGE_WORDS]
+        found = [p for p in found if p.words <= LARGE_WORDS]
         if not found:
             return inf, False
         best = min(found, key=lambda p: p.cycles)
@@ -288,7 +288,7 @@ class Chooser:
         used = axes_used(access)
         local = local_axes(axes, _affine(splits))
         words = prod(local[a] for a in used) * WORDS[element_of(node.dtype)]
-        if words > _LARGE_WORDS:
+        if words > LARGE_WORDS:
             return inf
         fair = node.size * WORDS[element_of(node.dtype)] / (self.size[0] * self.size[1])
         return 10.0 * max(0.0, words - 4 * fair - 64)
@@ -301,10 +301,10 @@ class Chooser:
             if split is not None and split.axis == LOOKUP:
                 extra = prod(s.count for s in shards if s) or 1
                 words = node.size // (extra * split.count) * WORDS[element_of(node.dtype)]
-                return inf if words > _LARGE_WORDS else 10.0 * max(0.0, words - 4 * node.size / prod(self.size) - 64)
+                return inf if words > LARGE_WORDS else 10.0 * max(0.0, words - 4 * node.size / prod(self.size) - 64)
             del m
         words = prod(local_shape(node.shape, shards)) * WORDS[element_of(node.dtype)]
-        return inf if words > _LARGE_WORDS else 2.0 * max(0.0, words - 1024)
+        return inf if words > LARGE_WORDS else 2.0 * max(0.0, words - 1024)
 
     def _work(self, node: Node, splits: Splits, size: int) -> float:
         """Beats of the local nest and cycles of the line reductions."""

@@ -1,37 +1,42 @@
-"""Compile a graph for the wafer: choose a rectangle, compile every node on it in order, and put the program together.
+"""Compile a graph for the wafer: cut it into stages, give each a rectangle, compile equal stages once, and put the program together.
 
-A rectangle is tried from the smallest that can hold the constants; `Full` anywhere makes it larger. A first, unlimited run finds how many
-words the constants take on a core; the second keeps those free from above while activations grow from below.
+All rectangles have the same rows and lie side by side in the order of the stages, so that values move along rows. A rectangle is tried
+from the narrowest that can hold the constants; `Full` anywhere makes it wider, and then all of them taller. A first, unlimited run of a
+stage finds how many words its constants take on a core; the second keeps those free from above while activations grow from below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil, prod, sqrt
 from typing import Any
 
 import numpy as np
 
 from ...errors import BadInput, Infeasible
-from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
+from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Piece, Reduce, Scan, Scatter, Sort, State
 from ...ir.store import ConstantStore
 from ...machines.program import Binding, Program, Segment
 from ...machines.wafer.builder import ProgramBuilder
 from ...machines.wafer.description import WaferMachine
 from ...machines.wafer.isa import NUMPY, WORDS
-from ...machines.wafer.tables import image_key
+from ...machines.wafer.tables import ObjectKind, image_key
 from ..options import CompileOptions
 from .bound import lower_bound
-from .choose import Chooser, largest_divisor, units_of
+from .choose import LARGE_WORDS, Chooser, largest_divisor, units_of
 from .elementwise import convert
 from .emitter import Emitter
-from .layout import WHOLE, Ref, Splits, Value
+from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, Y
 from .lines import lay_routes
 from .memory import Full
 from .movement import emit_gather, emit_move, emit_scatter
 from .nests import emit_contract, emit_map, emit_reduce
 from .order import emit_scan, emit_sort
+from .partition import Part, cut_points, split
+from .relayout import plans
 from .stage import Bound, Stage, _splits_of, element_of, identity
+from .transfer import Carried, Transfer, build_transfer
 
 EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
     Map: emit_map, Reduce: emit_reduce, Contract: emit_contract, Move: emit_move, Gather: emit_gather, Scatter: emit_scatter,
@@ -40,6 +45,8 @@ EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
 _UNLIMITED = 1 << 24
 _TRIES = 6
 """Cuts of one node that are tried before the rectangle is given up."""
+_FILL = 0.45
+"""Share of a core's data words that constants are meant to take when a rectangle is chosen."""
 
 
 class Provenance:
@@ -56,31 +63,70 @@ class Provenance:
 
 
 def compile_stage(
-    graph: Graph, store: ConstantStore, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Provenance,
-    units: list[tuple[int, ...]],
-) -> Stage:  # fmt: skip
-    """The whole graph on one rectangle. `reserve` words of a core are kept for constants; None measures without limits. Raises Full."""
-    emitter = Emitter(machine, "whole", rows, cols, reserve or 0)
+    part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Provenance, incoming: Sequence[Shards]
+) -> Stage:
+    """One stage on one rectangle; `incoming` says how its imports lie. `reserve` words of a core are kept for constants; None measures
+    without limits. Raises Full."""
+    graph = part.graph
+    emitter = Emitter(machine, "stage", rows, cols, reserve or 0)
     if reserve is None:
         emitter.words.high = emitter.words.top = _UNLIMITED
-    stage = Stage(emitter, graph, store)
+    stage = Stage(emitter, graph)
     lay_routes(emitter)
     stage.uses = {n.id: 0 for n in graph.nodes}
     for node in graph.nodes:
         for operand in node.operands:
             stage.uses[operand] += 1
-    for kept in (*graph.outputs, *graph.updates.values()):
+    for kept in (*graph.outputs, *graph.updates.values(), *part.exports):
         stage.uses[kept] += 1
-    chooser = Chooser(stage, units)
+    for node_id, shards in zip(part.imports, incoming, strict=True):
+        node = graph[node_id]
+        value = stage.new(node.shape, element_of(node.dtype), shards, ObjectKind.INPUT)
+        stage.done(node_id, value)
+        stage.imports[node_id] = value
+    chooser = Chooser(stage, units_of(graph))
     for node in graph.nodes:
         if isinstance(node, (Constant, Input, State)):
             continue
         emitter.prov = pool.number(node)
         _compile_node(stage, chooser, node)
     emitter.prov = -1
-    _finish(stage)
+    for node_id in part.exports:
+        stage.exports[node_id] = _exported(stage, node_id)
+    _finish(stage, part)
     emitter.builder.regions[0]["last"] = emitter.now
     return stage
+
+
+def _exported(stage: Stage, node_id: int) -> Value:
+    """A copy that is whole along X, cut along Y or not at all, whichever is cheapest to make."""
+    for value in stage.variants(node_id).values():
+        if value.shards[1] is None:
+            return value
+    node = stage.graph[node_id]
+    access = identity(len(node.shape))
+    size = (stage.e.rows, stage.e.cols)
+    choices: list[tuple[float, Shard | None]] = []
+    cuts: list[Shard | None] = [None]
+    for d, extent in enumerate(node.shape):
+        count = largest_divisor(extent, stage.e.rows)
+        if count > 1:
+            cuts.append(Shard(d, extent // count, count))
+    cuts += [v.shards[Y] for v in stage.variants(node_id).values() if v.shards[Y] is not None]
+    for cut in cuts:
+        splits: Splits = (Split(cut.dim, cut.tile, cut.count) if cut else None, None)
+        found = [p for v in stage.variants(node_id).values() for p in plans(v, access, node.shape, splits, size)]
+        words = prod(node.shape) // (cut.count if cut else 1) * WORDS[element_of(node.dtype)]
+        found = [p for p in found if max(p.words, words) <= LARGE_WORDS]
+        choices += [(p.cycles + words / 8, cut) for p in found]
+    if not choices:
+        raise Full(_node_words(node))
+    cut = min(choices, key=lambda c: (c[0], str(c[1])))[1]
+    splits = (Split(cut.dim, cut.tile, cut.count) if cut else None, None)
+    source = stage.operand(node_id, access, node.shape, splits)
+    value = stage.new(node.shape, element_of(node.dtype), (cut, None))
+    convert(stage.e, stage.e.role(splits), value.local, Ref(value.obj, value.fmt, 0, value.strides), source)
+    return value
 
 
 def _compile_node(stage: Stage, chooser: Chooser, node: Node) -> None:
@@ -104,7 +150,7 @@ def _node_words(node: Node) -> int:
     return prod(node.shape) * WORDS[element_of(node.dtype)]
 
 
-def _finish(stage: Stage) -> None:
+def _finish(stage: Stage, part: Part) -> None:
     """States in their places, outputs bound."""
     graph = stage.graph
     for name, update in sorted(graph.updates.items()):
@@ -118,16 +164,28 @@ def _finish(stage: Stage) -> None:
             source = stage.operand(new.id, identity(len(home.shape)), home.shape, splits)
             convert(stage.e, stage.e.role(splits), home.local, Ref(home.obj, home.fmt, 0, home.strides), source)
     for node in (*graph.inputs, *graph.states):
-        if not stage.variants(node.id):
-            stage.place_free(node, WHOLE)
-    for number, output in enumerate(graph.outputs):
-        node = graph[output]
-        if not stage.variants(output):
-            stage.place_free(node, WHOLE)
+        if node.id not in stage.placements:
+            stage.place_free(node, roomy_shards(node.shape, stage.e.rows, stage.e.cols))
+    for number, output in part.outputs:
         value = max(stage.variants(output).values(), key=lambda v: sum(s is not None for s in v.shards))
-        if value.obj in stage.pinned and isinstance(node, (Input, State)):
-            value = _copied(stage, value)
-        stage.outputs.append(stage.bound(f"output_{number}", value))
+        if value.obj in stage.pinned:
+            value = _copied(stage, value)  # the state itself is an output as well
+        stage.outputs.append(stage.bound(number, value))
+
+
+def roomy_shards(shape: Sequence[int], rows: int, cols: int) -> Shards:
+    """A cut that keeps little of a large tensor on each core, for inputs that nothing reads."""
+    if prod(shape) <= 1024 or not shape:
+        return WHOLE
+    d = max(range(len(shape)), key=lambda i: shape[i])
+    tile = -(-shape[d] // cols)
+    x = Shard(d, tile, -(-shape[d] // tile)) if cols > 1 else None
+    rest = [i for i in range(len(shape)) if i != d]
+    e = max(rest, key=lambda i: shape[i], default=-1)
+    if rows == 1 or e < 0 or shape[e] == 1:
+        return (None, x)
+    tile = -(-shape[e] // rows)
+    return (Shard(e, tile, -(-shape[e] // tile)), x)
 
 
 def _copied(stage: Stage, value: Value) -> Value:
@@ -138,32 +196,45 @@ def _copied(stage: Stage, value: Value) -> Value:
     return new
 
 
-def rectangles(graph: Graph, machine: WaferMachine, options: CompileOptions) -> Iterator[tuple[int, int]]:
-    """(rows, columns) to try, small first: enough cores for the constants, with rows and columns that divide the contractions' extents."""
-    if options.region is not None:
-        cols, rows = options.region
-        if not (1 <= rows <= machine.program_rows and 1 <= cols <= machine.program_cols):
-            raise BadInput(f"a region of {cols} x {rows} does not fit the {machine.program_cols} x {machine.program_rows} cores")
-        yield rows, cols
-        return
-    words = sum(n.size * WORDS[element_of(n.dtype)] for n in graph.constants)
-    contracts = [n for n in graph.nodes if isinstance(n, Contract)]
-    extents = sorted({a for n in contracts for a in n.axes if a >= 16})
-    data = machine.memory_words - machine.data_first_word
-    cores = max(1, words / (0.45 * data))
-    if words < data // 8 and not any(n.size > data // 16 for n in graph.nodes):
-        cores = 1
-    limit = min(machine.program_rows, machine.program_cols)
-    side = max(1, ceil(sqrt(cores)))
-    seen: set[tuple[int, int]] = set()
-    for _ in range(24):
-        best = max(range(side, min(limit, 2 * side) + 1), key=lambda s: (_fill(s, extents), -s)) if side > 1 else 1
-        if (best, best) not in seen:
-            seen.add((best, best))
-            yield best, best
-        if side >= limit:
-            return
-        side = min(limit, max(side + 1, ceil(side * 1.4)))
+@dataclass
+class _Plan:
+    """A program in the making: rectangles of equal rows side by side."""
+
+    machine: WaferMachine
+    rows: int
+    pool: Provenance = field(default_factory=Provenance)
+    stages: list[Stage] = field(default_factory=list)
+    """One per part; equal parts share one."""
+    known: dict[tuple[Any, ...], Stage] = field(default_factory=dict)
+
+    def add(self, part: Part, limit: int) -> None:
+        """Compile a part on the narrowest rectangle of at most `limit` columns that holds it. Raises Full."""
+        before = self.stages[-1] if self.stages else None
+        incoming = [v.shards for _, v in sorted(before.exports.items())] if before else []
+        key = (part.key, tuple(incoming))
+        if key not in self.known:
+            self.known[key] = self._compile(part, incoming, limit)
+        self.stages.append(self.known[key])
+
+    def _compile(self, part: Part, incoming: Sequence[Shards], limit: int) -> Stage:
+        failure = Full(0)
+        for cols in self._widths(part, limit):
+            try:
+                measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming)
+                reserve = _UNLIMITED - measured.e.words.top
+                return compile_stage(part, self.machine, self.rows, cols, reserve, self.pool, incoming)
+            except Full as full:
+                failure = full
+        raise failure
+
+    def _widths(self, part: Part, limit: int) -> Iterator[int]:
+        data = self.machine.memory_words - self.machine.data_first_word
+        extents = sorted({a for n in part.graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
+        cols = max(1, ceil(part.words() / (_FILL * data) / self.rows))
+        while cols <= limit:
+            best = max(range(cols, min(limit, cols + max(1, cols // 4)) + 1), key=lambda s: (_fill(s, extents), -s))
+            yield best
+            cols = max(best + 1, ceil(best * 1.4))
 
 
 def _fill(side: int, extents: list[int]) -> float:
@@ -173,72 +244,184 @@ def _fill(side: int, extents: list[int]) -> float:
     return sum(largest_divisor(n, side) / side for n in extents) / len(extents) - 0.002 * side
 
 
+def _row_counts(parts: Sequence[Part], graph: Graph, machine: WaferMachine) -> Iterator[int]:
+    """Rows to try, small first: about the side of a square that holds the constants of the stage that occurs most often."""
+    data = machine.memory_words - machine.data_first_word
+    by_key: dict[tuple[Any, ...], list[Part]] = {}
+    for part in parts:
+        by_key.setdefault(part.key, []).append(part)
+    main = max(by_key.values(), key=len)[0]
+    words = main.words()
+    cores = max(1.0, words / (_FILL * data))
+    if len(parts) == 1 and words < data // 8 and not any(n.size > data // 16 for n in graph.nodes):
+        cores = 1.0
+    extents = sorted({a for n in graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
+    side = max(1, ceil(sqrt(cores)))
+    limit = machine.program_rows
+    for _ in range(16):
+        best = max(range(side, min(limit, 2 * side) + 1), key=lambda s: (_fill(s, extents), -s)) if side > 1 else 1
+        yield best
+        if best >= limit:
+            return
+        side = min(limit, max(best + 1, ceil(best * 1.3)))
+
+
 def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -> Program:
-    """The program. Raises Infeasible where no rectangle of the machine can hold the model, UnsupportedOp for what a core cannot do."""
+    """The program. Raises Infeasible where no rectangles of the machine can hold the model, UnsupportedOp for what a core cannot do."""
     machine = options.machine
     if options.overhead != machine.overhead:
         changed = tuple(sorted({*machine.changed, "overhead"})) if machine.preset else ()
         machine = machine.model_copy(update={"overhead": options.overhead, "changed": changed})
-    units = units_of(graph)
-    failure: Full | None = None
-    last = (0, 0)
-    for rows, cols in rectangles(graph, machine, options):
-        last = (rows, cols)
+    graph = computed_outputs(graph)
+    data = machine.memory_words - machine.data_first_word
+    parts = split(graph, [0] if options.region else cut_points(graph, 256 * data))
+    failure = Full(0)
+    for rows, limit in _shapes(parts, graph, machine, options):
+        plan = _Plan(machine, rows)
+        left = limit
         try:
-            measured = compile_stage(graph, store, machine, rows, cols, None, Provenance(), units)
-            pool = Provenance()
-            reserve = _UNLIMITED - measured.e.words.top
-            stage = compile_stage(graph, store, machine, rows, cols, reserve, pool, units)
+            for part in parts:
+                plan.add(part, left)
+                left -= plan.stages[-1].e.cols
         except Full as full:
             failure = full
             continue
-        return assemble(stage, options, machine, pool)
-    lacking = failure.words if failure else 0
-    where = f"a region of {last[1]} x {last[0]} cores"
+        return _Assembly(graph, store, options, plan, parts).program()
+    where = f"{machine.program_cols} x {machine.program_rows} cores" if not options.region else f"a region of {options.region} cores"
     levers = ("a larger region", "a shorter sequence", "fp16 partial sums")
-    raise Infeasible("core memory", machine.data_bytes + 2 * lacking, machine.data_bytes, "bytes", where, levers)
+    raise Infeasible("core memory", machine.data_bytes + 2 * failure.words, machine.data_bytes, "bytes", where, levers)
 
 
-def assemble(stage: Stage, options: CompileOptions, machine: WaferMachine, pool: Provenance) -> Program:
-    """One segment, one instance, its images and bindings."""
-    builder = ProgramBuilder()
-    instance = builder.instance(0, 0, 0, 0)
-    images: dict[str, np.ndarray] = {}
-    numbers: dict[tuple[object, ...], int] = {}
-    for obj, placed in sorted(stage.placed.items()):
-        if placed.key not in numbers:
-            numbers[placed.key] = len(numbers)
-            images[image_key(numbers[placed.key])] = placed.make().reshape(-1)
-        placement = builder.placement(placed.view, placed.origin, placed.coef, placed.rows, placed.cols)
-        builder.bind_placed(instance, obj, numbers[placed.key], placement)
-    bindings = [
-        _binding(stage, builder, instance, options, kind, bound)
-        for kind, found in (("input", stage.inputs), ("output", stage.outputs), ("state", stage.states))
-        for bound in found
-    ]
-    segment: Segment = stage.e.builder.build()
-    return Program(
-        target="wafer",
-        machine=machine.to_json(),
-        bindings=tuple(bindings),
-        tables=dict(builder.tables()),
-        segments=(segment,),
-        images=images,
-        predicted_cycles=stage.e.now,
-        bound=lower_bound(stage.graph, machine, options.region),
-        provenance=tuple(pool.numbers),
-        meta=dict(options.meta),
-    )
+def computed_outputs(graph: Graph) -> Graph:
+    """The graph with a copy for every output that is an input, a constant or the old value of a state."""
+    if not any(isinstance(graph[o], (Input, Constant, State)) for o in graph.outputs):
+        return graph
+    nodes = list(graph.nodes)
+    outputs = []
+    for o in graph.outputs:
+        node = graph[o]
+        if isinstance(node, (Input, Constant, State)):
+            piece = Piece(0, node.shape, identity(len(node.shape)), tuple((d,) for d in range(len(node.shape))), (0,) * len(node.shape),
+                          (1,) * len(node.shape))  # fmt: skip
+            nodes.append(Move(id=len(nodes), operands=(o,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(piece,)))
+            o = len(nodes) - 1
+        outputs.append(o)
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
 
 
-def _binding(stage: Stage, builder: ProgramBuilder, instance: int, options: CompileOptions, kind: str, bound: Bound) -> Binding:
-    graph = stage.graph
-    if kind == "output":
-        node = graph[graph.outputs[int(bound.name.rpartition("_")[2])]]
-    else:
-        node = next(n for n in (*graph.inputs, *graph.states) if n.name == bound.name)
-    placement = builder.placement(bound.view, bound.origin, bound.coef, bound.rows, bound.cols)
-    limits = node.range if isinstance(node, (Input, State)) else None
-    where = [{"instance": instance, "object": bound.obj, "placement": placement}]
-    stored = NUMPY[element_of(node.dtype)]
-    return Binding(bound.name, kind, node.dtype.name, node.shape, stored, options.paths.get(bound.name, bound.name), limits, where)
+def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions) -> Iterator[tuple[int, int]]:
+    """(rows, columns in all) to try."""
+    if options.region is None:
+        for rows in _row_counts(parts, graph, machine):
+            if len(parts) == 1:
+                yield rows, min(machine.program_cols, rows)
+            yield rows, machine.program_cols
+        return
+    cols, rows = options.region
+    if not (1 <= rows <= machine.program_rows and 1 <= cols <= machine.program_cols):
+        raise BadInput(f"a region of {cols} x {rows} does not fit the {machine.program_cols} x {machine.program_rows} cores")
+    yield rows, cols
+
+
+class _Assembly:
+    """Puts segments, instances, images and bindings together."""
+
+    def __init__(self, graph: Graph, store: ConstantStore, options: CompileOptions, plan: _Plan, parts: Sequence[Part]) -> None:
+        self.graph, self.store, self.options, self.plan, self.parts = graph, store, options, plan, parts
+        self.builder = ProgramBuilder()
+        self.segments: list[Segment] = []
+        self.numbers: dict[int, int] = {}
+        self.images: dict[str, np.ndarray] = {}
+        self.image_numbers: dict[tuple[object, ...], int] = {}
+        self.where: dict[str, list[dict[str, int]]] = {}
+        self.transfers: dict[tuple[Any, ...], tuple[int, Transfer]] = {}
+
+    def program(self) -> Program:
+        """Instances from left to right, each after the one before."""
+        now, x = 0, 0
+        before: tuple[int, Part, Stage] | None = None
+        for part, stage in zip(self.parts, self.plan.stages, strict=True):
+            moved: list[tuple[int, int]] = []
+            if before is not None:
+                now, moved = self._transfer(now, x - before[2].e.cols, before, part, stage)
+            instance = self.builder.instance(self._segment(stage), x, 0, now)
+            for (source, source_object), value in zip(moved, stage.imports.values(), strict=True):
+                self.builder.bind_object(instance, value.obj, source, source_object)
+            self._fill(instance, part, stage)
+            before = (instance, part, stage)
+            now, x = now + stage.e.now, x + stage.e.cols
+        machine = self.plan.machine
+        return Program(
+            target="wafer", machine=machine.to_json(), bindings=tuple(self._bindings()), tables=dict(self.builder.tables()),
+            segments=tuple(self.segments), images=self.images, predicted_cycles=now,
+            bound=lower_bound(self.graph, machine, self.options.region), provenance=tuple(self.plan.pool.numbers),
+            meta=dict(self.options.meta),
+        )  # fmt: skip
+
+    def _segment(self, stage: Stage) -> int:
+        if id(stage) not in self.numbers:
+            self.numbers[id(stage)] = len(self.segments)
+            stage.e.builder.name = f"stage{len(self.segments)}"
+            self.segments.append(stage.e.builder.build())
+        return self.numbers[id(stage)]
+
+    def _transfer(self, now: int, x: int, before: tuple[int, Part, Stage], part: Part, stage: Stage) -> tuple[int, list[tuple[int, int]]]:
+        """Exports of the stage before become imports of this one; cycle afterwards, and where each import comes from."""
+        instance, _, source = before
+        pairs = list(zip((source.exports[i] for i in sorted(source.exports)), stage.imports.values(), strict=True))
+        del part
+        if not pairs:
+            return now, []
+        carried = tuple(self._carried(source, a, stage, b) for a, b in pairs)
+        key = (carried, source.e.cols, stage.e.cols)
+        if key not in self.transfers:
+            made = build_transfer(
+                self.plan.machine, f"transfer{len(self.segments)}", self.plan.rows, source.e.cols, stage.e.cols, carried
+            )
+            self.transfers[key] = (len(self.segments), made)
+            self.segments.append(made.segment)
+        number, transfer = self.transfers[key]
+        here = self.builder.instance(number, x, 0, now)
+        for (value, _), obj in zip(pairs, transfer.sources, strict=True):
+            self.builder.bind_object(here, obj, instance, value.obj)
+        return now + transfer.cycles, [(here, obj) for obj in transfer.targets]
+
+    def _carried(self, source: Stage, a: Value, target: Stage, b: Value) -> Carried:
+        shard = a.shards[Y]
+        return Carried(a.fmt, (a.size,), shard.count if shard else self.plan.rows, source.e.address[a.obj], target.e.address[b.obj])
+
+    def _fill(self, instance: int, part: Part, stage: Stage) -> None:
+        """Constants of this instance, and pieces of the program's bindings."""
+        for obj, placed in sorted(stage.placed.items()):
+            node = self.graph[part.original[placed.node]] if placed.node >= 0 else None
+            name = node.ref.key if isinstance(node, Constant) else ""
+            key = (name, *placed.key)
+            if key not in self.image_numbers:
+                number = len(self.image_numbers)
+                values = np.asarray(self.store.get(name)) if name else np.zeros(0)
+                self.images[image_key(number)] = placed.make(values).reshape(-1)
+                self.image_numbers[key] = number
+            placement = self.builder.placement(placed.view, placed.origin, placed.coef, placed.rows, placed.cols)
+            self.builder.bind_placed(instance, obj, self.image_numbers[key], placement)
+        for bound in (*stage.inputs, *stage.states):
+            node = self.graph[part.original[bound.node]]
+            assert isinstance(node, (Input, State))
+            self._piece(node.name, instance, bound)
+        for bound in stage.outputs:
+            self._piece(f"output_{bound.node}", instance, bound)
+
+    def _piece(self, name: str, instance: int, bound: Bound) -> None:
+        placement = self.builder.placement(bound.view, bound.origin, bound.coef, bound.rows, bound.cols)
+        self.where.setdefault(name, []).append({"instance": instance, "object": bound.obj, "placement": placement})
+
+    def _bindings(self) -> Iterator[Binding]:
+        """Inputs, outputs and states in graph order."""
+        graph, paths = self.graph, self.options.paths
+        named: list[tuple[str, str, Node]] = [("input", n.name, n) for n in graph.inputs]
+        named += [("output", f"output_{k}", graph[o]) for k, o in enumerate(graph.outputs)]
+        named += [("state", n.name, n) for n in graph.states]
+        for kind, name, node in named:
+            limits = node.range if isinstance(node, (Input, State)) else None
+            stored = NUMPY[element_of(node.dtype)]
+            where = self.where.get(name, [])
+            yield Binding(name, kind, node.dtype.name, node.shape, stored, paths.get(name, name), limits, where)

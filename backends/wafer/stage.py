@@ -17,7 +17,6 @@ import numpy as np
 from ...errors import UnsupportedOp
 from ...ir.access import strided
 from ...ir.graph import Access, Constant, Graph, Index, Input, Node, State
-from ...ir.store import ConstantStore
 from ...ir.types import BOOL, F16, DType
 from ...machines.wafer.builder import Range, full
 from ...machines.wafer.isa import NUMPY, Element, Op
@@ -41,8 +40,11 @@ def element_of(dtype: DType) -> Element:
 class Placed:
     """Contents of an object at cycle 0: a dense array seen through a placement (builder arguments)."""
 
+    node: int
+    """The Constant whose values they are, or -1."""
     key: tuple[object, ...]
-    make: Callable[[], np.ndarray]
+    """What array is made of them (beside the constant's own key)."""
+    make: Callable[[np.ndarray], np.ndarray]
     view: tuple[int, ...]
     origin: tuple[tuple[int, int, int], ...]
     coef: tuple[tuple[int, ...], ...]
@@ -52,9 +54,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Bound:
-    """A piece of an input, output or state: the object and where its elements lie in the tensor."""
+    """A piece of an input or state (its node) or of an output (its number): the object and where its elements lie in the tensor."""
 
-    name: str
+    node: int
     obj: int
     view: tuple[int, ...]
     origin: tuple[tuple[int, int, int], ...]
@@ -69,10 +71,11 @@ class Stage:
 
     e: Emitter
     graph: Graph
-    store: ConstantStore
     values: dict[int, dict[Shards, Value]] = field(default_factory=dict)
     """For every computed node its copies by shards."""
     uses: dict[int, int] = field(default_factory=dict)
+    imports: dict[int, Value] = field(default_factory=dict)
+    exports: dict[int, Value] = field(default_factory=dict)
     placed: dict[int, Placed] = field(default_factory=dict)
     inputs: list[Bound] = field(default_factory=list)
     states: list[Bound] = field(default_factory=list)
@@ -80,6 +83,8 @@ class Stage:
     constants: dict[tuple[object, ...], int] = field(default_factory=dict)
     temporaries: list[int] = field(default_factory=list)
     """Objects to free when the node under compilation is done."""
+    placements: set[int] = field(default_factory=set)
+    """Inputs and states that have a place."""
     pinned: set[int] = field(default_factory=set)
     """Objects that stay: inputs, states and outputs."""
 
@@ -105,12 +110,12 @@ class Stage:
                 origin.append((0, tile if split and m == Y else 0, tile if split and m == X else 0))
             obj = self.e.object(fmt, ext or (1,), ObjectKind.WEIGHT)
             self.constants[key] = obj
-            make = _maker(self.store, node.ref.key, access, axes, used, fmt)
+            make = _maker(access, axes, used, fmt)
             rows = full(min(self.e.rows, splits[Y].count) if splits[Y] and splits[Y].axis in used else self.e.rows)  # type: ignore[union-attr]
             cols = full(min(self.e.cols, splits[X].count) if splits[X] and splits[X].axis in used else self.e.cols)  # type: ignore[union-attr]
             coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
-            image = (node.ref.key, fmt, access, tuple(axes), tuple(used))
-            self.placed[obj] = Placed(image, make, view or (1,), tuple(origin) or ((0, 0, 0),), coef or ((0,),), rows, cols)
+            image = (fmt, access, tuple(axes), tuple(used))
+            self.placed[obj] = Placed(node.id, image, make, view or (1,), tuple(origin) or ((0, 0, 0),), coef or ((0,),), rows, cols)
         strides = [0] * len(axes)
         for a, s in zip(used, row_major(local), strict=True):
             strides[a] = s
@@ -127,7 +132,9 @@ class Stage:
             origin = ((0, tile if m == Y else 0, tile if m == X else 0),)
             rows = full(split.count if split and m == Y else self.e.rows)
             cols = full(split.count if split and m == X else self.e.cols)
-            self.placed[obj] = Placed(("iota", extent), lambda: np.arange(extent, dtype=np.int32), (extent,), origin, ((1,),), rows, cols)
+            self.placed[obj] = Placed(
+                -1, ("iota", extent), lambda _: np.arange(extent, dtype=np.int32), (extent,), origin, ((1,),), rows, cols
+            )
         return Ref(self.constants[key], Element.I32, 0, (1,))
 
     def place_free(self, node: Node, shards: Shards) -> Value:
@@ -149,9 +156,10 @@ class Stage:
             value = Value(node.shape, fmt, shards, obj, local)
             assert isinstance(node, (Input, State))
             coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
-            bound = Bound(node.name, obj, view, origin, coef, rows, cols)
+            bound = Bound(node.id, obj, view, origin, coef, rows, cols)
             (self.inputs if isinstance(node, Input) else self.states).append(bound)
         self.pinned.add(value.obj)
+        self.placements.add(node.id)
         self.values.setdefault(node.id, {})[shards] = value
         return value
 
@@ -172,21 +180,25 @@ class Stage:
         cols = full(x.count if x else self.e.cols)
         return view or (1,), ext or (1,), tuple(origin) or ((0, 0, 0),), rows, cols
 
-    def bound(self, name: str, value: Value) -> Bound:
+    def bound(self, node: int, value: Value) -> Bound:
         """Where a value lies, for a binding."""
         view, ext, origin, rows, cols = self.spread(value.shape, value.local, value.shards)
         coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
-        return Bound(name, value.obj, view, origin, coef, rows, cols)
+        return Bound(node, value.obj, view, origin, coef, rows, cols)
 
     def mark(self) -> tuple[Any, ...]:
         """A state to return to with `back`."""
-        values = {k: dict(v) for k, v in self.values.items()}
         lists = (len(self.inputs), len(self.states), len(self.outputs))
-        return (self.e.mark(), values, dict(self.uses), dict(self.placed), dict(self.constants), set(self.pinned), lists)
+        values = {k: dict(v) for k, v in self.values.items()}
+        sets = (set(self.pinned), set(self.placements))
+        return (self.e.mark(), values, dict(self.uses), dict(self.placed), dict(self.constants), *sets, lists)
 
     def back(self, mark: tuple[Any, ...]) -> None:
         """Forget everything since `mark`."""
-        emitter, self.values, self.uses, self.placed, self.constants, self.pinned, (inputs, states, outputs) = mark
+        emitter, values, uses, placed, constants, pinned, placements, (inputs, states, outputs) = mark
+        self.values = {k: dict(v) for k, v in values.items()}
+        self.uses, self.placed, self.constants = dict(uses), dict(placed), dict(constants)
+        self.pinned, self.placements = set(pinned), set(placements)
         self.e.back(emitter)
         self.temporaries = []
         del self.inputs[inputs:], self.states[states:], self.outputs[outputs:]
@@ -346,13 +358,11 @@ def _merge_dims(
     return view, ext, groups
 
 
-def _maker(
-    store: ConstantStore, key: str, access: Access, axes: Sequence[int], used: Sequence[int], fmt: Element
-) -> Callable[[], np.ndarray]:
+def _maker(access: Access, axes: Sequence[int], used: Sequence[int], fmt: Element) -> Callable[[np.ndarray], np.ndarray]:
     """A function that gives a constant as an array over the axes `used`, in their order."""
 
-    def make() -> np.ndarray:
-        array = strided(np.asarray(store.get(key)), access, axes, full=True)
+    def make(values: np.ndarray) -> np.ndarray:
+        array = strided(values, access, axes, full=True)
         rest = [a for a in range(len(axes)) if a not in used]
         array = array.transpose([*rest, *used])[(0,) * len(rest)]
         with np.errstate(over="ignore"):
