@@ -54,7 +54,7 @@ OPS: dict[str, OpRule] = {
 class Expr:
     """One entry of the DAG. Equal entries are the same object. `size` counts the entries of the tree below it, shared ones each time."""
 
-    __slots__ = ("args", "dtype", "index", "op", "size", "value")
+    __slots__ = ("_order", "args", "dtype", "index", "op", "size", "value")
 
     def __init__(self, op: str, dtype: DType, args: tuple[Expr, ...], value: Number | None, index: int) -> None:
         self.op = op
@@ -63,6 +63,7 @@ class Expr:
         self.value = value
         self.index = index
         self.size: int = 1 + sum(a.size for a in args)
+        self._order: tuple[Expr, ...] | None = None
 
     def __repr__(self) -> str:
         if self.op == "arg":
@@ -258,20 +259,25 @@ def _fold_integers(op: str, args: tuple[Expr, ...]) -> Expr | None:
     return const(value, result)
 
 
-def postorder(root: Expr) -> list[Expr]:
+def postorder(root: Expr) -> tuple[Expr, ...]:
     """Every distinct entry below `root`, operands before users, in a fixed order."""
-    seen: set[int] = set()
-    order: list[Expr] = []
-    stack: list[tuple[Expr, bool]] = [(root, False)]
-    while stack:
-        entry, done = stack.pop()
-        if done:
-            order.append(entry)
-        elif id(entry) not in seen:
-            seen.add(id(entry))
-            stack.append((entry, True))
-            stack.extend((a, False) for a in reversed(entry.args))
-    return order
+    if root._order is None:
+        seen: set[int] = set()
+        order: list[Expr] = []
+        stack: list[tuple[Expr, bool]] = [(root, False)]
+        while stack:
+            entry, done = stack.pop()
+            if done:
+                order.append(entry)
+            elif id(entry) not in seen:
+                seen.add(id(entry))
+                if entry.args:
+                    stack.append((entry, True))
+                    stack.extend((a, False) for a in reversed(entry.args))
+                else:
+                    order.append(entry)
+        root._order = tuple(order)
+    return root._order
 
 
 def entries(root: Expr) -> Iterator[Expr]:

@@ -137,8 +137,8 @@ def _breach(graph: Graph, node: Node, rule: str, message: str) -> Breach:
     return Breach(rule, node.id, message, tuple(map(_line, [node, *dict.fromkeys(operands)])), origin)
 
 
-def _entries(node: Node) -> list[ex.Expr]:
-    return ex.postorder(node.expr) if isinstance(node, Map | Reduce) else []
+def _entries(node: Node) -> tuple[ex.Expr, ...]:
+    return ex.postorder(node.expr) if isinstance(node, Map | Reduce) else ()
 
 
 # --- IR-001 to IR-003: what every later rule relies on ---------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Guards:
 
     def without_guards(self, node: Map | Reduce) -> Map | Reduce:
         """`node` with the guards removed that are proven needless."""
+        if not any(e.op == "select" for e in ex.postorder(node.expr)):
+            return node
         done: dict[int, ex.Expr] = {}
         for entry in ex.postorder(node.expr):
             args = [done[id(a)] for a in entry.args]
