@@ -60,7 +60,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         engine.label = f"%{node.id} {node.origin.module or node.kind}"
         lowering.values[node.id] = _value(lowering, node, options)
         for number in last.get(node.id, ()):
-            if number not in keep:
+            if number not in keep and not isinstance(graph[number], State):
                 lowering.values[number].copies.clear()
         _release(lowering)
     engine.label = "results"
@@ -155,9 +155,11 @@ def _outputs(lowering: Lowering, options: CompileOptions) -> None:
         target = _used(lowering.values[node.id].copies[0].seq)[0] if lowering.values[node.id].copies else None
         assert target is not None
         source = _arranged(lowering, number)
-        if _used(source) != [target]:
-            staged = engine.copy(source, target.units)
-            pending.append((Seq.of(staged), target))
+        if _used(source) == [target]:
+            continue
+        if target.units & source.units:
+            source = Seq.of(engine.copy(source, target.units))
+        pending.append((source, target))
     for position, number in enumerate(lowering.graph.outputs):
         node = lowering.graph[number]
         if number not in done:
@@ -202,7 +204,7 @@ def _program(lowering: Lowering, options: CompileOptions, bound: Mapping[str, An
             "instances": INSTANCES.from_rows([{"segment": 0, "chip": 0, "offset": 0}]), "binds": BINDS.from_rows(binds),
             "allocations": ALLOCATIONS.from_rows(allocations), "placements": PLACEMENTS.from_rows(placements), "links": LINKS.from_rows([]),
         },
-        (timeline.builder.segment(),), images, timeline.end + machine.superlanes, dict(bound), tuple(timeline.provenance), dict(options.meta),
+        (timeline.segment(),), images, timeline.end + machine.superlanes, dict(bound), tuple(timeline.provenance), dict(options.meta),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import UnsupportedOp
 from ...machines.tsp import isa
-from ...machines.tsp.builder import Out, SegmentBuilder
+from ...machines.tsp.builder import Out
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.geometry import Geometry
 from ...machines.tsp.isa import HALF_BOTH, WIDTH, Class, DType, Opcode
@@ -97,7 +97,7 @@ class Engine:
     @classmethod
     def create(cls, machine: TspMachine, chip: int, name: str) -> Engine:
         """A fresh engine with an empty timeline."""
-        return cls(machine, chip, Allocator(machine, chip), Timeline(SegmentBuilder(name)))
+        return cls(machine, chip, Allocator(machine, chip), Timeline(name))
 
     # memory --------------------------------------------------------------------------------------------------------------
     def scratch(self, dtype: DType, vectors: int, avoid: Avoid, spare: bool = False) -> Storage:
@@ -469,7 +469,7 @@ class _Matrix:
             outs = [Out(4 * lane, direction, until, 4)] if item.emit else []
             self.step.burst(
                 accumulate, outs, unit=isa.mxm_unit(plane, Class.MXM_R), opcode=Opcode.ACC, entry=item.entry,
-                entry_stride=1 if item.add or item.store else 0, add=item.add, store=item.store, emit=item.emit,
+                entry_stride=int(n > 1 and bool(item.add or item.store)), add=item.add, store=item.store, emit=item.emit,
             )  # fmt: skip
             if item.emit:
                 first, last = int(times[0]) + self.machine.emit_latency, int(times[-1]) + self.machine.emit_latency

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -213,13 +214,25 @@ def unique_rows(table: Array) -> tuple[Array, Array]:
     """Distinct rows in order of first appearance, and the number of each row among them."""
     if len(table) == 1:
         return table, np.zeros(1, dtype=np.int64)
-    contiguous = np.ascontiguousarray(table)
-    keys = contiguous.view(np.dtype((np.void, contiguous.dtype.itemsize * contiguous.shape[1]))).reshape(-1)
+    rows = np.ascontiguousarray(table)
+    bits = rows.view(f"u{rows.dtype.itemsize}")
+    keys = (bits.astype(np.uint64) * _mixer(rows.shape[1])).sum(axis=1)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return table[first[order]], rank[inverse.reshape(-1)]
+    unique, inverse = rows[first[order]], rank[inverse.reshape(-1)]
+    if not np.array_equal(bits[first[order]][inverse], bits):  # two different rows share a key: compare them in full
+        voids = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
+        _, first, inverse = np.unique(voids, return_index=True, return_inverse=True)
+        return rows[first], inverse.reshape(-1)
+    return unique, inverse
+
+
+@lru_cache(maxsize=8)
+def _mixer(width: int) -> Array:
+    """Odd multipliers, one a lane, fixed."""
+    return np.random.Generator(np.random.PCG64(width)).integers(0, 1 << 63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 def _is_clean(copy: Copy, found: Array, need: Array) -> bool:

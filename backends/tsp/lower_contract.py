@@ -289,8 +289,12 @@ def byte_contract(
     weights, rows = stationary_tiles(lowering, table, roles, axes, dtype)
     passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
     out = batch * m * tiles_n
-    target = engine.scratch(dtype, out, weights.units)
-    ordered = _ordered(moving, order)
+    fed = moving(weights.units).take(order)
+    target = engine.scratch(dtype, out, weights.units | fed.units)
+
+    def ordered(avoid: frozenset[int]) -> Seq:
+        return fed
+
     for first in range(0, WIDTH[dtype], 2):
         planes = range(first, min(first + 2, WIDTH[dtype]))
         job = MatrixJob(0, DType.I8, tuple(passes), tuple((weights, p) for p in planes), tuple((ordered, (0,)) for _ in planes))

@@ -113,6 +113,7 @@ class Allocator:
         for side, number in self.machine.user_slices:
             used[44 * side + number] = False
         self.used = used
+        self.written = used.copy()
         self.free_rows = int((~used).sum())
         for side in (1, 0):
             quads = self._quads(side)
@@ -132,8 +133,11 @@ class Allocator:
         rest = [unit for units in groups.values() if len(units) < 4 for unit in units]
         return whole + [tuple(rest[k : k + 4]) for k in range(0, len(rest) - 3, 4)]
 
-    def _gap(self, units: Sequence[int], bank: int, rows: int, top: bool) -> int | None:
-        taken = np.concatenate([[0], np.cumsum(self.used[list(units), bank].any(axis=0))])
+    def _gap(self, units: Sequence[int], bank: int, rows: int, kind: Kind) -> int | None:
+        """First free row; what lies there from before cycle 0 must not be where scratch ever was."""
+        top = kind == Kind.SCRATCH
+        taken = self.used if kind in (Kind.SCRATCH, Kind.OUTPUT) else self.written
+        taken = np.concatenate([[0], np.cumsum(taken[list(units), bank].any(axis=0))])
         if rows > self.machine.rows:
             return None
         free = np.flatnonzero(taken[rows:] == taken[: len(taken) - rows])
@@ -147,9 +151,10 @@ class Allocator:
         for planes, offsets, rows in candidates:
             units = sorted({unit for plane in planes for unit in plane})
             for bank in range(self.machine.banks):
-                base = self._gap(units, bank, rows, kind == Kind.SCRATCH)
+                base = self._gap(units, bank, rows, kind)
                 if base is not None:
                     self.used[units, bank, base : base + rows] = True
+                    self.written[units, bank, base : base + rows] = True
                     return Storage(dtype, vectors, planes, offsets, kind, self.chip, bank, base, rows, label=label)
         return None
 

@@ -93,8 +93,18 @@ def _accumulates(pairs: Pairs) -> bool:
 
 def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
     """Group [vectors, 320] maps: for every vector and every distinct `moving` in it the pattern of `mapped`; None where far too many."""
+    from .lower import unique_rows
+
     rows = len(moving)
     valid = moving >= 0
+    top = moving.max(axis=1)
+    if ((moving == top[:, None]) | ~valid).all():  # one source a vector
+        kept = np.flatnonzero(top >= 0)
+        patterns, number = unique_rows(mapped[kept].astype(np.int32))
+        return Pairs(kept, top[kept], number, patterns) if len(kept) else None
+    distinct = (np.diff(np.sort(moving[:: max(1, rows // 8)], axis=1), axis=1) != 0).sum(axis=1).mean() if rows else 0
+    if distinct > 128:
+        return None
     keys = np.where(valid, np.arange(rows)[:, None] * (size + 1) + moving, -1)
     unique = np.unique(keys)
     unique = unique[unique >= 0]
@@ -102,9 +112,7 @@ def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
         return None
     row, source = unique // (size + 1), unique % (size + 1)
     maps = np.where(moving[row] == source[:, None], mapped[row], -1)
-    from .lower import unique_rows
-
-    patterns, number = unique_rows(np.ascontiguousarray(maps.astype(np.int32)))
+    patterns, number = unique_rows(maps.astype(np.int32))
     return Pairs(row, source, number, patterns)
 
 
@@ -126,7 +134,9 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
         selection[at[0] * tile + at[1], pairs.patterns[at]] = 1
         stationary = engine.constant(selection, DType.I8, frozenset(), striped=True)
         moving = engine.provide(seq.take(pairs.moving[order]))
-    target = engine.scratch(seq.dtype, rows, stationary.units | seq.units)
+    fed = moving(stationary.units)
+    moving = _fixed(fed)
+    target = engine.scratch(seq.dtype, rows, stationary.units | fed.units)
     for first in range(0, width, 2):
         planes = range(first, min(first + 2, width))
         job = MatrixJob(

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ...machines.tsp import isa
-from ...machines.tsp.builder import Out, SegmentBuilder
+from ...machines.program import Segment
+from ...machines.tsp.builder import Out
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.geometry import Geometry
 from ...machines.tsp.isa import Opcode
+from ...machines.tsp.tables import BURSTS, CLAIMS, OBJECTS, canonical, slice_mask
 from .memory import Seq, hemisphere
 from .runs import Run, runs
 
@@ -129,12 +130,15 @@ def _by_slice(seq: Seq, plane: int) -> list[tuple[Any, int, Array]]:
 
 @dataclass
 class Timeline:
-    """When every resource of one chip is free again, and the builder that receives placed steps."""
+    """When every resource of one chip is free again, and the bursts placed so far."""
 
-    builder: SegmentBuilder
+    name: str
     free: dict[tuple[Any, ...], int] = field(default_factory=dict)
     provenance: dict[str, int] = field(default_factory=dict)
     end: int = 0
+    objects: list[Any] = field(default_factory=list)
+    bursts: list[dict[str, int]] = field(default_factory=list)
+    outs: list[list[Out]] = field(default_factory=list)
 
     def place(self, step: Step, earliest: int = 0) -> int:
         """Emit the step at its earliest legal cycle; returns the shift that was added to its times."""
@@ -150,7 +154,8 @@ class Timeline:
             columns["provenance"] = label
             if storage is not None:
                 columns["object"] = self.number(storage)
-            self.builder.add(outs, **columns)
+            self.bursts.append(columns)
+            self.outs.append(outs)
             self.end = max(self.end, columns["t0"] + (columns["n"] - 1) * columns["i"] + (columns["n2"] - 1) * columns["i2"])
         return shift
 
@@ -159,13 +164,34 @@ class Timeline:
         while storage.parent is not None:
             storage = storage.parent
         if storage.number < 0:
-            storage.number = self.builder.object(storage.rows, [(unit // 44, unit % 44) for unit in sorted(storage.units)])
+            storage.number = len(self.objects)
             self.objects.append(storage)
         return int(storage.number)
 
-    objects: list[Any] = field(default_factory=list)
+    def segment(self) -> Segment:
+        """Everything placed so far, as one segment; objects are in the order of their numbers."""
+        return Segment(self.name, {"bursts": self._burst_table(), "claims": self._claim_table(), "objects": self._object_table()})
 
+    def _burst_table(self) -> dict[str, Array]:
+        table = {}
+        for column in BURSTS.columns:
+            default = column.default
+            table[column.name] = np.array([burst.get(column.name, default) for burst in self.bursts], dtype=column.dtype)
+        return canonical(table)
 
-def alu_unit(alu: int) -> int:
-    """Queue number of an ALU."""
-    return isa.alu_unit(alu)
+    def _claim_table(self) -> dict[str, Array]:
+        rows: list[tuple[int, int, int, int]] = []
+        for number, outs in enumerate(self.outs):
+            for out in outs:
+                untils = out.until if isinstance(out.until, list) else [out.until] * out.width
+                rows += [(number, out.stream + plane, out.direction, until) for plane, until in enumerate(untils)]
+        columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+        names = [column.name for column in CLAIMS.columns]
+        return CLAIMS.from_columns(len(rows), **dict(zip(names, columns, strict=True)))
+
+    def _object_table(self) -> dict[str, Array]:
+        pairs = [[(unit // 44, unit % 44) for unit in sorted(storage.units)] for storage in self.objects]
+        return OBJECTS.from_rows(
+            {"rows": storage.rows, "west": slice_mask(own, 0), "east": slice_mask(own, 1)}
+            for storage, own in zip(self.objects, pairs, strict=True)
+        )
