@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from . import words as w
 from .chains import BLOCK, COLUMNS, Floats, padded, run_chain
 from .dataflow import Dataflow
 from .kernel import Slot, Value
+from .packing import Factor, Gather, gathers, pack, same_words, sizes_of, trace
+from .plan import LaunchPlan, MemoryAccess, Offsets
 from .words import Words
 
 MIN_LINKS = 2
@@ -44,8 +47,88 @@ class _Axes:
     steps: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ChainForm:
+    """How a summed chain is gathered: index arrays of its wide and narrow sides, axes by role and the shape of the result."""
+
+    axes: _Axes
+    shape: tuple[int, ...]
+    wide: list[Gather]
+    narrow: list[Gather]
+    wide_key: Any
+    narrow_key: Any
+    merged: bool
+
+
+class GridLoads:
+    """A load source that knows addresses: forms of chains are made once a plan."""
+
+    plan: LaunchPlan
+    memory: NDArray[np.uint8]
+
+    def __init__(self, plan: LaunchPlan, memory: NDArray[np.uint8], digits: tuple[int, ...]) -> None:
+        self.plan = plan
+        self.memory = memory
+        self.digits = digits
+        self.by_place = {(access.row, access.col, access.ea): access for access in plan.accesses if not access.store}
+
+    def access_of(self, value: Value) -> MemoryAccess:
+        """The load behind a value."""
+        return self.by_place[(value.row, value.col, 1 if value.kind == "wide" else value.part)]
+
+    def strides(self, offsets: Offsets) -> tuple[int, ...] | None:
+        """Address steps of each digit, or None where the vector is not affine on the grid."""
+        raise NotImplementedError
+
+    def chain_form(self, chain: Chain, flow: FastFlow) -> ChainForm | None:
+        """The form of a chain, None where a factor is no recipe over an affine load."""
+        key = ("chain", chain.slots[-1].row, chain.slots[-1].col)
+        if key not in self.plan.forms:
+            self.plan.forms[key] = self._make_form(chain, flow)
+        form: ChainForm | None = self.plan.forms[key]
+        return form
+
+    def _make_form(self, chain: Chain, flow: FastFlow) -> ChainForm | None:
+        sides: list[list[Factor]] = [[], []]
+        for slot in chain.slots:
+            for side, index in zip(sides, (1, 2) if _is_fml(slot) else (2, 3), strict=True):
+                driver = flow.kernel.driver(flow.kernel.source_row(slot.row, bool(slot.fold)), slot[f"ex{index}"])
+                assert driver is not None
+                factor = trace(flow.kernel, self.plan.constants, driver, slot[f"expand{index}"])
+                if factor is None:
+                    return None
+                side.append(factor)
+        steps = [[self.strides(self.access_of(factor.load).offsets) for factor in side] for side in sides]
+        if any(stride is None for side in steps for stride in side):
+            return None
+        known = [[stride for stride in side if stride is not None] for side in steps]
+        depends = [[digit > 1 and any(stride[axis] for stride in side) for axis, digit in enumerate(self.digits)] for side in known]
+        outer = range(len(flow.outer_shape))
+        only = [tuple(axis for axis in outer if depends[i][axis] and not depends[1 - i][axis]) for i in (0, 1)]
+        batch = tuple(axis for axis in outer if depends[0][axis] == depends[1][axis])
+        wide = int(prod(self.digits[axis] for axis in only[1]) > prod(self.digits[axis] for axis in only[0]))
+        inner = tuple(range(len(flow.outer_shape), len(self.digits)))
+        shape = tuple(
+            digit if axis in outer and (depends[0][axis] or depends[1][axis]) else 1 for axis, digit in enumerate(self.digits)
+        )
+        extents = tuple(digit if axis in inner else shape[axis] for axis, digit in enumerate(self.digits))
+        made = []
+        for i in (wide, 1 - wide):
+            accesses = [self.access_of(factor.load) for factor in sides[i]]
+            made.append(gathers(sides[i], accesses, known[i], extents, self.memory.shape[1], (batch, inner, only[i])))
+        if made[0] is None or made[1] is None:
+            return None
+        keys = [self.plan.forms.setdefault(("side", tuple(sides[i]), batch, only[i]), len(self.plan.forms)) for i in (wide, 1 - wide)]
+        merged = all(same_words(factor) for factor in sides[1 - wide])
+        return ChainForm(_Axes(batch, only[wide], only[1 - wide], inner), shape, made[0], made[1], keys[0], keys[1], merged)
+
+
 class FastFlow(Dataflow):
     """Dataflow with the fast forms; falls back to the elementwise operations wherever a form does not fit."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.packs: dict[Any, Floats] = {}
 
     def _make(self, value: Value, last: bool) -> Words:
         if value.kind == "alu":
@@ -58,13 +141,21 @@ class FastFlow(Dataflow):
     def _fast(self, slot: Slot, value: Value, last: bool) -> Words | None:
         if slot["self"]:
             return self._fast_running(slot) if last and slot.init & 1 and not (slot.op2 or slot.op3 or slot.init & 2) else None
-        floats = self._chain(slot, _is_fma, _is_fml, "ex1")
+        floats = self._float_links(slot)
         if floats is not None and len(floats.slots) >= MIN_LINKS:
             return self._float_chain(floats, last)
         sums = self._chain(slot, _is_sml_add, _is_sml, "ex3")
         if sums is not None and MIN_LINKS <= len(sums.slots) <= EXACT_LINKS:
             return self._integer_chain(sums, last)
         return None
+
+    def _float_links(self, slot: Slot) -> Chain | None:
+        """The fp32 chain that ends in a slot; found once a kernel."""
+        place = (slot.row, slot.col)
+        if place not in self.kernel.chains:
+            self.kernel.chains[place] = self._chain(slot, _is_fma, _is_fml, "ex1")
+        chain: Chain | None = self.kernel.chains[place]
+        return chain
 
     def _chain(self, slot: Slot, link: object, first: object, through: str) -> Chain | None:
         """The longest chain that ends in `slot`."""
@@ -114,9 +205,11 @@ class FastFlow(Dataflow):
             return self._summed(left, right, inner, begin, None)
         maker = self.kernel.driver(self.kernel.source_row(slot.row, bool(slot.fold)), slot.ex2)
         if slot.expand2 == 0 and maker is not None and maker.kind == "alu" and (maker, False) not in self.memo:
-            below = self.kernel.slots[(maker.row, maker.col)]
-            chain = self._chain(below, _is_fma, _is_fml, "ex1")
+            chain = self._float_links(self.kernel.slots[(maker.row, maker.col)])
             if chain is not None and (chain.head is None or chain.head.kind == "const"):
+                gathered = self._gathered(chain, begin)
+                if gathered is not None:
+                    return gathered
                 left, right = self._sides(chain, False)
                 return self._summed(left, right, inner, begin, chain)
         addend = self.operand(slot, 2, False)
@@ -150,6 +243,45 @@ class FastFlow(Dataflow):
             return self._run(a, b, axes, result_shape, begin, np.zeros(0, dtype=np.uint64), False, False)
         head = np.zeros(1, dtype=np.uint64) if chain.head is None else self.value(chain.head, False).reshape(-1)
         return self._run(a, b, axes, result_shape, begin, head, chain.head is None, True)
+
+    def _gathered(self, chain: Chain, begin: Words) -> Words | None:
+        """The summed chain where every factor is a recipe over one affine load: index arrays from the plan, one gather a recipe."""
+        if not isinstance(self.load, GridLoads):
+            return None
+        form = self.load.chain_form(chain, self)
+        if form is None or np.broadcast_shapes(form.shape, begin.shape) != form.shape:
+            return None
+        head = np.zeros(1, dtype=np.uint64) if chain.head is None else self.value(chain.head, False).reshape(-1)
+        pair = w.parts(head[:1], "<f4").reshape(-1)
+        merged = form.merged and bool(pair.view(np.uint32)[0] == pair.view(np.uint32)[1])
+        layout = ("pairs", "low") if merged else ("split", "split")
+        left = self._packed(form.wide_key, form.wide, layout[0], BLOCK)
+        right = self._packed(form.narrow_key, form.narrow, layout[1], COLUMNS)
+        axes = form.axes
+        batch, wide, narrow = sizes_of((axes.batch, axes.wide, axes.narrow), tuple(form.shape))
+        order = (*axes.batch, *axes.narrow, *axes.wide, *axes.steps)
+        lanes = w.parts(np.broadcast_to(begin, form.shape).transpose(order).reshape(batch, narrow, wide), "<f4")
+        first = np.zeros((left.shape[0], right.shape[3], left.shape[3]), dtype=np.float32)
+        if merged:
+            first[:, :narrow, : 2 * wide] = lanes.reshape(batch, narrow, 2 * wide)
+            heads = np.full(batch, pair[0], dtype=np.float32)
+        else:
+            first[:, :narrow, :wide] = np.moveaxis(lanes, -1, 1).reshape(-1, narrow, wide)
+            heads = np.ascontiguousarray(np.tile(pair, batch), dtype=np.float32)
+        out = run_chain(left, right, heads, first, chain.head is None, True)[:, :narrow]
+        if merged:
+            joined = w.join(out[..., : 2 * wide].reshape(batch, narrow, wide, 2))
+        else:
+            joined = w.join(np.moveaxis(out[..., :wide].reshape(batch, 2, narrow, wide), 1, -1))
+        return joined.reshape([form.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+    def _packed(self, key: Any, parts: list[Gather], layout: str, multiple: int) -> Floats:
+        """One side of a chain; chains that share a side share its packing."""
+        if (key, layout) not in self.packs:
+            assert isinstance(self.load, GridLoads)
+            links = sum(len(part.links) for part in parts)
+            self.packs[(key, layout)] = pack(self.load.memory, parts, links, multiple, layout)
+        return self.packs[(key, layout)]
 
     def _side(self, slot: Slot, index: int, last: bool) -> Words:
         operand = self.operand(slot, index, last)

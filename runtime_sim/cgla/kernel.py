@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,6 +81,7 @@ class Kernel:
     provenance: tuple[str, ...] = ()
     violations: list[Violation] = field(default_factory=list)
     drivers: dict[tuple[int, int], Value | None] = field(default_factory=dict)
+    chains: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:

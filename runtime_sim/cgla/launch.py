@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from .dataflow import Dataflow
-from .fast import FastFlow
+from .fast import FastFlow, GridLoads
 from .kernel import Value
 from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
 from .words import Words, join
@@ -68,15 +68,20 @@ def fine_grid(plan: LaunchPlan) -> Grid:
     return Grid(tuple(reversed(radices)), inner)
 
 
-class Loader:
+def _grid(plan: LaunchPlan) -> Grid:
+    if "grid" not in plan.forms:
+        plan.forms["grid"] = fine_grid(plan)
+    grid: Grid = plan.forms["grid"]
+    return grid
+
+
+class Loader(GridLoads):
     """Gives load data over a grid."""
 
     def __init__(self, plan: LaunchPlan, memory: Memory, grid: Grid, dense: bool) -> None:
-        self.plan = plan
-        self.memory = memory
+        super().__init__(plan, memory, grid.digits)
         self.grid = grid
         self.dense = dense
-        self.by_place = {(access.row, access.col, access.ea): access for access in plan.accesses if not access.store}
         self.steps: dict[int, tuple[int, ...] | None] = {}
 
     def strides(self, offsets: Offsets) -> tuple[int, ...] | None:
@@ -87,9 +92,8 @@ class Loader:
         return self.steps[key]
 
     def __call__(self, value: Value, last: bool) -> Words:
-        wide = value.kind == "wide"
-        access = self.by_place[(value.row, value.col, 1 if wide else value.part)]
-        extra = 8 * value.part if wide else 0
+        access = self.access_of(value)
+        extra = 8 * value.part if value.kind == "wide" else 0
         dtype = {1: np.uint8, 4: np.uint32}.get(access.size, np.uint64)
         row = self.memory[access.row]
         strides = self.strides(access.offsets)
@@ -151,7 +155,7 @@ def _view(
 
 def run_launch(plan: LaunchPlan, memory: Memory, exact: bool) -> None:
     """Executes a launch on the local memories of a lane, `memory` [rows, bytes], in place."""
-    grid = plain_grid(plan) if exact else fine_grid(plan)
+    grid = plain_grid(plan) if exact else _grid(plan)
     loader = Loader(plan, memory, grid, exact)
     make = Dataflow if exact else FastFlow
     flow = make(plan.kernel, plan.constants, grid.digits, grid.inner, loader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,7 @@ class LaunchPlan:
     violations: list[Violation]
     addresses: dict[tuple[int, int, int], int] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
+    forms: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def iterations(self) -> int:

@@ -1,0 +1,180 @@
+"""Factors of a multiply-add chain, read for all links at once.
+
+Most factors are one load that went through a few operations with constants (a cast of halves, a byte picked and scaled). Such a factor
+is a *recipe* over its load; links with the same recipe are gathered from the local memories with one index array and computed together.
+Index arrays depend on addresses alone, so they are kept with the launch plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...machines.cgla.isa import OP1, OP2, OP3, Source
+from . import words as w
+from .chains import padded
+from .kernel import Kernel, Value
+from .plan import Ints, MemoryAccess
+from .words import Words
+
+MAX_DEPTH = 8
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of one link: its load and the recipe from the loaded words, a nested tuple that `compute` understands."""
+
+    load: Value
+    recipe: tuple[Any, ...]
+
+
+def trace(kernel: Kernel, constants: dict[tuple[int, int, int], int], value: Value, expand: int) -> Factor | None:
+    """The factor behind an operand, None where it is not one load with constants."""
+    loads: set[Value] = set()
+    recipe = _trace(kernel, constants, value, loads, 0)
+    if recipe is None or len(loads) != 1:
+        return None
+    return Factor(next(iter(loads)), ("expand", expand, recipe))
+
+
+def _trace(
+    kernel: Kernel, constants: dict[tuple[int, int, int], int], value: Value, loads: set[Value], depth: int
+) -> tuple[Any, ...] | None:
+    if value.kind == "const":
+        return ("const", constants.get((value.row, value.col, value.part), 0))
+    if value.kind in ("load", "wide"):
+        loads.add(value)
+        return ("load",)
+    slot = kernel.slots[(value.row, value.col)]
+    if slot["self"] or slot.init or depth >= MAX_DEPTH:
+        return None
+    operands: list[tuple[Any, ...] | None] = []
+    for index in (1, 2, 3):
+        if slot[f"ex{index}"] < 0:
+            operands.append(None)
+            continue
+        driver = kernel.driver(kernel.source_row(slot.row, bool(slot.fold)), slot[f"ex{index}"])
+        assert driver is not None
+        inner = _trace(kernel, constants, driver, loads, depth + 1)
+        if inner is None:
+            return None
+        operands.append(("expand", slot[f"expand{index}"], inner))
+    return ("alu", slot.op1, slot.mode, slot.op2, slot.src4, slot.imm4, slot.op3, slot.src5, slot.imm5, *operands)
+
+
+def compute(recipe: tuple[Any, ...], loaded: Words) -> Words:
+    """A recipe on loaded words."""
+    kind = recipe[0]
+    if kind == "load":
+        return loaded
+    if kind == "const":
+        return np.full((1,) * loaded.ndim, recipe[1], dtype=np.uint64)
+    if kind == "expand":
+        return w.expand(compute(recipe[2], loaded), recipe[1])
+    _, op1, mode, op2, src4, imm4, op3, src5, imm5, *sources = recipe
+    operands = [None if source is None else compute(source, loaded) for source in sources]
+    taken = tuple(operand for operand in operands[: OP1[op1].arity] if operand is not None)
+    result = w.op1(OP1[op1].name, mode, taken)
+    if op2:
+        chosen = {Source.EX2: operands[1], Source.EX3: operands[2]}.get(Source(src4), np.asarray(imm4, dtype=np.uint64))
+        result = w.op2(OP2[op2].name, result, chosen)
+    if op3:
+        amount = operands[2] if src5 == Source.EX3 else np.uint64(imm5)
+        result = w.op3(OP3[op3], result, np.asarray(amount, dtype=np.uint64))
+    return result
+
+
+def same_words(factor: Factor) -> bool:
+    """True where both words of the factor are equal by its last expansion."""
+    return factor.recipe[1] in (1, 2)
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Links with one recipe: their positions in the chain and the index array [batch, steps, links, own] into the memory words."""
+
+    recipe: tuple[Any, ...]
+    links: tuple[int, ...]
+    index: Ints
+    item: int
+
+
+def gathers(
+    factors: Sequence[Factor],
+    accesses: Sequence[MemoryAccess],
+    strides: Sequence[tuple[int, ...]],
+    digits: tuple[int, ...],
+    row_bytes: int,
+    groups: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+) -> list[Gather] | None:
+    """Index arrays of all links over the axes (batch, steps, own); None where an array wraps in its partition."""
+    by_recipe: dict[tuple[Any, ...], list[int]] = {}
+    for link, (factor, access) in enumerate(zip(factors, accesses, strict=True)):
+        by_recipe.setdefault((min(access.size, 8), factor.recipe), []).append(link)
+    result = []
+    for (item, recipe), links in by_recipe.items():
+        rows = []
+        for link in links:
+            first = _first(factors[link], accesses[link], strides[link], digits, row_bytes)
+            if first is None or first % item:
+                return None
+            parts = [_steps(group, strides[link], digits) for group in groups]
+            total = (first + parts[0][:, None, None] + parts[1][None, :, None] + parts[2][None, None, :]) // item
+            rows.append(total)
+        result.append(Gather(recipe, tuple(links), np.ascontiguousarray(np.stack(rows, axis=2)), item))
+    return result
+
+
+def _first(factor: Factor, access: MemoryAccess, strides: tuple[int, ...], digits: tuple[int, ...], row_bytes: int) -> int | None:
+    """Byte address in the lane's memories of a load's first word, None where it wraps or is unaligned by nature."""
+    if access.op == "LDRU":
+        return None
+    first = access.base + int(access.offsets.vector[0]) + (8 * factor.load.part if factor.load.kind == "wide" else 0)
+    span = [(digit - 1) * step for digit, step in zip(digits, strides, strict=True)]
+    low, high = first + sum(min(0, s) for s in span), first + sum(max(0, s) for s in span)
+    if low // access.part_size != high // access.part_size:
+        return None
+    return access.row * row_bytes + access.part_start + first % access.part_size
+
+
+def _steps(group: tuple[int, ...], strides: tuple[int, ...], digits: tuple[int, ...]) -> Ints:
+    """Address offsets over a group of axes, outermost first, as one axis."""
+    total = np.zeros(1, dtype=np.int64)
+    for axis in group:
+        total = (total[:, None] + np.arange(digits[axis], dtype=np.int64) * strides[axis]).ravel()
+    return total
+
+
+def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multiple: int, layout: str) -> Floats:
+    """Factors as fp32 [batch, steps, links, own padded to `multiple`].
+
+    `layout`: `split` puts the two words of a factor in separate batches (batch * 2), `pairs` next to each other (own * 2), `low` takes
+    one word of factors whose words are equal.
+    """
+    batch, steps, _, own = parts[0].index.shape
+    width = padded(own * (2 if layout == "pairs" else 1), multiple)
+    heads = 2 if layout == "split" else 1
+    packed = np.zeros((batch, heads, steps, links, width), dtype=np.float32)
+    for part in parts:
+        flat = memory.reshape(-1).view({8: np.uint64, 4: np.uint32, 1: np.uint8}[part.item])
+        loaded = flat[part.index].astype(np.uint64, copy=False)
+        lanes = w.parts(compute(part.recipe, loaded), "<f4")
+        where = list(part.links)
+        if layout == "pairs":
+            packed[:, 0, :, where, : 2 * own] = np.moveaxis(lanes.reshape(batch, steps, len(where), 2 * own), 2, 0)
+        elif layout == "low":
+            packed[:, 0, :, where, :own] = np.moveaxis(lanes[..., 0], 2, 0)
+        else:
+            packed[:, :, :, where, :own] = np.transpose(lanes, (2, 0, 4, 1, 3))
+    return packed.reshape(batch * heads, steps, links, width)
+
+
+def sizes_of(groups: Sequence[tuple[int, ...]], digits: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents of groups of axes."""
+    return tuple(prod(digits[axis] for axis in group) for group in groups)
