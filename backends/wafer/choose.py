@@ -27,6 +27,9 @@ _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "
 LARGE_WORDS = 11_000
 """No single value on a core may be larger than this: two thirds of the data words."""
 
+_KEEP_ELEMENTS = 1024
+"""Results with fewer elements on a core are stored whole along a line."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -34,6 +37,8 @@ class Choice:
 
     cycles: float
     splits: Splits
+    keep: Splits = (None, None)
+    """Contract: what each core of a line stores of a result that the line has in full."""
 
 
 def largest_divisor(n: int, limit: int) -> int:
@@ -106,8 +111,7 @@ class Chooser:
     def choices(self, node: Node) -> list[Choice]:
         """Legal cuts, cheapest first; the last one is always "not at all" where that fits."""
         found = [
-            Choice(self.price(node, splits), splits)
-            for splits in self._pairs(node)
+            Choice(self.price(node, splits, keep), splits, keep) for splits in self._pairs(node) for keep in self._keeps(node, splits)
         ]
         return sorted((c for c in found if c.cycles < inf), key=lambda c: (c.cycles, str(c.splits)))
 
@@ -117,6 +121,25 @@ class Chooser:
             for x in options[X]:
                 if y is None or x is None or y.axis != x.axis:
                     yield (y, x)
+
+    def _keeps(self, node: Node, splits: Splits) -> Iterator[Splits]:
+        """Parts of a large result that cores along a cut K may store; nothing kept apart comes first."""
+        yield (None, None)
+        if not isinstance(node, Contract):
+            return
+        shards = result_shards(node.groups, node.axes, splits)
+        if shards is None or prod(local_shape(node.shape, shards)) < _KEEP_ELEMENTS:
+            return
+        for m in (Y, X):
+            split, other = splits[m], splits[1 - m]
+            if split is None or split.axis not in node.reduced:
+                continue
+            for group in node.groups:
+                if group and (other is None or other.axis != group[0]):
+                    count = largest_divisor(node.axes[group[0]], self.size[m])
+                    if count > 1:
+                        part = Split(group[0], node.axes[group[0]] // count, count)
+                        yield (part, None) if m == Y else (None, part)
 
     def _options(self, node: Node, m: int) -> list[Split | None]:
         """Cuts along one mesh axis."""
@@ -229,11 +252,16 @@ class Chooser:
                 return False
         return True
 
-    def price(self, node: Node, splits: Splits) -> float:
+    def price(self, node: Node, splits: Splits, keep: Splits = (None, None)) -> float:
         """Cycles of a cut, infinite where it cannot be."""
         shards = self.result_shards(node, splits)
         if shards is None:
             return inf
+        computed = prod(local_shape(node.shape, shards))
+        if keep != (None, None) and isinstance(node, Contract):
+            shards = result_shards(node.groups, node.axes, (keep[Y] or splits[Y], keep[X] or splits[X]))
+            if shards is None or (shards[Y] and shards[X] and shards[Y].dim == shards[X].dim):  # type: ignore[union-attr]
+                return inf
         shape = node.shape
         local = local_shape(shape, shards)
         fmt = element_of(node.dtype)
@@ -250,7 +278,7 @@ class Chooser:
             total += cycles
             if total == inf:
                 return inf
-        total += self._work(node, splits, prod(local))
+        total += self._work(node, splits, computed) + prod(local) * WORDS[fmt] / 8
         if isinstance(node, (Map, Reduce, Move)):
             total += self._spread(node, shards, prod(shape))
         return total

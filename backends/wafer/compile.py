@@ -39,7 +39,7 @@ from .stage import Bound, Stage, _splits_of, element_of, identity
 from .transfer import Carried, Transfer, build_transfer
 
 EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
-    Map: emit_map, Reduce: emit_reduce, Contract: emit_contract, Move: emit_move, Gather: emit_gather, Scatter: emit_scatter,
+    Map: emit_map, Reduce: emit_reduce, Move: emit_move, Gather: emit_gather, Scatter: emit_scatter,
     Sort: emit_sort, Scan: emit_scan,
 }  # fmt: skip
 _UNLIMITED = 1 << 24
@@ -135,7 +135,10 @@ def _compile_node(stage: Stage, chooser: Chooser, node: Node) -> None:
     for choice in chooser.choices(node)[:_TRIES]:
         mark = stage.mark()
         try:
-            value = EMITTERS[type(node)](stage, node, choice.splits)
+            if isinstance(node, Contract):
+                value = emit_contract(stage, node, choice.splits, choice.keep)
+            else:
+                value = EMITTERS[type(node)](stage, node, choice.splits)
         except Full as full:
             failure = full
             stage.back(mark)
@@ -164,7 +167,7 @@ def _finish(stage: Stage, part: Part) -> None:
             source = stage.operand(new.id, identity(len(home.shape)), home.shape, splits)
             convert(stage.e, stage.e.role(splits), home.local, Ref(home.obj, home.fmt, 0, home.strides), source)
     for node in (*graph.inputs, *graph.states):
-        if node.id not in stage.placements:
+        if node.id not in stage.placements and node.id not in stage.imports:
             stage.place_free(node, roomy_shards(node.shape, stage.e.rows, stage.e.cols))
     for number, output in part.outputs:
         value = max(stage.variants(output).values(), key=lambda v: sum(s is not None for s in v.shards))

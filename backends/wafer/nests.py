@@ -248,14 +248,16 @@ def _emit_arg(stage: Stage, node: Reduce, splits: Splits) -> Value:
     return value
 
 
-def emit_contract(stage: Stage, node: Node, splits: Splits) -> Value:
+def emit_contract(stage: Stage, node: Node, splits: Splits, keep: Splits = (None, None)) -> Value:
     """Partial products by multiply-accumulate over this core's part of K, then line reductions of the sums, then one rounding.
 
-    The vector of an FMAC runs along M or N, whichever takes fewer beats; the other operand gives the scalars.
+    The vector of an FMAC runs along M or N, whichever takes fewer beats; the other operand gives the scalars. Where K is cut along a
+    mesh axis, every core of a line has the sums afterwards; `keep` says which part of an axis of the result each of them stores.
     """
     assert isinstance(node, Contract)
     axes = local_axes(node.axes, splits)
-    shards = result_shards(node.groups, node.axes, splits)
+    stored: Splits = (keep[Y] or splits[Y], keep[X] or splits[X])
+    shards = result_shards(node.groups, node.axes, stored)
     assert shards is not None
     reduced = node.reduced
     kept = [a for group in node.groups for a in group]
@@ -265,7 +267,7 @@ def emit_contract(stage: Stage, node: Node, splits: Splits) -> Value:
     ]
     half = all(r.fmt == Element.F16 for r in refs)
     value = stage.new(node.shape, element_of(node.dtype), shards)
-    target = result_ref(value, node.groups, axes)
+    target = result_ref(value, node.groups, local_axes(node.axes, stored))
     role = stage.e.role(splits)
     order = [a for a in kept if a != inner] + ([inner] if inner >= 0 else [])
     final = stage.e.role((None if splits[Y] and splits[Y].axis in reduced else splits[Y],  # type: ignore[union-attr]
@@ -297,11 +299,39 @@ def emit_contract(stage: Stage, node: Node, splits: Splits) -> Value:
                 across = other.count if other else (e.cols if m == Y else e.rows)
                 reduce_line(e, m, split.count, across, flat, size)
         shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
-        convert(e, final, shape, window(target, box), walk)
+        _store(stage, final, shape, box, keep, target, walk)
         e.free(total.obj)
 
     piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
     return value
+
+
+def _store(stage: Stage, role: Role, shape: list[int], box: Box, keep: Splits, target: Ref, total: Ref) -> None:
+    """Round the sums of a box into the result; with `keep`, every core takes those of its own block that lie in the box."""
+    m = Y if keep[Y] is not None else X
+    split = keep[m]
+    if split is None:
+        convert(stage.e, role, shape, window(target, box), total)
+        return
+    first, n = box[split.axis]
+    tile, step = split.tile, total.strides[split.axis]
+    rest = tuple((0, 1) if a == split.axis else b for a, b in enumerate(box))
+    place = window(target, rest)
+    block = first // tile
+    while block * tile < first + n:
+        low, high = max(first, block * tile), min(first + n, (block + 1) * tile)
+        last = block + 1
+        if low == block * tile and high == low + tile:
+            last = (first + n) // tile  # all blocks that lie in the box whole
+        cells = (block, last, 1)
+        here = Role(cells, role.cols) if m == Y else Role(role.rows, cells)
+        per = tile * step
+        source = Ref(total.obj, total.fmt, (low - block * tile - first) * step, total.strides, per if m == Y else 0, per if m == X else 0)
+        if last == block + 1:
+            source = total.moved((low - first) * step)
+        part = [high - low if a == split.axis else extent for a, extent in enumerate(shape)]
+        convert(stage.e, here, part, place.moved((low - block * tile) * target.strides[split.axis]), source)
+        block = last
 
 
 def _widened(stage: Stage, role: Role, extents: Sequence[int], source: Ref) -> Ref:
