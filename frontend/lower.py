@@ -270,7 +270,7 @@ class _Walk:
         name = op_name(node)
         args: Any = torch.fx.node.map_arg(node.args, self._value_of)
         kwargs: Any = torch.fx.node.map_arg(node.kwargs, self._value_of)
-        if name in NOTHING:
+        if name in NOTHING or (name == "operator.getitem" and not node.users):
             return None
         if name == "operator.getitem" and not isinstance(args[0], _Poison):
             value = args[0][args[1]]
@@ -319,7 +319,7 @@ class _Walk:
         value = node.meta.get("val")
         tensors = value if isinstance(value, list | tuple) else (value,)
         many = isinstance(value, list | tuple)
-        used = {u.args[1] for u in node.users if op_name(u) == "operator.getitem"} if many else {0}
+        used = {u.args[1] for u in node.users if op_name(u) == "operator.getitem" and u.users} if many else {0}
         emit.used = frozenset(int(n) for n in used if isinstance(n, int))
         emit.results = tuple(
             result_of(t) if isinstance(t, torch.Tensor) and (not many or n in emit.used) else None for n, t in enumerate(tensors)

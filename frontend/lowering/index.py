@@ -39,7 +39,7 @@ def index_select(lo: Emitter, x: Value, dim: int, index: Value) -> Value:
     return lo.gather(lo.shape, [(d,) for d in range(x.ndim)], x, access, [(wrapped(lo, index, x.shape[dim]), (ix(dim),))])
 
 
-@lowers("aten.gather.default", "aten.take_along_dim.default")
+@lowers("aten.gather.default")
 def gather(lo: Emitter, x: Value, dim: int, index: Value, **_: object) -> Value:
     if not x.ndim:
         return x
@@ -48,6 +48,17 @@ def gather(lo: Emitter, x: Value, dim: int, index: Value, **_: object) -> Value:
     access[dim] = 0
     index = wrapped(lo, index, x.shape[dim])
     return lo.gather(index.shape, [(d,) for d in range(x.ndim)], x, access, [(index, identity_access(x.ndim))])
+
+
+@lowers("aten.take_along_dim.default")
+def take_along_dim(lo: Emitter, x: Value, index: Value, dim: int | None = None) -> Value:
+    """Like gather, with the other dimensions broadcast."""
+    if dim is None:
+        return gather(lo, lo.reshape(x, (prod(x.shape),)), 0, lo.reshape(index, (prod(index.shape),)))
+    dim %= x.ndim
+    common = broadcast_shape(*([1 if d == dim else n for d, n in enumerate(v.shape)] for v in (x, index)))
+    x, index = (lo.broadcast_to(v, [v.shape[d] if d == dim else n for d, n in enumerate(common)]) for v in (x, index))
+    return gather(lo, x, dim, index)
 
 
 # -- index.Tensor and index_put -----------------------------------------------------------------------------------------------------------
@@ -240,8 +251,13 @@ def histc(lo: Emitter, x: Value, bins: int = 100, min: Number = 0, max: Number =
 
 
 @lowers("aten.bucketize.Tensor", "aten.searchsorted.Tensor")
-def bucketize(lo: Emitter, x: Value, y: Value, *_: object, right: bool = False, **__: object) -> Value:
+def bucketize(
+    lo: Emitter, x: Value, y: Value, *, right: bool = False, side: str | None = None, sorter: Value | None = None, **_: object
+) -> Value:
     """The number of boundaries below (or, with `right`, at most) each value; searchsorted has the operands the other way round."""
+    if sorter is not None:
+        raise Refused("searchsorted with a sorter has no form in the IR: sort the sequence first")
+    right = right or side == "right"
     values, bounds = (y, x) if lo.origin.op.startswith("aten.searchsorted") else (x, y)
     n = values.ndim
     dtype = lo.common(0, 1)

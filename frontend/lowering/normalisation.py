@@ -43,7 +43,7 @@ def _statistics(lo: Emitter, stats: tuple[Value, Value, int], eps: float) -> tup
     first, second, count = stats
     found: list[Value | None] = [None, None]
     for n in (1, 2):
-        result = lo.results[n]
+        result = lo.results[n] if n < len(lo.results) else None  # the composite op has one result
         if n in lo.used and result is not None:
             source, scale = (first, None) if n == 1 else (second, eps)
 
@@ -144,7 +144,7 @@ def batch_norm_own(
     return value, *_statistics(lo, stats, eps)
 
 
-@lowers("aten.batch_norm.default", "aten.cudnn_batch_norm.default")
+@lowers("aten.batch_norm.default")
 def batch_norm(
     lo: Emitter,
     x: Value,

@@ -57,7 +57,6 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "square": lambda x: op("mul", x, x),
     "positive": lambda x: x,
     "frac": lambda x: op("sub", x, op("trunc", x)),
-    "softsign": lambda x: op("div", x, op("add", 1.0, op("abs", x))),
 }
 _INTEGER_IDENTITY = ("floor", "ceil", "trunc", "round")
 TESTS: dict[str, Callable[[Expr], Expr]] = {
@@ -95,7 +94,12 @@ for _name in _INTEGER_IDENTITY:
 
 @lowers("aten.sign.default", "aten.sgn.default")
 def sign(lo: Emitter, x: Value) -> Value:
-    return x if x.dtype is BOOL else lo.pointwise(lambda v: op("sign", v), x)
+    """The sign of NaN is 0."""
+
+    def function(v: Expr) -> Expr:
+        return op("sub", cast(op("gt", v, 0), v.dtype), cast(op("lt", v, 0), v.dtype)) if v.dtype.is_float else op("sign", v)
+
+    return x if x.dtype is BOOL else lo.pointwise(function, x)
 
 
 @lowers("aten.bitwise_not.default")

@@ -15,7 +15,7 @@ from ..types import Empty, Number, Refused, Value
 
 @lowers(
     "aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.contiguous.default", "aten.lift_fresh_copy.default",
-    "aten.dropout.default", "aten.native_alpha_dropout.default", "aten.resolve_conj.default",
+    "aten.dropout.default", "aten.resolve_conj.default",
     "aten.resolve_neg.default", "aten.lift.default", "aten.detach_copy.default",
     parts=True,
 )  # fmt: skip
