@@ -125,7 +125,10 @@ def test_tanh_is_fixed_point() -> None:
 
 @pytest.mark.parametrize(
     ("source", "target", "modular"),
-    [(F32, F16, 0), (F32, F16, 1), (F32, I8, 0), (F32, I16, 0), (F32, I32, 0), (I32, F32, 0), (I16, F32, 0), (F16, F32, 0), (I32, I8, 1), (I8, I32, 0)],
+    [
+        (F32, F16, 0), (F32, F16, 1), (F32, I8, 0), (F32, I16, 0), (F32, I32, 0),
+        (I32, F32, 0), (I16, F32, 0), (F16, F32, 0), (I32, I8, 1), (I8, I32, 0),
+    ],
 )  # fmt: skip
 def test_casts(source: DType, target: DType, modular: int) -> None:
     a = values(source)
@@ -172,7 +175,10 @@ def test_transpose_bypass_and_broadcast() -> None:
 
 
 def matmul_program(m: int = 24, tiles: int = 3, apart: bool = False) -> tuple[Program, np.ndarray]:
-    """x [m, 320 tiles] @ W [320, 320 tiles]^T in fp16 in each hemisphere, K tiles summed in accumulator entries; `apart`: partial results are outputs."""
+    """x [m, 320 tiles] @ W [320, 320 tiles]^T in fp16 in each hemisphere, K tiles summed in accumulator entries.
+
+    `apart`: the partial results of the even plane are outputs besides.
+    """
     b = Builder()
     s = b.s
     weights = (RNG.standard_normal((2, tiles, 320, 320)) / 20).astype(np.float16)
@@ -354,7 +360,8 @@ def test_instances_rebind_one_segment() -> None:
     b.bind("y", "output", "int8", "i8", [6, 320], [region(before, [6, 320], 1, [1, 0], [[(0, 0)]])])
     made = program_tables(b) | {
         "instances": tables.INSTANCES.from_rows(instances), "binds": tables.BINDS.from_rows(binds),
-        "allocations": tables.ALLOCATIONS.from_rows(alloc), "placements": tables.PLACEMENTS.from_rows([{"image": k, "allocation": 3 * k + 1} for k in range(layers)]),
+        "allocations": tables.ALLOCATIONS.from_rows(alloc),
+        "placements": tables.PLACEMENTS.from_rows([{"image": k, "allocation": 3 * k + 1} for k in range(layers)]),
     }  # fmt: skip
     cycles = 40 * (layers - 1) + 20 + 5 + 5 + 20
     program = Program("tsp", MACHINE.to_json(), tuple(b.bindings), made, (s.segment(), back.segment()), images, cycles)

@@ -223,7 +223,8 @@ def bank_clash(bank: int) -> Program:
 
 LEGAL: dict[str, Callable[[], Program]] = {
     "a": lambda: example_a(5)[0], "d": example_d, "e": lambda: example_e(WEIGHTS)[0], "sxm": lambda: sxm_program(False)[0],
-    "reduction": reduction, "split": split_reduction, "passes": passes, "typed": lambda: passes(DType.F16, wait=22), "permuted": lambda: permuted(False),
+    "reduction": reduction, "split": split_reduction, "passes": passes,
+    "typed": lambda: passes(DType.F16, wait=22), "permuted": lambda: permuted(False),
     "chips": two_chips, "embedding": embedding, "banks": lambda: bank_clash(1),
 }  # fmt: skip
 
@@ -237,7 +238,8 @@ D_READ, D_OTHER, D_ADD, D_WRITE = range(4)
 CASES: list[tuple[str, Callable[[], Program]]] = [
     *(("TSP-001", lambda f=f, v=v: edit(example_d(), D_ADD, **{f: v})) for f, v in (
         ("unit", 200), ("unit", -1), ("unit", 0), ("opcode", 9), ("dtype", 0), ("dtype", 77), ("n", 0), ("i", 0), ("n2", 0), ("i2", 5),
-        ("t0", -3), ("row", 1), ("stride", 1), ("entry", 1), ("a_stream", -1), ("a_stream", 40), ("a_dir", 2), ("modular", 2), ("provenance", 3),
+        ("t0", -3), ("row", 1), ("stride", 1), ("entry", 1), ("a_stream", -1),
+        ("a_stream", 40), ("a_dir", 2), ("modular", 2), ("provenance", 3),
     )),
     ("TSP-001", lambda: edit(example_d(), D_READ, object=9)),
     ("TSP-001", lambda: half(lambda p, at: edit(p, at["lw"], row0=16))),

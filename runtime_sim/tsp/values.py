@@ -118,53 +118,41 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
 
 
 def find_fused(a: Analysis, leaf: Array, first_tap: Array) -> tuple[Array, bool]:
-    """(even ACC burst per fused ADD or -1, whether partial results are needed apart), per burst."""
-    flat, claims, passes = a.flat, a.flat.claims, a.passes
-    b = flat.b
-    even_of = np.full(flat.size, -1, np.int64)
-    odd_of = np.full(flat.size, -1, np.int64)
-    symmetric = True
-    for k in np.flatnonzero(paired_passes(a)).tolist():
-        even = int(passes.acc[k])
-        if (b["unit"][passes.abc[k]] - isa.MXM_BASE) // 3 % 2:
-            continue
-        odd = int(passes.acc[passes.partner[k]])
-        even_of[even], odd_of[odd] = even, even
-        fields = ("add", "store", "emit", "entry", "entry_stride", "entry_stride2")
-        symmetric = symmetric and all(b[name][even] == b[name][odd] for name in fields)
-    halves = (even_of >= 0) | (odd_of >= 0)
+    """(even ACC burst per fused ADD or -1, per burst; whether partial results are needed apart)."""
+    flat, passes, b = a.flat, a.passes, a.flat.b
+    pairs = np.flatnonzero(paired_passes(a) & ((b["unit"][passes.abc] - isa.MXM_BASE) // 3 % 2 == 0))
+    evens, odds = passes.acc[pairs], passes.acc[passes.partner[pairs]]
+    of = np.full(flat.size, -1, np.int64)
+    of[evens], of[odds] = evens, evens
     fused = np.full(flat.size, -1, np.int64)
-    if not halves.any():
+    if not len(pairs):
         return fused, False
+    symmetric = all((b[name][evens] == b[name][odds]).all() for name in ("add", "store", "emit", "entry", "entry_stride", "entry_stride2"))
+    odd = np.zeros(flat.size, bool)
+    odd[odds] = True
     adds = np.flatnonzero((b["opcode"] == Opcode.ADD) & (b["dtype"] == DType.F32))
+    fused[adds] = _joined(a, leaf, first_tap, adds, of, odd)
+    return fused, not symmetric or _needed_apart(a, leaf, of >= 0, fused)
+
+
+def _joined(a: Analysis, leaf: Array, first_tap: Array, adds: Array, of: Array, odd: Array) -> Array:
+    """For each ADD the even ACC burst of the pass of which it adds the even and the odd result, element by element; else -1."""
+    flat, claims = a.flat, a.flat.claims
     owner, k = expand(flat.count[adds])
     row = adds[owner]
-    same = np.ones(len(row), bool)
-    passed = np.full(len(row), -1, np.int64)
-    sides: list[Array] = []
-    for operand in range(2):
-        for plane in range(4):
-            element = _leaf_of(a, leaf, first_tap[row] + (operand * 4 + plane) * flat.count[row] + k)
-            claim = np.where(element >= 0, a.feeds.claim_of[np.maximum(element, 0)], 0)
-            burst, place = claims.burst[claim], element - claims.first[claim]
-            side = np.where(even_of[burst] >= 0, 0, 1)
-            of = np.where(side == 0, even_of[burst], odd_of[burst])
-            same &= (element >= 0) & (of >= 0) & (claims.plane[claim] == plane) & (place == k)
-            if operand == 0 and plane == 0:
-                passed = of
-            same &= of == passed
-            if plane == 0:
-                sides.append(side)
-            same &= side == sides[operand]
-    same &= sides[0] != sides[1]
-    good = np.ones(flat.size, bool)
-    good[row[~same]] = False
-    first = np.full(flat.size, -1, np.int64)
-    first[row] = passed
-    good[row[passed != first[row]]] = False
-    good[adds[flat.count[adds] != flat.count[np.maximum(first[adds], 0)]]] = False
-    fused[adds] = np.where(good[adds], first[adds], -1)
-    return fused, not symmetric or _needed_apart(a, leaf, halves, fused)
+    element = [_leaf_of(a, leaf, first_tap[row] + tap * flat.count[row] + k) for tap in range(8)]
+    claim = [a.feeds.claim_of[np.maximum(e, 0)] for e in element]
+    head, other = of[claims.burst[claim[0]]], odd[claims.burst[claim[0]]]
+    same = head >= 0
+    for tap in range(8):
+        burst = claims.burst[claim[tap]]
+        same &= (element[tap] >= 0) & (of[burst] == head) & (odd[burst] == (other if tap < 4 else ~other))
+        same &= (claims.plane[claim[tap]] == tap % 4) & (element[tap] - claims.first[claim[tap]] == k)
+    first = head[np.cumsum(flat.count[adds]) - flat.count[adds]]
+    same &= head == first[owner]
+    whole = np.bincount(owner, weights=same, minlength=len(adds)) == flat.count[adds]
+    whole &= flat.count[np.maximum(first, 0)] == flat.count[adds]
+    return np.where(whole, first, -1)
 
 
 def _leaf_of(a: Analysis, leaf: Array, tap_element: Array) -> Array:
