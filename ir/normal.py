@@ -220,7 +220,12 @@ def normal_operands(node: Node) -> Node:
 
 def normalise(node: Node) -> Node:
     """The node in normal form: same value, same shape."""
-    if isinstance(node, Map | Reduce | Contract | Gather | Scatter):
+    if isinstance(node, Map | Reduce):
+        before = normal_operands(node)
+        assert isinstance(before, Map | Reduce)
+        after = normal_axes(before)
+        return after if after.expr is before.expr else normalise(after)  # positions that vanish may free operands
+    if isinstance(node, Contract | Gather | Scatter):
         return normal_axes(normal_operands(node))  # type: ignore[type-var]
     if isinstance(node, Move):
         return normal_operands(replace(node, pieces=tuple(map(normal_axes, node.pieces))))
