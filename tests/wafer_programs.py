@@ -222,7 +222,8 @@ def star(p: int, b: int) -> Program:
     x = s.object(r, BASE, Element.F32, [b], ObjectKind.INPUT)
     y = s.object(r, BASE + 2 * b + (-2 * b) % 8 + 4, Element.F32, [b], ObjectKind.OUTPUT)
     s.route(r, 0, one(0), (0, p - 1, 1), Port.RAMP, [Port.E])
-    s.route(r, 0, one(0), (1, p - 1, 1), Port.W, [Port.E], position=1)
+    if p > 2:
+        s.route(r, 0, one(0), (1, p - 1, 1), Port.W, [Port.E], position=1)
     s.route(r, 0, one(0), one(p - 1), Port.W, [Port.RAMP])
     # the send of distance h leaves at (h-1)*(b-1): its last wavelet is one hop ahead of the next one
     starts = [max(0, (p - 2 - c) * (b - 1)) for c in range(p - 1)] + [0]
