@@ -193,7 +193,7 @@ def _rewrite(op: str, args: tuple[Expr, ...]) -> Expr | None:
             return a
         if op == "add" and _is(a, 0):
             return b
-    elif op in ("add", "sub") and _is(b, 0) and math.copysign(1.0, float(b.value or 0.0)) == (-1.0 if op == "add" else 1.0):
+    elif op in ("add", "sub") and _is(b, 0) and str(b.value) == ("-0.0" if op == "add" else "0.0"):
         return a  # x + -0.0 and x - 0.0 are x for every x, x + 0.0 is not (x = -0.0)
     elif op == "div" and _is(b, 1):
         return a

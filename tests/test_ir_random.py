@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from spatialc.ir import expr as ex
 from spatialc.ir.graph import (
     Constant,
@@ -111,9 +112,7 @@ def split(p: Program, draw: Any, n: int, v: Array) -> None:
     d = draw(st.integers(0, v.ndim - 1))
     inner = draw(st.sampled_from([k for k in range(1, v.shape[d] + 1) if v.shape[d] % k == 0]))
     shape = (*v.shape[:d], v.shape[d] // inner, inner, *v.shape[d + 1 :])
-    access = tuple(
-        Index.of(0, ((d, inner), (d + 1, 1))) if e == d else Index(0, ((e + (e > d), 1),)) for e in range(v.ndim)
-    )
+    access = tuple(Index.of(0, ((d, inner), (d + 1, 1))) if e == d else Index(0, ((e + (e > d), 1),)) for e in range(v.ndim))
     p.add(view(n, shape, shape, access, groups_of(shape)), v.reshape(shape))
 
 
@@ -132,7 +131,16 @@ BINARY = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maxim
 def unary(p: Program, draw: Any, n: int, v: Array) -> None:
     op = draw(st.sampled_from(sorted(UNARY)))
     expr = ex.make(op, ex.arg(0, F32))
-    node = Map(id=-1, operands=(n,), dtype=F32, shape=v.shape, axes=v.shape, accesses=(identity_access(v.ndim),), groups=groups_of(v.shape), expr=expr)
+    node = Map(
+        id=-1,
+        operands=(n,),
+        dtype=F32,
+        shape=v.shape,
+        axes=v.shape,
+        accesses=(identity_access(v.ndim),),
+        groups=groups_of(v.shape),
+        expr=expr,
+    )
     p.add(node, UNARY[op](v))
 
 
@@ -145,7 +153,16 @@ def masked(p: Program, draw: Any, n: int, v: Array) -> None:
     test = ex.make("le", ex.axis(j), ex.make("add", ex.axis(i), ex.const(shift, I64)))
     expr = ex.make("select", test, ex.arg(0, F32), ex.const(draw(st.sampled_from([0.0, 7.5, -1.25])), F32))
     mask = np.arange(v.shape[j])[None] <= np.arange(v.shape[i])[:, None] + shift
-    node = Map(id=-1, operands=(n,), dtype=F32, shape=v.shape, axes=v.shape, accesses=(identity_access(v.ndim),), groups=groups_of(v.shape), expr=expr)
+    node = Map(
+        id=-1,
+        operands=(n,),
+        dtype=F32,
+        shape=v.shape,
+        axes=v.shape,
+        accesses=(identity_access(v.ndim),),
+        groups=groups_of(v.shape),
+        expr=expr,
+    )
     p.add(node, np.where(mask, v, np.float32(expr.args[2].value or 0)))
 
 
@@ -199,7 +216,11 @@ def contract(p: Program, draw: Any, n: int, v: Array) -> None:
 
 def concat(p: Program, draw: Any, n: int, v: Array) -> None:
     d = draw(st.integers(0, v.ndim - 1))
-    same = [(m, w) for m, w in p.values if w.ndim == v.ndim and all(a == b for e, (a, b) in enumerate(zip(w.shape, v.shape, strict=True)) if e != d)]
+    same = [
+        (m, w)
+        for m, w in p.values
+        if w.ndim == v.ndim and all(a == b for e, (a, b) in enumerate(zip(w.shape, v.shape, strict=True)) if e != d)
+    ]
     m, w = draw(st.sampled_from(same))
     out = np.concatenate([v, w], axis=d)
     corner = tuple(v.shape[d] if e == d else 0 for e in range(v.ndim))
@@ -280,7 +301,9 @@ def ordered(p: Program, draw: Any, n: int, v: Array) -> None:
     shape = (*v.shape[:-1], count)
     sort = p.builder.add(Sort(id=-1, operands=(n,), dtype=I64, shape=shape, axis=d, descending=descending, count=count))
     access = (*(Index(0, ((e, 1),)) for e in range(d)), Lookup(1))
-    node = Gather(id=-1, operands=(n, sort), dtype=F32, shape=shape, axes=shape, accesses=(access, identity_access(v.ndim)), groups=groups_of(shape))
+    node = Gather(
+        id=-1, operands=(n, sort), dtype=F32, shape=shape, axes=shape, accesses=(access, identity_access(v.ndim)), groups=groups_of(shape)
+    )
     p.add(node, np.take_along_axis(v, order[..., :count], axis=d))
 
 
