@@ -78,7 +78,6 @@ class TspMachine(BaseModel):
     notify: int = Field(default=35, ge=0, le=4096)
     host_latency_s: float = Field(default=10e-6, ge=0, le=1)
     host_bytes_per_s: float = Field(default=24e9, gt=0, le=1e13)
-    charge_ifetch: bool = False
     energy: EnergyTable = EnergyTable()
 
     @field_validator("reserved")

@@ -12,9 +12,10 @@ from ...machines.tsp.geometry import PITCH
 from ...machines.tsp.isa import HALF_BOTH, Class, DType, Opcode
 from ...machines.tsp.tables import Kind, mask_slices
 from . import kernels
-from .flatten import Array, expand
+from .flatten import Array
 from .legality import Analysis
 
+_NOP_CYCLES = 65_535
 CAUSES = ("latency", "move", "load", "vector", "compute")
 """Cause of a cycle, by rising priority: nothing issues; data moves only; weights load; an ALU issues; a plane takes activations."""
 
@@ -170,16 +171,17 @@ def program_bytes(a: Analysis) -> int:
     meets = ~head & (start <= before)
     tangled = meets | np.append(meets[1:], False)
     several = (b["n"] > 1)[order].astype(np.int64) + (b["n2"] > 1)[order]
-    gaps = np.where(tangled, 0, -(-np.maximum(start - before - 1, 0) // 65_535))
+    gaps = np.where(meets, 0, -(-np.maximum(start - before - 1, 0) // _NOP_CYCLES))
     plain = slot * (np.where(tangled, 0, 1 + several) + gaps)
-    return int(plain.sum()) + slot * _tangled_slots(a, order[tangled], queue[tangled])
+    return int(plain.sum()) + slot * _tangled_slots(a, order[tangled], np.cumsum(~meets)[tangled])
 
 
-def _tangled_slots(a: Analysis, rows: Array, queue: Array) -> int:
-    """Slots of bursts that interleave: one per element and one per idle gap between elements of a queue."""
+def _tangled_slots(a: Analysis, rows: Array, cluster: Array) -> int:
+    """Slots of bursts that interleave: one per element, and NOPs for the idle cycles between elements of a cluster."""
     if not len(rows):
         return 0
-    owner, _ = expand(a.flat.count[rows])
-    _, time = a.flat.times(rows)
-    key = np.sort(queue[owner] * (int(time.max()) + 2) + time)
-    return len(key) + int((np.diff(key) > 1).sum())
+    owner, time = a.flat.times(rows)
+    span = int(time.max()) + 2
+    key = np.sort(cluster[owner] * span + time)
+    idle = np.where(key[1:] // span == key[:-1] // span, np.diff(key) - 1, 0)
+    return len(key) + int((-(-np.maximum(idle, 0) // _NOP_CYCLES)).sum())

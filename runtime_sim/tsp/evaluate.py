@@ -73,9 +73,10 @@ class Evaluation:
 
     def run(self, order: Array) -> None:
         """Compute all bursts."""
-        for group in groups(self.a, order):
-            code = int(self.a.flat.b["opcode"][group[0]])
-            _HANDLERS[code](self, group)
+        with np.errstate(all="ignore"):
+            for group in groups(self.a, order):
+                code = int(self.a.flat.b["opcode"][group[0]])
+                _HANDLERS[code](self, group)
 
     # operands ------------------------------------------------------------------------------------------------------------
     def pointers(self, rows: Array, lead: Any, width: int) -> tuple[Array, Array]:

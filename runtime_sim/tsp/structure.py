@@ -178,6 +178,8 @@ class SegmentCheck:
             wrong = (width > 0) & ((stream < 0) | (stream + width > self.machine.streams))
             self.fault("TSP-001", wrong, lambda r, stream=stream: f"streams from {stream[r]} are not within 0..31")  # type: ignore[misc]
         code = b["opcode"]
+        group = np.where(code == Opcode.TRANSPOSE, 16, np.where((code == Opcode.DISTRIBUTE) & (b["lowest"] == 0), 8, 1))
+        self.fault("TSP-001", b["a_stream"] % group != 0, lambda r: f"stream {b['a_stream'][r]} does not start a group of {group[r]}")
         mxm = np.isin(code, (Opcode.LW, Opcode.ABC))
         width = np.where(mxm, tap_widths(b, ROLE_A), 1)
         inward = mxm & (b["a_dir"] != (b["unit"] - isa.MXM_BASE) // 6)
