@@ -228,6 +228,21 @@ def affine(entry: ex.Expr) -> Index | None:
 
 _COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _ZERO = Interval(0, 0)
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+def _comparison(op: str, args: Sequence[ex.Expr]) -> ex.Expr | None:
+    """A comparison of two sums over axes in one form: what is added on the left, the rest and the offset on the right."""
+    left, right = (affine(a) for a in args)
+    if left is None or right is None:
+        return None
+    difference = Index.of(left.offset - right.offset, (*left.terms, *((t, -c) for t, c in right.terms)))
+    if not any(c > 0 for _, c in difference.terms):
+        op = _MIRRORED[op]
+        difference = Index(-difference.offset, tuple((t, -c) for t, c in difference.terms))
+    first = Index(0, tuple(t for t in difference.terms if t[1] > 0))
+    second = Index(-difference.offset, tuple((t, -c) for t, c in difference.terms if c < 0))
+    return ex.make(op, affine_expr(first), affine_expr(second))
 
 
 class ExprIntervals:
@@ -316,6 +331,11 @@ class ExprIntervals:
                 return args[1] if entry.op == "min" else args[0]
         if entry.op in ("idiv", "mod"):
             return self._division(entry, args)
+        if entry.op in _COMPARISONS and entry.args[0].dtype is I64:
+            return _comparison(entry.op, args)
+        if entry.op in ("add", "sub", "mul", "neg") and entry.dtype is I64 and self._known[id(entry)].limits != I64.limits:
+            index = affine(ex.rebuild(entry, args))
+            return None if index is None else affine_expr(index)
         return None
 
     def _division(self, entry: ex.Expr, args: Sequence[ex.Expr]) -> ex.Expr | None:
