@@ -24,8 +24,8 @@ from .relayout import plans
 from .stage import Stage, element_of
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
-LARGE_WORDS = 11_000
-"""No single value on a core may be larger than this: two thirds of the data words."""
+LARGE_WORDS = 13_000
+"""No single value on a core may be larger than this: three quarters of the data words."""
 
 _KEEP_ELEMENTS = 1024
 """Results with fewer elements on a core are stored whole along a line."""
@@ -136,9 +136,10 @@ class Chooser:
                 continue
             for group in node.groups:
                 if group and (other is None or other.axis != group[0]):
-                    count = largest_divisor(node.axes[group[0]], self.size[m])
-                    if count > 1:
-                        part = Split(group[0], node.axes[group[0]] // count, count)
+                    extent = node.axes[group[0]]
+                    tile = -(-extent // self.size[m])
+                    if tile < extent:
+                        part = Split(group[0], tile, -(-extent // tile))
                         yield (part, None) if m == Y else (None, part)
 
     def _options(self, node: Node, m: int) -> list[Split | None]:
@@ -158,7 +159,8 @@ class Chooser:
                     found[Split(a, extent // count, count)] = None
             if self._may_pad(node, a) and largest_divisor(extent, size) * 2 <= min(size, extent):
                 tile = -(-extent // size)
-                found[Split(a, tile, -(-extent // tile))] = None
+                if -(-extent // tile) > 1:
+                    found[Split(a, tile, -(-extent // tile))] = None
         for operand, access, nest, _ in reads(node):
             if nest is not axes and nest != axes:
                 continue
@@ -204,11 +206,12 @@ class Chooser:
                         units.append(wanted // inner)
         return units
 
-    def _may_pad(self, node: Node, axis: int) -> bool:
-        if not isinstance(node, Contract) or axis in node.reduced:
+    @staticmethod
+    def _may_pad(node: Node, axis: int) -> bool:
+        """Whether an axis may be cut into parts that do not divide it: nothing is summed over it."""
+        if not isinstance(node, (Map, Reduce, Contract)) or axis not in {group[0] for group in node.groups if group}:
             return False
-        walked = [o for o, a in zip(node.operands, node.accesses, strict=True) if axis in axes_used(a)]
-        return all(isinstance(self.graph[o], Constant) for o in walked)
+        return not isinstance(node, (Reduce, Contract)) or axis not in node.reduced
 
     # ---- prices
 
@@ -223,7 +226,7 @@ class Chooser:
             extent = axes[split.axis]
             if split.tile * split.count < extent or split.tile > extent:
                 return None
-            if split.tile * split.count != extent and not self._padded(node, split):
+            if split.tile * split.count != extent and not self._may_pad(node, split.axis):
                 return None
         if isinstance(node, Gather):
             plain: Splits = tuple(s if s is not None and s.axis != LOOKUP else None for s in splits)  # type: ignore[assignment]
@@ -239,18 +242,6 @@ class Chooser:
         if isinstance(node, (Sort, Scan)) and any(s is not None and s.axis == node.axis for s in splits):
             return None
         return dim_shards(splits)
-
-    def _padded(self, node: Node, split: Split) -> bool:
-        """Whether a cut with padding is safe: nothing is summed over it, and every operand along it is padded alike."""
-        if not isinstance(node, (Map, Contract)) or split.axis in node.reduced:
-            return False
-        for operand, access in zip(node.operands, node.accesses, strict=True):
-            if split.axis not in axes_used(access) or isinstance(self.graph[operand], Constant):
-                continue
-            shards = [s for v in self.stage.variants(operand).values() for s in v.shards]
-            if not any(s is not None and s.tile == split.tile and s.count == split.count for s in shards):
-                return False
-        return True
 
     def price(self, node: Node, splits: Splits, keep: Splits = (None, None)) -> float:
         """Cycles of a cut, infinite where it cannot be."""
@@ -273,6 +264,8 @@ class Chooser:
             inner = cut(splits)
             if inner is None:
                 return inf
+            if self._overrun(operand, access, axes, inner) > LARGE_WORDS:
+                return inf
             cycles, sharded = self._operand(operand, access, axes, inner)
             whole = whole and not sharded
             total += cycles
@@ -282,6 +275,12 @@ class Chooser:
         if isinstance(node, (Map, Reduce, Move)):
             total += self._spread(node, shards, prod(shape))
         return total
+
+    def _overrun(self, operand: int, access: Access, axes: Sequence[int], splits: Splits) -> int:
+        """Words of a padded copy of an operand that a padded cut would read beyond its end."""
+        if not any(s is not None and s.axis >= 0 and s.tile * s.count > axes[s.axis] and s.axis in axes_used(access) for s in splits):
+            return 0
+        return max((v.size * WORDS[v.fmt] for v in self.stage.variants(operand).values()), default=0)
 
     def _spread(self, node: Node, shards: Shards, size: int) -> float:
         """What it will probably cost to make whole again what no operand made it necessary to cut."""

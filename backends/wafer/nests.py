@@ -268,6 +268,8 @@ def emit_contract(stage: Stage, node: Node, splits: Splits, keep: Splits = (None
     half = all(r.fmt == Element.F16 for r in refs)
     value = stage.new(node.shape, element_of(node.dtype), shards)
     target = result_ref(value, node.groups, local_axes(node.axes, stored))
+    if any(k is not None and k.tile * k.count > node.axes[k.axis] for k in keep):
+        stage.e.vec(Op.MOV, PLAIN[value.fmt], stage.e.role(stored), [value.size], Ref(value.obj, value.fmt, 0, (1,)), 0.0)
     role = stage.e.role(splits)
     order = [a for a in kept if a != inner] + ([inner] if inner >= 0 else [])
     final = stage.e.role((None if splits[Y] and splits[Y].axis in reduced else splits[Y],  # type: ignore[union-attr]

@@ -53,9 +53,12 @@ def window_of(shard: Shard, m: int, access: Access, axes: Sequence[int], splits:
     for axis, coefficient in entry.terms:
         extent = axes[axis]
         across = splits[1 - m]
+        along = splits[m]
         if across is not None and across.axis == axis:
             extent = across.tile
             per_line = coefficient * across.tile
+        elif along is not None and along.axis == axis:
+            extent = max(extent, along.tile * along.count)
         reach = coefficient * (extent - 1)
         low, high = low + min(reach, 0), high + max(reach, 0)
     return Window(low, high - low + 1, per_line)

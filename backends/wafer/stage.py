@@ -132,9 +132,9 @@ class Stage:
             origin = ((0, tile if m == Y else 0, tile if m == X else 0),)
             rows = full(split.count if split and m == Y else self.e.rows)
             cols = full(split.count if split and m == X else self.e.cols)
-            self.placed[obj] = Placed(
-                -1, ("iota", extent), lambda _: np.arange(extent, dtype=np.int32), (extent,), origin, ((1,),), rows, cols
-            )
+            whole = split.tile * split.count if split else extent
+            array = np.arange(whole, dtype=np.int32)
+            self.placed[obj] = Placed(-1, ("iota", whole), lambda _: array, (whole,), origin, ((1,),), rows, cols)
         return Ref(self.constants[key], Element.I32, 0, (1,))
 
     def place_free(self, node: Node, shards: Shards) -> Value:
@@ -233,7 +233,35 @@ class Stage:
             if step.window is not None:
                 return self.windowed(value, step.m, step.window, access, axes, splits)
             value = self.unshard(node_id, value, step.m)
-        return reference(value, access, axes, splits)
+        return reference(self._padded(value, access, axes, splits), access, axes, splits)
+
+    def _padded(self, value: Value, access: Access, axes: Sequence[int], splits: Splits) -> Value:
+        """The value, or a copy with zeros behind its end where cores of a padded cut would read beyond it."""
+        local = list(value.local)
+        for d, entry in enumerate(access):
+            if not isinstance(entry, Index):
+                continue
+            high = entry.offset
+            for axis, c in entry.terms:
+                m = next((m for m, s in enumerate(splits) if s is not None and s.axis == axis), None)
+                split = splits[m] if m is not None else None
+                shard = value.shards[m] if m is not None else None
+                extent = axes[axis]
+                if split is not None:
+                    extent = split.tile if shard is not None and shard.dim == d else split.tile * split.count
+                high += max(0, c * (extent - 1))
+            local[d] = max(local[d], high + 1)
+        if tuple(local) == value.local:
+            return value
+        size = prod(local)
+        obj = self.e.object(value.fmt, (size,), ObjectKind.SCRATCH)
+        self.temporaries.append(obj)
+        copy = Value(value.shape, value.fmt, value.shards, obj, tuple(local))
+        role = self.e.role(_splits_of(value.shards))
+        self.e.vec(Op.MOV, PLAIN[value.fmt], role, [size], Ref(obj, value.fmt, 0, (1,)), 0.0)
+        source = Ref(value.obj, value.fmt, 0, value.strides)
+        self.e.vec(Op.MOV, PLAIN[value.fmt], role, value.local, Ref(obj, value.fmt, 0, copy.strides), source)
+        return copy
 
     def windowed(self, value: Value, m: int, window: Window, access: Access, axes: Sequence[int], splits: Splits) -> Ref:
         """A copy of the window that each line along `m` needs, for one nest; freed when the node is done."""
