@@ -28,7 +28,7 @@ def round_to(values: Array, dtype: DType) -> Array:
 
 def round_bf16(values: Array) -> Array:
     """Rounded to 8 significant bits, held as float32; infinities and NaN stay."""
-    single = np.ascontiguousarray(values, dtype=np.float32)
+    single = np.asarray(values, dtype=np.float32, order="C")
     bits = single.view(np.uint32)
     rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) & np.uint32(0xFFFF0000)
     return np.where(np.isnan(single), np.float32(np.nan), rounded.view(np.float32))
