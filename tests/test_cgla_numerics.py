@@ -129,6 +129,9 @@ class ScalarLane:
 OPS = ("ADD", "SUB", "ADD3", "FMA", "FMS", "FML", "FAD", "CMP_LT", "CMOV", "SML8", "FMI", "X_H2F", "X_F2H", "X_FMAX", "X_F2B", "NOP")
 
 
+MASKS = np.array([0x0000FFFF0000FFFF, 0xFFFFFFFF000001F0, 0x00FF00FF12345678, 0xFFFFFFFFFFFFFFFE], dtype=np.uint64)
+
+
 def random_kernel(rng: np.random.Generator, depth: int) -> Program:
     """Rows of random operations on whatever the row above holds, random self-updates, one store at the end."""
     loop0, loop1 = int(rng.integers(1, 6)), int(rng.integers(1, 6))
@@ -162,7 +165,7 @@ def random_kernel(rng: np.random.Generator, depth: int) -> Program:
 
 def random_row(rng: np.random.Generator, row: int, live: list[int], slots: list[Any], registers: Any) -> list[int]:
     """Slots 0 and 1 compute, slots 2 and 3 pass on (slot 2 the address); returns the selects that the next row may read."""
-    registers.update(const(row - 1, 3, 3, int(rng.integers(0, 2**63))))
+    registers.update(const(row - 1, 3, 3, int(rng.integers(0, 2**63)) & int(rng.choice(MASKS))))
     pool = [*live, br(3, 3)]
     for col in (0, 1):
         name = str(rng.choice(OPS))
@@ -173,6 +176,10 @@ def random_row(rng: np.random.Generator, row: int, live: list[int], slots: list[
             fields[f"expand{i}"] = str(rng.choice(["H3210", "H1010", "H3232", "B5410", "B7632"]))
         if op.accumulates and rng.random() < 0.6:
             fields.update({"self": 1, "init": int(rng.integers(0, 4))})
+            if rng.random() < 0.5:
+                fields.update({"op2": "AND", "src4": int(Source.IMM), "imm4": int(rng.choice(MASKS))})
+                slots.append(slot(row, col, **fields))
+                continue
         if name == "SML8" and rng.random() < 0.5:
             fields.update({"op2": "AD32", "src4": int(Source.EX3), "ex3": int(rng.choice(pool))})
         elif rng.random() < 0.2:

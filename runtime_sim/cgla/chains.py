@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ def _compiled() -> Callable[..., None]:
     return compiled
 
 
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
+
+
 def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: bool, add: bool) -> Floats:
     """`a` [T, K, R, J], `b` [T, K, R, C], `head` [T], `start` [T, C, J] -> [T, C, J]; J a multiple of BLOCK, C of COLUMNS.
 
@@ -98,8 +104,9 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     if threads == 1:
         function(a, b, head, product_head, add, out, 0, jobs)
         return out
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda i: function(a, b, head, product_head, add, out, cuts[i], cuts[i + 1]), range(threads)))
+    pieces = [_pool().submit(function, a, b, head, product_head, add, out, low, high) for low, high in pairwise(cuts)]
+    for piece in pieces:
+        piece.result()
     return out
 
 

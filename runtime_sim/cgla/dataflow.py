@@ -150,10 +150,14 @@ class Dataflow:
 
     def _accumulate(self, slot: Slot, begin: Words, steps: list[Words | None], length: int) -> Words:
         name = slot.op1_name
-        if slot.op2 or slot.op3:
-            return self._stepwise(slot, begin, steps, length)
         second, third = steps
         assert second is not None
+        if _masked_sum(slot):
+            addend = second if third is None or name in ("ADD", "SUB") else w.op1("ADD", 0, (second, third))
+            if not ((np.bitwise_or.reduce(addend, axis=None) | np.bitwise_or.reduce(begin, axis=None)) & _below(slot.imm4)).any():
+                return _integer_sum(begin, addend, name) & np.uint64(slot.imm4)
+        if slot.op2 or slot.op3:
+            return self._stepwise(slot, begin, steps, length)
         if name in ("ADD", "SUB", "ADD3", "SUB3"):
             return _integer_sum(begin, second if third is None or name in ("ADD", "SUB") else w.op1("ADD", 0, (second, third)), name)
         if name in ("FMA", "FMS"):
@@ -204,6 +208,24 @@ class Dataflow:
             assert driver is not None
             result.append(self.value(driver, last))
         return result
+
+
+def _masked_sum(slot: Slot) -> bool:
+    """True for an integer sum of which each word keeps one block of bits.
+
+    Masking once at the end is the same as masking every step: what is cut above the block vanishes modulo its top, and where all
+    addends have no bits below the block (`_below`) nothing carries into it.
+    """
+    halves = (slot.imm4 & 0xFFFFFFFF, slot.imm4 >> 32)
+    block = all((half + (half & -half)) & half == 0 for half in halves)
+    integer = slot.op1_name in ("ADD", "SUB", "ADD3", "SUB3")
+    return integer and OP2[slot.op2].name == "AND" and slot.src4 == Source.IMM and not slot.op3 and block
+
+
+def _below(mask: int) -> np.uint64:
+    """The bits of each word below the lowest bit of its mask."""
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    return np.uint64(max((low & -low) - 1, 0) | max((high & -high) - 1, 0) << 32)
 
 
 def _integer_sum(begin: Words, addend: Words, name: str) -> Words:

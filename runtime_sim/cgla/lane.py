@@ -14,7 +14,7 @@ import numpy as np
 from ...machines.cgla.description import CglaMachine
 from ...machines.cgla.isa import Register
 from .kernel import COLUMNS, Kernel
-from .plan import WORD, Ints, MemoryAccess, partition
+from .plan import WORD, Ints, LaunchPlan, MemoryAccess, partition
 
 Place = tuple[int, int, int]
 Descriptor = tuple[int, int, int, int]
@@ -66,16 +66,34 @@ class Residency:
         """Words that a DMA brought."""
         self.logical[row, physical // WORD] = logical
 
-    def mismatch(self, access: MemoryAccess) -> tuple[str, int] | None:
-        """(rule, logical address) of the first word of a load that is not there: never loaded (017) or overwritten (020)."""
-        words = access.words()
-        if access.op == "LDRU" and access.ea == 1:
-            return None
-        there = self.logical[access.row, access.physical(words) // WORD]
-        bad = np.flatnonzero(there != words)
-        if not bad.size:
-            return None
-        return ("CGLA-017" if there[bad[0]] < 0 else "CGLA-020", int(words[bad[0]]))
+    def mismatches(self, plan: LaunchPlan) -> list[tuple[str, int, MemoryAccess]]:
+        """(rule, logical address, load) of the first word of each load that is not there: never loaded (017) or overwritten (020)."""
+        place, words, owner, loads = self._expected(plan)
+        there = self.logical.reshape(-1)[place]
+        wrong = np.flatnonzero(there != words)
+        result = []
+        for index in np.unique(owner[wrong], return_index=True)[1].tolist() if wrong.size else ():
+            at = wrong[index]
+            result.append(("CGLA-017" if there[at] < 0 else "CGLA-020", int(words[at]), loads[int(owner[at])]))
+        return result
+
+    def _expected(self, plan: LaunchPlan) -> tuple[Ints, Ints, Ints, list[MemoryAccess]]:
+        """Physical words of the lane that a launch loads and the logical words they must hold; kept with the plan."""
+        if "expected" not in plan.forms:
+            row_words = self.logical.shape[1]
+            loads: dict[tuple[int, int, int, int], MemoryAccess] = {}
+            for access in plan.accesses:
+                if not access.store and not (access.op == "LDRU" and access.ea == 1):
+                    loads.setdefault((access.row, access.base, id(access.offsets), access.part_start), access)
+            words = [access.words() for access in loads.values()]
+            empty = np.empty(0, dtype=np.int64)
+            places = [a.row * row_words + a.physical(x) // WORD for a, x in zip(loads.values(), words, strict=True)]
+            owner = np.repeat(np.arange(len(words)), [x.size for x in words])
+            plan.forms["expected"] = (
+                np.concatenate([empty, *places]), np.concatenate([empty, *words]).astype(np.int32), owner, list(loads.values())
+            )  # fmt: skip
+        expected: tuple[Ints, Ints, Ints, list[MemoryAccess]] = plan.forms["expected"]
+        return expected
 
     def store(self, access: MemoryAccess) -> None:
         """Words that a store leaves behind; where it may or may not write, or writes parts of a word, only words that were there stay."""

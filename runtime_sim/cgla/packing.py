@@ -113,7 +113,7 @@ def gathers(
     row_bytes: int,
     groups: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
 ) -> list[Gather] | None:
-    """Index arrays of all links over the axes (batch, steps, own); None where an array wraps in its partition."""
+    """Index arrays of all links over the axes (batch, steps, own); None where a load is unaligned."""
     by_recipe: dict[tuple[Any, ...], list[int]] = {}
     for link, (factor, access) in enumerate(zip(factors, accesses, strict=True)):
         by_recipe.setdefault((min(access.size, 8), factor.recipe), []).append(link)
@@ -121,26 +121,15 @@ def gathers(
     for (item, recipe), links in by_recipe.items():
         rows = []
         for link in links:
-            first = _first(factors[link], accesses[link], strides[link], digits, row_bytes)
-            if first is None or first % item:
+            access = accesses[link]
+            if access.op == "LDRU":
                 return None
+            first = access.base + int(access.offsets.vector[0]) + (8 * factors[link].load.part if factors[link].load.kind == "wide" else 0)
             parts = [_steps(group, strides[link], digits) for group in groups]
-            total = (first + parts[0][:, None, None] + parts[1][None, :, None] + parts[2][None, None, :]) // item
-            rows.append(total)
+            logical = first + parts[0][:, None, None] + parts[1][None, :, None] + parts[2][None, None, :]
+            rows.append((access.row * row_bytes + access.physical(logical)) // item)
         result.append(Gather(recipe, tuple(links), np.ascontiguousarray(np.stack(rows, axis=2)), item))
     return result
-
-
-def _first(factor: Factor, access: MemoryAccess, strides: tuple[int, ...], digits: tuple[int, ...], row_bytes: int) -> int | None:
-    """Byte address in the lane's memories of a load's first word, None where it wraps or is unaligned by nature."""
-    if access.op == "LDRU":
-        return None
-    first = access.base + int(access.offsets.vector[0]) + (8 * factor.load.part if factor.load.kind == "wide" else 0)
-    span = [(digit - 1) * step for digit, step in zip(digits, strides, strict=True)]
-    low, high = first + sum(min(0, s) for s in span), first + sum(max(0, s) for s in span)
-    if low // access.part_size != high // access.part_size:
-        return None
-    return access.row * row_bytes + access.part_start + first % access.part_size
 
 
 def _steps(group: tuple[int, ...], strides: tuple[int, ...], digits: tuple[int, ...]) -> Ints:
@@ -171,7 +160,7 @@ def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multipl
         elif layout == "low":
             packed[:, 0, :, where, :own] = np.moveaxis(lanes[..., 0], 2, 0)
         else:
-            packed[:, :, :, where, :own] = np.transpose(lanes, (2, 0, 4, 1, 3))
+            packed[:, :, :, where, :own] = np.transpose(lanes, (0, 4, 1, 2, 3))
     return packed.reshape(batch * heads, steps, links, width)
 
 

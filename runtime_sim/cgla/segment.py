@@ -430,19 +430,10 @@ class LaneReplay:
             self.report("CGLA-032", f"launch lasts {row['length']} cycles, it takes {expected}", row)
         self.result.launches[row["index"]] = plan
         self.result.steps.append((row["start"], "launch", row["index"]))
-        seen: set[tuple[int, int, int, int]] = set()
-        for access in plan.accesses:
-            if access.store:
-                continue
-            same = (access.row, access.base, id(access.offsets), access.part_start)
-            if same in seen:
-                continue
-            seen.add(same)
-            miss = self.residency.mismatch(access)
-            if miss is not None:
-                where = f"row {access.row} slot {access.col} EA{access.ea}"
-                what = "was never loaded or stored" if miss[0] == "CGLA-017" else "lies under another array"
-                self.report(miss[0], f"{where} loads byte {miss[1]}, which {what}", row)
+        for rule, address, access in self.residency.mismatches(plan):
+            where = f"row {access.row} slot {access.col} EA{access.ea}"
+            what = "was never loaded or stored" if rule == "CGLA-017" else "lies under another array"
+            self.report(rule, f"{where} loads byte {address}, which {what}", row)
         for access in plan.accesses:
             if access.store:
                 self.residency.store(access)
