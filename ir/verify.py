@@ -421,7 +421,7 @@ def _canonical(graph: Graph, node: Node) -> Found:
             if isinstance(view, Move) and view.is_view and all(isinstance(e, Index) for e in access):
                 piece = view.pieces[0]
                 affine = [e for e in access if isinstance(e, Index)]
-                if digits(affine, node.axes, piece.groups, piece.axes) is not None:
+                if isinstance(digits(affine, node.axes, piece.groups, piece.axes), dict):
                     yield "IR-030", f"the view %{operand} composes into this node"
 
 
