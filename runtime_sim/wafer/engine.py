@@ -52,6 +52,7 @@ class Engine:
     blocked: bool = False
     """Whether a closed form was used since it was last cleared."""
     _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
+    _parts: dict[tuple[Key, int], list[tuple[Key, Ints, Ints]]] = field(default_factory=dict)
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
 
@@ -243,23 +244,51 @@ class Engine:
     def _receive(self, step: Step, cores: Cores) -> Values:
         """What arrives for the step's cores: [*cores, elements]."""
         event, burst = step.event, step.event.burst
-        delivery = self.deliveries.of(event)
-        assert delivery is not None and burst.fin is not None
+        assert burst.fin is not None
         count = burst.count // burst.ext[3] if burst.scalar_stream else burst.count
-        if cores.where is None and len(delivery.parts) == 1:
-            part = delivery.parts[0]
-            out = self.buffers[part.send][self._place(part.send[0])[part.src], :count]
-            self._used(part.send, burst.cores)
+        parts = self._sources(step, cores)
+        if len(parts) == 1:
+            key, _, source = parts[0]
+            send = self._key(key, event)
+            out = self.buffers[send][source, :count]
+            self._used(send, len(source))
             return out.reshape(*cores.shape, count)
-        whole = np.zeros((burst.cores, count), dtype_of(burst.fin))
-        wanted = np.zeros(burst.cores, bool)
-        wanted[slice(None) if cores.where is None else cores.where] = True
-        for part in delivery.parts:
-            mine = wanted[part.at]
-            if mine.any():
-                whole[part.at[mine]] = self.buffers[part.send][self._place(part.send[0])[part.src[mine]], :count]
-                self._used(part.send, int(mine.sum()))
-        return whole[slice(None) if cores.where is None else cores.where].reshape(*cores.shape, count)
+        whole = np.empty((int(np.prod(cores.shape)), count), dtype_of(burst.fin))
+        for key, at, source in parts:
+            send = self._key(key, event)
+            whole[at] = self.buffers[send][source, :count]
+            self._used(send, len(source))
+        return whole.reshape(*cores.shape, count)
+
+    def _key(self, key: Key, event: Event) -> Key:
+        """The sending event of a part: the same repetition where one delivery stands for all."""
+        return (key[0], event.k, event.outer) if event.burst.row in self.deliveries.invariant else key
+
+    def _sources(self, step: Step, cores: Cores) -> list[tuple[Key, Ints, Ints]]:
+        """For each sending event: flat positions among the step's cores, and positions in the sender's role."""
+        event = step.event
+        fixed = event.burst.row in self.deliveries.invariant
+        name = (event.burst.row, -1, -1) if fixed else event.key
+        cache = (name, id(cores))
+        if cache not in self._parts:
+            delivery = self.deliveries.of(event)
+            assert delivery is not None
+            rank = np.full(event.burst.cores, -1)
+            wanted = np.arange(event.burst.cores) if cores.where is None else cores.where
+            rank[wanted] = np.arange(len(wanted))
+            found = []
+            for part in delivery.parts:
+                at = rank[part.at]
+                mine = at >= 0
+                if mine.any():
+                    found.append((part.send, at[mine], self._place(part.send[0])[part.src[mine]]))
+            if len(found) == 1 and not np.array_equal(found[0][1], np.arange(len(wanted))):
+                key, at, source = found[0]
+                found = [(key, np.arange(len(at)), source[np.argsort(at)])]
+            if not fixed:
+                return found
+            self._parts[cache] = found
+        return self._parts[cache]
 
     def _used(self, key: Key, count: int) -> None:
         self.uses[key] -= count

@@ -36,6 +36,8 @@ class Map:
     """Whether the placed rows (columns) are copies of one another and all of the region's."""
     elements: Ints
     linear: NDArray[np.int32]
+    padded: bool
+    """Whether some entries of `linear` are -1."""
     size: int
 
 
@@ -87,23 +89,23 @@ class Placements:
         copies = [index == tb.NONE and all(o[1 + axis] == 0 for o in origin) for axis in (0, 1)]
         covers = (copies[0] and len(rows) == region.h, copies[1] and len(cols) == region.w)
         rows, cols = (r[:1] if same else r for r, same in zip((rows, cols), copies, strict=True))
-        linear = np.zeros((len(rows), len(cols), int(np.prod(obj.ext))), np.int64)
-        inside = np.ones(linear.shape, bool)
+        shape = (len(rows), len(cols), int(np.prod(obj.ext)))
+        core, element = np.zeros(shape[:2], np.int64), np.zeros(shape[2], np.int64)
+        outside = None
         for d in range(4):
             constant, per_row, per_column = origin[d]
             base = constant + per_row * np.array(rows)[:, None] + per_column * np.array(cols)[None, :]
             if index != tb.NONE:
                 base = self.program.images[tb.image_key(index)][np.ix_(np.array(rows), np.array(cols), [d])][..., 0].astype(np.int64)
-            at = base[..., None] + nest(obj.ext, tuple(coef[d].tolist()))
-            inside &= (at >= 0) & (at < view[d])
-            linear = linear * view[d] + at
-        linear[~inside] = -1
-        return Map(slices[0], slices[1], covers, nest(obj.ext, obj.stride), linear.astype(np.int32), int(np.prod(view)))
-
-
-def load(target: Values, mapping: Map, tensor: Values, fmt: Element) -> None:
-    """Fill an object's array [h, w, elements] from a tensor; padding becomes 0."""
-    target[mapping.rows, mapping.cols][..., mapping.elements] = picked(mapping, tensor, fmt)
+            step = nest(obj.ext, tuple(coef[d].tolist()))
+            core, element = core * view[d] + base, element * view[d] + step
+            if base.min() + step.min() < 0 or base.max() + step.max() >= view[d]:
+                at = base[..., None] + step
+                outside = (at < 0) | (at >= view[d]) | (False if outside is None else outside)
+        linear = core.astype(np.int32)[..., None] + element.astype(np.int32)
+        if outside is not None:
+            linear[outside] = -1
+        return Map(slices[0], slices[1], covers, nest(obj.ext, obj.stride), linear, outside is not None, int(np.prod(view)))
 
 
 def picked(mapping: Map, tensor: Values, fmt: Element) -> Values:
@@ -111,14 +113,16 @@ def picked(mapping: Map, tensor: Values, fmt: Element) -> Values:
     flat = tensor.reshape(-1)
     values = to_format(flat, fmt).astype(dtype_of(fmt), copy=False) if tensor.dtype != NUMPY[fmt] else flat
     found = np.take(values, mapping.linear, mode="clip").astype(dtype_of(fmt), copy=False)
-    padding = mapping.linear < 0
-    return np.where(padding, np.zeros((), found.dtype), found) if padding.any() else found
+    return np.where(mapping.linear < 0, np.zeros((), found.dtype), found) if mapping.padded else found
 
 
 def unload(source: Values, mapping: Map, tensor: Values) -> None:
     """Copy an object's elements into a flat tensor; of copies, the first."""
     r, c, _ = mapping.linear.shape
     values = source[mapping.rows, mapping.cols][:r, :c][..., mapping.elements]
+    if not mapping.padded:
+        tensor[mapping.linear] = values
+        return
     inside = mapping.linear >= 0
     tensor[mapping.linear[inside]] = values[inside]
 

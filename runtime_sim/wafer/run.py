@@ -16,10 +16,8 @@ from .addresses import nest
 from .arithmetic import Values, dtype_of
 from .instances import Instance, Layout, Slot
 from .judge import Judgement, judge, missing_images
+from .model import Ints
 from .placing import LOGICAL, Map, checked, picked, unload
-
-_POISON = {"f": np.float32("nan"), "i": np.int32(-(1 << 31))}
-"""Contents of words that nothing has written."""
 
 
 class Memory:
@@ -46,6 +44,8 @@ class Memory:
         self.kept = {layout.root(p.slot) for b in program.bindings if b.kind != "input" for p in layout.pieces[b.name]}
         self.written: set[Slot] = set()
         """Owned slots that some instance writes; others may be one array seen from many cores."""
+        self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
+        """Arrays of finished instances, used again: fresh pages are what costs most."""
         self.last: dict[Slot, int] = {}
         for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
             for number in instance.analysis.seg.objects:
@@ -74,7 +74,6 @@ class Memory:
         dtype = dtype_of(obj.fmt)
         bind = instance.binds.get(slot[1])
         given = self.given.get(slot, [])
-        filled = bool(given) or (bind is not None and bind.kind is not tb.BindKind.OBJECT)
         shape = (region.h, region.w, obj.size)
         if bind is not None and bind.kind is tb.BindKind.PLACED:
             image = layout.program.images[tb.image_key(bind.image)]
@@ -83,14 +82,20 @@ class Memory:
             sources = [(layout.map_of(slot, placement), self.values[binding.name]) for binding, placement in given]
         if len(sources) == 1 and slot not in self.written and any(sources[0][0].covers):
             return _shared(*sources[0], shape, obj.fmt)
-        out = np.full(shape, 0 if filled else _POISON[dtype.kind], dtype)
+        spare = self.spare.get((shape, dtype))
+        out = spare.pop() if spare else np.zeros(shape, dtype)
         if bind is not None and bind.kind is tb.BindKind.IMAGE:
             tiles = layout.program.images[tb.image_key(bind.image)]
             out[..., nest(obj.ext, obj.stride)] = tiles.reshape(region.h, region.w, -1)
+        if len(sources) != 1 or not _covers(sources[0][0], shape):
+            out[...] = 0 if sources else out
         for mapping, tensor in sources:
             part = picked(mapping, tensor, obj.fmt)
             target = out[mapping.rows, mapping.cols]
-            target[..., mapping.elements] = np.where(mapping.linear >= 0, part, target[..., mapping.elements])
+            elements = _run(mapping.elements)
+            target[..., elements] = (
+                np.where(mapping.linear >= 0, part, target[..., elements]) if mapping.padded and len(sources) > 1 else part
+            )
         return out
 
     def release(self, instance: Instance) -> None:
@@ -98,7 +103,9 @@ class Memory:
         for number in instance.analysis.seg.objects:
             root = self.layout.root((instance.number, number))
             if self.last[root] == instance.number and root not in self.kept:
-                self.arrays.pop(root, None)
+                array = self.arrays.pop(root, None)
+                if array is not None and array.flags.writeable:
+                    self.spare.setdefault((array.shape, array.dtype), []).append(array)
 
     def read(self, binding: Binding) -> np.ndarray:
         """The value of an output or state at the end, in logical type and shape."""
@@ -111,6 +118,18 @@ class Memory:
         assert out is not None
         wanted = np.dtype(LOGICAL.get(binding.dtype, binding.dtype))
         return (out != 0 if wanted.kind == "b" else out.astype(wanted)).reshape(binding.shape)
+
+
+def _run(elements: Ints) -> Ints | slice:
+    """Element numbers as a slice where they are consecutive."""
+    first, last = int(elements[0]), int(elements[-1])
+    return slice(first, last + 1) if last - first + 1 == len(elements) and (np.diff(elements) == 1).all() else elements
+
+
+def _covers(mapping: Map, shape: tuple[int, int, int]) -> bool:
+    """Whether a map fills every element of an object's array."""
+    placed = (len(range(*mapping.rows.indices(shape[0]))), len(range(*mapping.cols.indices(shape[1]))), len(mapping.elements))
+    return placed == shape
 
 
 def _shared(mapping: Map, tensor: Values, shape: tuple[int, int, int], fmt: Element) -> Values:
