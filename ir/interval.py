@@ -176,10 +176,11 @@ def _logic(op: str, a: Interval, b: Interval) -> Interval:
 
 
 def _bits(op: str, a: Interval, b: Interval) -> Interval | None:
-    if a.low < 0 or b.low < 0:
+    natural = [x for x in (a, b) if x.low >= 0]
+    if op == "and" and natural:
+        return Interval(0, min(x.high for x in natural))
+    if len(natural) < 2:
         return None
-    if op == "and":
-        return Interval(0, min(a.high, b.high))
     return Interval(0, (1 << max(int(a.high).bit_length(), int(b.high).bit_length())) - 1)
 
 
