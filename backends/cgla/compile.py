@@ -161,9 +161,11 @@ def _compile_piece(
     graph: Graph, pools: Pools, options: CompileOptions, piece: Piece, crossing: frozenset[int], aliases: Mapping[int, int],
     copies: Sequence[tuple[int, int]],
 ) -> _Compiled:  # fmt: skip
-    emitter = Emitter(graph, pools, options, crossing, aliases)
+    emitter = Emitter(graph, pools, options, piece.stop, crossing, aliases)
+    emitter.fetch_ahead(piece.start)
     for node_id in range(piece.start, piece.stop):
         emitter.emit(graph[node_id])
+    emitter.flush()
     for source, buffer in copies:
         node = graph[source]
         symbol = emitter.symbol(Given(buffer), node.size * node.dtype.bytes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
 
 from ...errors import Infeasible
 from ...ir.access import contract_axes
@@ -119,9 +118,12 @@ class Plan:
         return Radix((g.outputs,), (1, tile)), Radix((g.width,), (g.outputs, self.output_tiles * tile))
 
 
-def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k: int, where: str) -> Plan:
-    """The legal plan with the fewest launches among those within 4 % of the cheapest. Raises Infeasible where not even the smallest tile
-    fits a row's local memory."""
+def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k: int, fetched: bool, where: str) -> Plan:
+    """The plan for weights in `form`; with `fetched` the first weights are there before the first launch.
+
+    It is the legal plan with the fewest launches among those within 4 % of the cheapest. Raises Infeasible where not even the smallest
+    tile fits a row's local memory.
+    """
     blocks = -(-k // INPUTS)
     most = max_groups(form, machine.rows)
     if not most:
@@ -135,7 +137,7 @@ def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k
         kernel = GemmKernel(form, groups, bits, machine.rows)
         if (steps << bits) * kernel.set_bytes > half:
             break
-        found += _column_plans(machine, kernel, steps, batch, m, n, k)
+        found += _column_plans(machine, kernel, steps, (batch, m, n, k), fetched)
         if found and (OUTPUTS << bits) >= m * 2:
             break
     if not found:
@@ -146,8 +148,14 @@ def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k
     return min((plan for plan in found if plan.cycles <= limit), key=lambda plan: (plan.launches, plan.cycles, plan.result_items))
 
 
-def _column_plans(machine: CglaMachine, kernel: GemmKernel, steps: int, batch: int, m: int, n: int, k: int) -> list[Plan]:
+Sizes = tuple[int, int, int, int]
+IMPERFECT = Fraction(1, 10)
+"""Share of the shorter of EXEC and DMA that does not overlap, as an allowance."""
+
+
+def _column_plans(machine: CglaMachine, kernel: GemmKernel, steps: int, sizes: Sizes, fetched: bool) -> list[Plan]:
     """Plans with the fewest column tiles that fit, with activations in two places and in one."""
+    _, m, n, _ = sizes
     groups_total = -(-n // CHAINS)
     sets = 1 << kernel.set_bits
     half = machine.lmm_bytes // 2
@@ -160,34 +168,25 @@ def _column_plans(machine: CglaMachine, kernel: GemmKernel, steps: int, batch: i
         columns = -(-groups_total // -(-groups_total // limit))
         geometry = Geometry(kernel, steps, columns, machine.lmm_bytes, single)
         tiles = (-(-groups_total // columns), -(-m // (OUTPUTS * sets)))
-        plans += [_timed(machine, geometry, batch, m, n, k, *tiles, outer) for outer in (False, True)]
+        plans += [_timed(machine, geometry, sizes, tiles, outer, fetched) for outer in (False, True)]
     return plans
 
 
-def _timed(
-    machine: CglaMachine, geometry: Geometry, batch: int, m: int, n: int, k: int, column_tiles: int, output_tiles: int, outer: bool
-) -> Plan:
-    """The plan with its estimated cycles on the busiest lane."""
-    share = Fraction(machine.memory_interval * min(machine.lanes_per_memory, machine.lanes))
-    beat = max(machine.beat_interval, share) / 32
-    launches = batch * column_tiles * output_tiles
-    busiest = -(-launches // machine.lanes)
+def _timed(machine: CglaMachine, geometry: Geometry, sizes: Sizes, tiles: tuple[int, int], outer: bool, fetched: bool) -> Plan:
+    """The plan with its estimated cycles on the busiest lane; `tiles` are column tiles and output tiles."""
+    together = min(machine.lanes_per_memory, machine.lanes)
+    beat = max(machine.beat_interval, machine.memory_interval * together) / 32
+    batch, m, n, k = sizes
+    column_tiles, output_tiles = tiles
+    busiest = -(-batch * column_tiles * output_tiles // machine.lanes)
     execute = machine.t_launch + exec_cycles(geometry.iterations, [(geometry.kernel.store_row, False)])
-    sizes = (geometry.weight_bytes, geometry.input_bytes, geometry.result_bytes)
-    weights, inputs, results = (machine.t_dma + int(size * beat) for size in sizes)
-    weight_share = Fraction(1, column_tiles) if outer else Fraction(1)
-    input_share = Fraction(1) if outer else Fraction(1, output_tiles)
+    moved = (geometry.weight_bytes, geometry.input_bytes, geometry.result_bytes)
+    weights, inputs, results = (machine.t_dma + int(size * beat) for size in moved)
+    places = 1 if geometry.single_input else 2
+    weight_share = Fraction(1, column_tiles) if outer or output_tiles <= 2 else Fraction(1)
+    input_share = Fraction(1, output_tiles) if not outer or column_tiles <= places else Fraction(1)
     overlapped = weights * weight_share + results + (0 if geometry.single_input else inputs * input_share)
     alone = inputs * input_share if geometry.single_input else Fraction(0)
-    cycles = busiest * (max(Fraction(execute), overlapped) + alone) + weights + inputs + results
+    slower, faster = max(Fraction(execute), overlapped), min(Fraction(execute), overlapped)
+    cycles = busiest * (slower + faster * IMPERFECT + alone) + inputs + results + (0 if fetched else weights)
     return Plan(geometry, batch, m, n, k, column_tiles, output_tiles, outer, int(cycles))
-
-
-def extents_of(node: Contract, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Extents of some axes."""
-    return tuple(node.axes[a] for a in axes)
-
-
-def size_of(node: Contract, axes: tuple[int, ...]) -> int:
-    """Product of the extents of some axes."""
-    return prod(node.axes[a] for a in axes)

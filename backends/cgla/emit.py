@@ -72,6 +72,27 @@ Bound = Scratch | Shared | Imaged | Given
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A contraction with its plan; `weights` is the symbol of constant weights."""
+
+    node: Contract
+    roles: Roles
+    plan: Plan
+    weights: int | None
+    where: str
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A contraction whose launches wait for others of the same geometry."""
+
+    product: Prepared
+    results: Value
+    value: Value
+    shares: list[list[Job]]
+
+
+@dataclass(frozen=True)
 class Strided:
     """A row-major value seen through one role of a contraction or another: extents and item strides of each role's axes."""
 
@@ -104,20 +125,27 @@ def provenance_of(node: Node) -> str:
 
 
 class Emitter:
-    """Emits nodes into a schedule. `shared` are template ids whose value other pieces read; `aliases` maps a node to the State whose
-    buffer it updates in place."""
+    """Emits nodes below `stop` into a schedule.
 
-    def __init__(self, graph: Graph, pools: Pools, options: CompileOptions, shared: frozenset[int], aliases: Mapping[int, int]) -> None:
+    `shared` are template ids whose value other pieces read; `aliases` maps a node to the State whose buffer it updates in place.
+    """
+
+    def __init__(
+        self, graph: Graph, pools: Pools, options: CompileOptions, stop: int, shared: frozenset[int], aliases: Mapping[int, int]
+    ) -> None:
         self.graph = graph
         self.pools = pools
         self.options = options
         self.schedule = Schedule(pools)
+        self.stop = stop
         self.shared = shared
         self.aliases = aliases
         self.bounds: list[Bound] = []
         self._values: dict[int, Value] = {}
         self._images: dict[tuple[int, Image], int] = {}
         self._packed: dict[tuple[object, ...], int] = {}
+        self._prepared: dict[int, Prepared | None] = {}
+        self._pending: list[_Pending] = []
         self._rules: dict[type[Node], Callable[[Node], None]] = {
             Map: self._host, Reduce: self._host, Gather: self._host, Move: self._host, Scatter: self._host, Sort: self._host,
             Scan: self._host, Contract: self._contract,
@@ -140,6 +168,8 @@ class Emitter:
         node = self.graph[node_id]
         found = self._values.get(node_id)
         if found is not None:
+            if any(p.value.symbol == found.symbol for p in self._pending):
+                self.flush()
             return found
         source = constant_cast(self.graph, node_id)
         size = node.size * node.dtype.bytes
@@ -216,30 +246,66 @@ class Emitter:
 
     # --- contractions ------------------------------------------------------------------------------------------------------------------
 
-    def _contract(self, node: Node) -> None:
-        assert isinstance(node, Contract)
-        types = [self.graph[o].dtype for o in node.operands]
-        if node.acc is not F32 or any(t not in (F32, F16, BF16) for t in types):
-            values = [self.value(o) for o in node.operands]
-            result = self._result(node)
-            for task in contract_tasks(node, values, result, types, f"contract {types[0].name}"):
-                self.run(task, provenance_of(node))
-            return
-        constants = (constant_cast(self.graph, node.operands[0]), constant_cast(self.graph, node.operands[1]))
+    def prepared(self, node: Contract) -> Prepared | None:
+        """The plan of a contraction, None where the array lacks its arithmetic (integers, double precision)."""
+        if node.id not in self._prepared:
+            types = [self.graph[o].dtype for o in node.operands]
+            fits = node.acc is F32 and all(t in (F32, F16, BF16) for t in types)
+            self._prepared[node.id] = self._prepare(node) if fits else None
+        return self._prepared[node.id]
+
+    def _prepare(self, node: Contract) -> Prepared:
+        constants = [constant_cast(self.graph, o) for o in node.operands]
         roles = roles_of(node, (constants[0] is not None, constants[1] is not None))
-        source = constants[roles.weights]
-        form = self._form(types[roles.weights].name, source[0] if source is not None else None)
+        found = constants[roles.weights]
+        source = found[0] if found is not None else None
+        form = self._form(self.graph[node.operands[roles.weights]].dtype.name, source)
         batch, m, n, k = (prod(node.axes[a] for a in axes) for axes in (roles.batch, roles.m, roles.n, roles.k))
         where = provenance_of(node)
-        plan = plan_contract(self.pools.machine, form, batch, m, n, k, where)
-        if source is not None:
-            weights = self._constant_weights(node, roles, plan, source[0])
-        else:
-            weights = self._pack_weights(node, roles, plan, where)
-        inputs = self._pack_inputs(node, roles, plan, where)
+        plan = plan_contract(self.pools.machine, form, batch, m, n, k, source is not None, where)
+        weights = self._constant_weights(node, roles, plan, source) if source is not None else None
+        return Prepared(node, roles, plan, weights, where)
+
+    def _contract(self, node: Node) -> None:
+        assert isinstance(node, Contract)
+        product = self.prepared(node)
+        if product is None:
+            types = [self.graph[o].dtype for o in node.operands]
+            values = [self.value(o) for o in node.operands]
+            for task in contract_tasks(node, values, self._result(node), types, f"contract {types[0].name}"):
+                self.run(task, provenance_of(node))
+            return
+        weights = product.weights if product.weights is not None else self._pack_weights(product)
+        inputs = self._pack_inputs(product)
+        plan = product.plan
         results = self.scratch(plan.batch * plan.result_items, "f32")
-        self.schedule.launches(plan.geometry, self._shares(plan, weights, inputs, results.symbol, where))
-        self._unpack(node, roles, plan, results, where)
+        shares = self._shares(product, weights, inputs, results.symbol)
+        if self._pending and self._pending[0].product.plan.geometry != plan.geometry:
+            self.flush()
+        self._pending.append(_Pending(product, results, self._result(node), shares))
+
+    def flush(self) -> None:
+        """Launch the contractions that wait (all of one geometry, one after the other), then fetch the first weights of the next one
+        while the host unpacks."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        lanes = range(self.pools.machine.lanes)
+        shares = [[job for p in pending for job in p.shares[lane]] for lane in lanes]
+        self.schedule.launches(pending[0].product.plan.geometry, shares)
+        self.fetch_ahead(pending[-1].product.node.id + 1)
+        for p in pending:
+            self._unpack(p.product, p.results, p.value)
+
+    def fetch_ahead(self, start: int) -> None:
+        """Configure the lanes for the first contraction from node `start` on, and load its first weights if they are constant."""
+        for node_id in range(start, self.stop):
+            node = self.graph[node_id]
+            product = self.prepared(node) if isinstance(node, Contract) else None
+            if product is not None:
+                if product.weights is not None:
+                    self.schedule.preload(product.plan.geometry, self._shares(product, product.weights, -1, -1))
+                return
 
     def _form(self, dtype: str, source: Constant | None) -> str:
         """Weights of constants are fp16 unless fp32 is asked for or they are Q8_0; other operands keep what they hold."""
@@ -265,13 +331,15 @@ class Emitter:
         image = Weights("f32" if block else form, view.offset, batch, m, k, plan.output_tiles, sets, plan.padded_k // 4)
         return self.image(source, Blocks(image) if block else image)
 
-    def _pack_weights(self, node: Contract, roles: Roles, plan: Plan, where: str) -> int:
+    def _pack_weights(self, product: Prepared) -> int:
+        node, roles, plan, where = product.node, product.roles, product.plan, product.where
         value = self.value(node.operands[roles.weights])
         natural = self._strided(node, roles.weights, value, (roles.batch, roles.k, roles.m))
         layouts = (Radix((), (plan.weight_items,)), *plan.weight_layout())
         return self._pack(natural, layouts, (plan.batch, plan.padded_k, plan.padded_m), plan.geometry.kernel.form, where)
 
-    def _pack_inputs(self, node: Contract, roles: Roles, plan: Plan, where: str) -> int:
+    def _pack_inputs(self, product: Prepared) -> int:
+        node, roles, plan, where = product.node, product.roles, product.plan, product.where
         value = self.value(node.operands[roles.inputs])
         natural = self._strided(node, roles.inputs, value, (roles.batch, roles.k, roles.n))
         layouts = (Radix((), (plan.input_items,)), *plan.input_layout())
@@ -320,8 +388,9 @@ class Emitter:
         if not into:
             self._rearrange(natural, inner, flat, False, label, where)
 
-    def _shares(self, plan: Plan, weights: int, inputs: int, results: int, where: str) -> list[list[Job]]:
+    def _shares(self, product: Prepared, weights: int, inputs: int, results: int) -> list[list[Job]]:
         """The launches of every lane: consecutive tiles, the outer loop of the plan outside."""
+        plan, where = product.plan, product.where
         geometry = plan.geometry
         tiles = [(c, o) for c in range(plan.column_tiles) for o in range(plan.output_tiles)]
         if plan.weights_outer:
@@ -340,13 +409,13 @@ class Emitter:
         edges = [len(jobs) * n // lanes for n in range(lanes + 1)]
         return [jobs[low:high] for low, high in pairwise(edges)]
 
-    def _unpack(self, node: Contract, roles: Roles, plan: Plan, results: Value, where: str) -> None:
-        value = self._result(node)
+    def _unpack(self, product: Prepared, results: Value, value: Value) -> None:
+        node, roles, plan = product.node, product.roles, product.plan
         order = order_of(node.groups)
         steps = dict(zip(order, row_major([node.axes[a] for a in order]), strict=True))
         parts = tuple(tuple((node.axes[a], steps[a]) for a in axes) for axes in (roles.batch, roles.m, roles.n))
         layouts = (Radix((), (plan.result_items,)), *plan.result_layout())
-        self._rearrange(Strided(value, 0, parts), layouts, results, False, "unpack", where)
+        self._rearrange(Strided(value, 0, parts), layouts, results, False, "unpack", product.where)
 
 
 def _product(choices: Sequence[Sequence[Box]]) -> list[tuple[Box, ...]]:

@@ -3,8 +3,8 @@
 One iteration takes 2 outputs x 4 columns x 4 G inputs. G groups of rows follow each other; a group holds 4 inputs: one row loads their
 weights (a word = the weights of 2 outputs), two rows load the activations of 4 columns (a word = 2 inputs of one column, broadcast by
 H1010 and H3232), four rows multiply and add. Four chains, one a column, run down all groups; the last row adds over the K steps in its
-own slot (`FAD` self) and stores. fp16 weights take one more row of X_H2F a group, Q8_0 weights two (SML8 with a one picks a byte and extends
-its sign, FMI makes it fp32); a K step of Q8_0 is one block of 32 inputs, so the last row multiplies the chain by the block's scale.
+own slot (`FAD` self) and stores. fp16 weights take one more row of X_H2F a group, Q8_0 two: SML8 with a one picks a byte and extends its
+sign, FMI makes it fp32. A K step of Q8_0 is one block of 32 inputs, so the last row multiplies the chain by the block's scale.
 
     row 0            LOOP0 (t), LOOP1 (column group, set), step counters
     row 1, 2         offsets: weights (t, set), activations (t, column group), results

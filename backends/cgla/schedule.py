@@ -15,10 +15,11 @@ from typing import Any
 from ...machines.cgla import tables as t
 from ...machines.cgla.description import CglaMachine
 from ...machines.cgla.isa import Register
-from ...machines.cgla.timing import conf_cycles, dma_cycles, exec_cycles, store_cycles
+from ...machines.cgla.timing import conf_cycles, dma_cycles, store_cycles
 from ...machines.program import Table
 from .gemm import GemmKernel, Geometry, placed_kernel
 from .host import HostTask
+from .lane import LaneRun
 from .timeline import Timeline
 
 COLUMNS = 4
@@ -78,6 +79,10 @@ class Place:
     symbol: int
     offset: int
 
+    def shifted(self, offset: int) -> Place:
+        """The piece that starts `offset` bytes later."""
+        return Place(self.symbol, self.offset + offset)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -90,7 +95,7 @@ class Job:
 
 
 @dataclass
-class _Lane:
+class Lane:
     """What a lane holds and until when it is busy."""
 
     number: int
@@ -99,6 +104,7 @@ class _Lane:
     kernel: int = -1
     registers: dict[tuple[int, int, Register], int] = field(default_factory=dict)
     ranges: dict[tuple[int, int], tuple[int, int, int, int]] = field(default_factory=dict)
+    fetched: tuple[Geometry, Place] | None = None
 
 
 @dataclass
@@ -118,11 +124,11 @@ class Schedule:
         self.machine = pools.machine
         self.symbols: list[_Symbol] = []
         self.cores = [Timeline() for _ in range(self.machine.cores)]
-        self.lanes = [_Lane(n, self._core_of(n)) for n in range(self.machine.lanes)]
+        self.lanes = [Lane(n, self._core_of(n)) for n in range(self.machine.lanes)]
         self.rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in t.SEGMENT_TABLES}
         self.length = 0
         together = min(self.machine.lanes_per_memory, self.machine.lanes)
-        self.interval = max(self.machine.beat_interval, self.machine.memory_interval * together)
+        self.interval: Fraction = max(self.machine.beat_interval, self.machine.memory_interval * together)
 
     def _core_of(self, lane: int) -> int:
         machine = self.machine
@@ -182,18 +188,24 @@ class Schedule:
         finished: dict[int, int] = {}
         for lane, jobs in zip(self.lanes, shares, strict=False):
             if jobs:
-                for symbol, end in _LaneRun(self, lane, geometry, jobs).run().items():
+                for symbol, end in LaneRun(self, lane, geometry, jobs).run().items():
                     finished[symbol] = max(finished.get(symbol, 0), end)
         for symbol, end in finished.items():
             self.symbols[symbol].ready = max(self.symbols[symbol].ready, end)
 
-    def occupy_core(self, lane: _Lane, earliest: int, length: int) -> int:
+    def preload(self, geometry: Geometry, shares: Sequence[Sequence[Job]]) -> None:
+        """Configure the lanes for a geometry and load the first weights of each, while the host makes the activations."""
+        for lane, jobs in zip(self.lanes, shares, strict=False):
+            if jobs:
+                LaneRun(self, lane, geometry, jobs).preload()
+
+    def occupy_core(self, lane: Lane, earliest: int, length: int) -> int:
         """Reserve the lane's host core; returns the start."""
         start = self.cores[lane.core].find(earliest, length)
         self.cores[lane.core].reserve(start, length)
         return start
 
-    def configure(self, lane: _Lane, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
+    def configure(self, lane: Lane, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
         """CONF, REGV and RANGE as far as anything changes; returns the numbers of kernel, register set and range set."""
         pools = self.pools
         kernel = pools.kernel(geometry.kernel)
@@ -222,7 +234,7 @@ class Schedule:
         old, new = self.pools.slots[held], self.pools.slots[wanted]
         return sum(old.get(place) != new.get(place) for place in old.keys() | new.keys())
 
-    def _phase(self, lane: _Lane, kind: t.Phase, target: int, length: int) -> None:
+    def _phase(self, lane: Lane, kind: t.Phase, target: int, length: int) -> None:
         if not length:
             return
         start = self.occupy_core(lane, lane.free, length)
@@ -232,13 +244,13 @@ class Schedule:
         lane.free = start + length
         self.length = max(self.length, lane.free)
 
-    def dma(self, lane: _Lane, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int],
+    def dma(self, lane: Lane, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int],
             earliest: int, provenance: str) -> int:  # fmt: skip
         """One DMA request after `earliest`, after its data are there; returns its end."""
         symbol = self.symbols[place.symbol]
         loading = direction == t.Direction.LOAD
         after = symbol.ready if loading else max(symbol.ready, symbol.read_until)
-        length = dma_cycles(self.machine, place.offset, size, Fraction(self.interval))
+        length = dma_cycles(self.machine, place.offset, size, self.interval)
         start = self.occupy_core(lane, max(earliest, after), self.machine.t_dma)
         self.rows["dmas"].append(
             {
@@ -254,108 +266,12 @@ class Schedule:
         self.length = max(self.length, end)
         return end
 
+    def dma_end(self, lane: Lane, size: int, earliest: int) -> int:
+        """When a request of `size` bytes from an aligned address would end, at the earliest."""
+        start = self.cores[lane.core].find(earliest, self.machine.t_dma)
+        return start + dma_cycles(self.machine, 0, size, self.interval)
+
     def finish(self) -> dict[str, Table]:
         """The tables of the segment."""
         self.rows["symbols"] = [{"bytes": symbol.size} for symbol in self.symbols]
         return {table.name: table.from_rows(self.rows[table.name]) for table in t.SEGMENT_TABLES}
-
-
-class _LaneRun:
-    """The launches of one geometry on one lane."""
-
-    def __init__(self, schedule: Schedule, lane: _Lane, geometry: Geometry, jobs: Sequence[Job]) -> None:
-        self.schedule = schedule
-        self.lane = lane
-        self.geometry = geometry
-        self.jobs = jobs
-        self.weights: list[Place | None] = [None, None]
-        self.inputs: list[Place | None] = [None, None]
-        self.finished: dict[int, int] = {}
-        rows = [(slot["row"], False) for slot in placed_kernel(geometry.kernel).slots]
-        self.exec_cycles = exec_cycles(geometry.iterations, rows)
-
-    def run(self) -> dict[int, int]:
-        """Fetch, launch, prefetch and drain; returns the cycle of the last drain into each symbol."""
-        lane, schedule = self.lane, self.schedule
-        places = self._places(0)
-        schedule.configure(lane, self.geometry, places)
-        self._fetch(0, lane.free)
-        for number, job in enumerate(self.jobs):
-            if not self._resident(number):
-                self._fetch(number, lane.free)
-            places = self._places(number)
-            numbers = schedule.configure(lane, self.geometry, places)
-            window = self._launch(numbers, job)
-            cursor = window
-            if number:
-                cursor = self._drain(number - 1, cursor)
-            if number + 1 < len(self.jobs):
-                cursor = self._prefetch(number + 1, places, cursor)
-            lane.free = max(lane.free, cursor)
-        lane.free = self._drain(len(self.jobs) - 1, lane.free)
-        return self.finished
-
-    def _resident(self, number: int) -> bool:
-        return self.jobs[number].weights in self.weights and self.jobs[number].inputs in self.inputs
-
-    def _places(self, number: int) -> tuple[int, int, int]:
-        """Places of weights and activations (where they lie, or place 0 if nowhere) and of the result."""
-        job = self.jobs[number]
-        weights = self.weights.index(job.weights) if job.weights in self.weights else 0
-        inputs = self.inputs.index(job.inputs) if job.inputs in self.inputs else 0
-        return weights, inputs, number % 2
-
-    def _fetch(self, number: int, cursor: int) -> None:
-        """Load what job `number` lacks before it is launched; constant weights first, they do not wait for the host."""
-        job, lane = self.jobs[number], self.lane
-        if job.weights not in self.weights:
-            cursor = self._load_weights(job, 0, cursor)
-        if job.inputs not in self.inputs:
-            cursor = self._load_inputs(job, 0, cursor)
-        lane.free = max(lane.free, cursor)
-
-    def _prefetch(self, number: int, busy: tuple[int, int, int], cursor: int) -> int:
-        """Load what job `number` lacks into the places that the running launch does not use."""
-        job = self.jobs[number]
-        if job.weights not in self.weights:
-            cursor = self._load_weights(job, 1 - busy[0], cursor)
-        if job.inputs not in self.inputs and not self.geometry.single_input:
-            cursor = self._load_inputs(job, 1 - busy[1], cursor)
-        return cursor
-
-    def _load_weights(self, job: Job, index: int, cursor: int) -> int:
-        g = self.geometry
-        self.weights[index] = job.weights
-        return self._dma(t.Direction.LOAD, index, job.weights, g.weight_at(index), g.weight_bytes, g.receivers("w"), cursor, job)
-
-    def _load_inputs(self, job: Job, index: int, cursor: int) -> int:
-        g = self.geometry
-        self.inputs[index] = job.inputs
-        return self._dma(t.Direction.LOAD, 2 + index, job.inputs, g.input_at(index), g.input_bytes, g.receivers("x"), cursor, job)
-
-    def _drain(self, number: int, cursor: int) -> int:
-        g, job, index = self.geometry, self.jobs[number], number % 2
-        end = self._dma(t.Direction.DRAIN, index, job.results, g.result_at(index), g.result_bytes, g.receivers("y"), cursor, job)
-        self.finished[job.results.symbol] = max(self.finished.get(job.results.symbol, 0), end)
-        return end
-
-    def _dma(
-        self, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int], cursor: int, job: Job
-    ) -> int:
-        return self.schedule.dma(self.lane, direction, tag, place, lmm, size, receivers, cursor, job.provenance)
-
-    def _launch(self, numbers: tuple[int, int, int], job: Job) -> int:
-        """Append the launch; returns the cycle at which its EXEC starts."""
-        schedule, lane = self.schedule, self.lane
-        machine = schedule.machine
-        start = schedule.occupy_core(lane, lane.free, machine.t_launch)
-        length = machine.t_launch + self.exec_cycles
-        schedule.rows["launches"].append(
-            {
-                "lane": lane.number, "core": lane.core, "kernel": numbers[0], "registers": numbers[1], "ranges": numbers[2],
-                "start": start, "length": length, "provenance": schedule.pools.note(job.provenance),
-            }
-        )  # fmt: skip
-        lane.free = start + length
-        schedule.length = max(schedule.length, lane.free)
-        return start + machine.t_launch
