@@ -43,7 +43,10 @@ def groups(a: Analysis, order: Array) -> list[Array]:
 
 @dataclass
 class Evaluation:
-    """One run over an arena. `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, both by burst."""
+    """One run over an arena.
+
+    `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, both by burst; `tiles`, `selections` are installed arrays.
+    """
 
     a: Analysis
     v: Values
@@ -53,6 +56,7 @@ class Evaluation:
     states: dict[int, Array] = field(default_factory=dict)
     sums: dict[int, Array] = field(default_factory=dict)
     tiles: dict[tuple[int, ...], Array] = field(default_factory=dict)
+    selections: dict[int, tuple[Array, Array] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         a = self.a
@@ -133,7 +137,7 @@ class Evaluation:
     def run_alu(self, rows: Array) -> None:
         """A group of one ALU operation; joined partial results (MX-8) are already where they belong."""
         b, v = self.a.flat.b, self.v
-        rows = rows[v.fused[rows] < 0]
+        rows = rows[~v.fused[rows]]
         if not len(rows):
             return
         head = int(rows[0])
@@ -215,6 +219,20 @@ class Evaluation:
         self.tiles[key] = tile
         return tile
 
+    def _selection(self, k: int) -> tuple[Array, Array] | None:
+        """(lane, factor) per output of an int8 pass whose weights have at most one entry a row: such a pass only moves lanes."""
+        iw = int(self.a.passes.iw[k])
+        if iw not in self.selections:
+            tile = self.take(*self._tile_pointers(iw), np.int8)
+            chosen = None
+            if int(np.count_nonzero(tile)) <= self.vector:
+                lane = (tile != 0).argmax(axis=1)
+                factor = tile[np.arange(self.vector), lane].astype(np.int32)
+                if np.count_nonzero(factor) == np.count_nonzero(tile):
+                    chosen = (lane, factor)
+            self.selections[iw] = chosen
+        return self.selections[iw]
+
     def _tile_pointers(self, iw: int) -> tuple[Array, Array]:
         if iw < 0:
             return np.full((1, self.vector), -1, np.int64), np.ones((1, self.vector), np.int64)
@@ -233,6 +251,7 @@ class Evaluation:
         if not self.tile_uses[iw]:
             for key in [key for key in self.tiles if key[0] == iw]:
                 del self.tiles[key]
+            self.selections.pop(iw, None)
 
     def _before(self, row: int, zero: Array) -> Array:
         """What an adding ACC burst finds in its entries; `zero` gives shape and type."""
@@ -304,8 +323,12 @@ class Evaluation:
         """An int8 pass of one plane: sums of at most 320 products are exact in float32; entries wrap at 2^31 (MX-6)."""
         b, passes = self.a.flat.b, self.a.passes
         abc = np.array([passes.abc[k]])
-        x = self.take(*self.pointers(abc, 0, 1), np.int8).astype(np.float32)
-        result = (x @ self._weights(k, part=-1).T).astype(np.int32)
+        x = self.take(*self.pointers(abc, 0, 1), np.int8)
+        chosen = None if self.exact else self._selection(k)
+        if chosen is None:
+            result = (x.astype(np.float32) @ self._weights(k, part=-1).T).astype(np.int32)
+        else:
+            result = x[:, chosen[0]] * chosen[1]
         if b["add"][row]:
             result = result + self._before(row, np.zeros_like(result))
         if b["store"][row] and self.waiting.get(row):

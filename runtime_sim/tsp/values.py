@@ -14,6 +14,7 @@ from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
 from ...machines.tsp.tables import Kind
 from .flatten import ACC_CODES, ALU_CODES, Array, expand, result_dtype
+from .joins import Joins, find_joins, paired_passes
 from .legality import Analysis
 from .memory import UNDEFINED, allocation_slices, first_place
 
@@ -27,7 +28,7 @@ class Values:
 
     `offset`, `step` per claim element; `row_offset` per place (-1: no bytes before cycle 0); `base`, `width`, `count` of the result of each
     computing burst; `first_tap` its first tap element; `leaf` the claim element (or -1 - place) that each claim element's bytes come from.
-    `fused`: ADD bursts that add the two partial results of one fp16 pass (MX-8); `parts`: partial results are needed apart.
+    `fused`: ADD bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart.
     `total` offset of the rounded sum of each fp16 pass, by its even ACC burst. `size` bytes of the arena, of which `bound` hold rows.
     """
 
@@ -117,64 +118,6 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     return count, width
 
 
-def find_fused(a: Analysis, leaf: Array, first_tap: Array) -> tuple[Array, bool]:
-    """(even ACC burst per fused ADD or -1, per burst; whether partial results are needed apart)."""
-    flat, passes, b = a.flat, a.passes, a.flat.b
-    pairs = np.flatnonzero(paired_passes(a) & ((b["unit"][passes.abc] - isa.MXM_BASE) // 3 % 2 == 0))
-    evens, odds = passes.acc[pairs], passes.acc[passes.partner[pairs]]
-    of = np.full(flat.size, -1, np.int64)
-    of[evens], of[odds] = evens, evens
-    fused = np.full(flat.size, -1, np.int64)
-    if not len(pairs):
-        return fused, False
-    symmetric = all((b[name][evens] == b[name][odds]).all() for name in ("add", "store", "emit", "entry", "entry_stride", "entry_stride2"))
-    odd = np.zeros(flat.size, bool)
-    odd[odds] = True
-    adds = np.flatnonzero((b["opcode"] == Opcode.ADD) & (b["dtype"] == DType.F32))
-    fused[adds] = _joined(a, leaf, first_tap, adds, of, odd)
-    return fused, not symmetric or _needed_apart(a, leaf, of >= 0, fused)
-
-
-def _joined(a: Analysis, leaf: Array, first_tap: Array, adds: Array, of: Array, odd: Array) -> Array:
-    """For each ADD the even ACC burst of the pass of which it adds the even and the odd result, element by element; else -1."""
-    flat, claims = a.flat, a.flat.claims
-    owner, k = expand(flat.count[adds])
-    row = adds[owner]
-    element = [_leaf_of(a, leaf, first_tap[row] + tap * flat.count[row] + k) for tap in range(8)]
-    claim = [a.feeds.claim_of[np.maximum(e, 0)] for e in element]
-    head, other = of[claims.burst[claim[0]]], odd[claims.burst[claim[0]]]
-    same = head >= 0
-    for tap in range(8):
-        burst = claims.burst[claim[tap]]
-        same &= (element[tap] >= 0) & (of[burst] == head) & (odd[burst] == (other if tap < 4 else ~other))
-        same &= (claims.plane[claim[tap]] == tap % 4) & (element[tap] - claims.first[claim[tap]] == k)
-    first = head[np.cumsum(flat.count[adds]) - flat.count[adds]]
-    same &= head == first[owner]
-    whole = np.bincount(owner, weights=same, minlength=len(adds)) == flat.count[adds]
-    whole &= flat.count[np.maximum(first, 0)] == flat.count[adds]
-    return np.where(whole, first, -1)
-
-
-def _leaf_of(a: Analysis, leaf: Array, tap_element: Array) -> Array:
-    source = a.feeds.source[tap_element]
-    result: Array = np.where(source >= 0, leaf[np.maximum(source, 0)], UNDEFINED)
-    return result
-
-
-def _needed_apart(a: Analysis, leaf: Array, halves: Array, fused: Array) -> bool:
-    """Whether a partial result is used by anything but the ADD that joins it."""
-    claims, taps = a.flat.claims, a.flat.taps
-    half_claim = halves[claims.burst]
-    code = a.flat.b["opcode"]
-    users = (a.computing | (code == Opcode.LW) | (code == Opcode.ABC)) & (fused < 0)
-    elements = np.flatnonzero(users[taps.burst][a.feeds.tap_of])
-    used = _leaf_of(a, leaf, elements)
-    finals = [a.memory.final(region.places.reshape(-1)) for regions in a.memory.outputs.values() for region in regions]
-    for final in finals:
-        used = np.concatenate([used, _leaf_of(a, leaf, final[final >= 0])])
-    return bool(half_claim[a.feeds.claim_of[used[used >= 0]]].any())
-
-
 def group_order(a: Analysis) -> Array:
     """Computing bursts in the order of evaluation: by level, operation and shape."""
     b = a.flat.b
@@ -190,12 +133,12 @@ def place_values(a: Analysis, order: Array) -> Values:
     flat, vector = a.flat, a.machine.vector
     first_tap = first_taps(a)
     leaf = resolve_leaves(a, first_tap)
-    fused, parts = find_fused(a, leaf, first_tap)
+    joins = find_joins(a, leaf, first_tap)
     row_offset, bound, allocation_base = _bound_rows(a)
     count, width = result_shape(a)
-    sized = np.where(fused >= 0, 0, count * width * vector)
-    halves = _half_passes(a)
-    if not parts:
+    sized = np.where(joins.whole, 0, count * width * vector)
+    halves = a.passes.acc[paired_passes(a)]
+    if not joins.parts:
         sized[halves] = 0
     even = halves[(flat.b["unit"][halves] - isa.MXM_BASE) // 3 % 2 == 0]
     sizes = np.concatenate([sized[order], np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)])
@@ -205,26 +148,11 @@ def place_values(a: Analysis, order: Array) -> Values:
     base[order] = starts[: len(order)]
     total = np.full(flat.size, -1, np.int64)
     total[even] = starts[len(order) :]
-    joined = np.flatnonzero(fused >= 0)
-    base[joined] = total[fused[joined]]
-    offset, step = _pointers(a, leaf, base, width, row_offset)
+    offset, step = _pointers(a, leaf, base, width, row_offset, joins, total)
     return Values(
-        offset, step, leaf, row_offset, base, width, count, first_tap, fused, parts, total, bound, int(bound + sizes.sum()), allocation_base
-    )
-
-
-def _half_passes(a: Analysis) -> Array:
-    """ACC bursts of fp16 passes."""
-    rows: Array = a.passes.acc[paired_passes(a)]
-    return rows
-
-
-def paired_passes(a: Analysis) -> Array:
-    """ABC bursts (positions in `passes.abc`) of fp16 pairs of which both have their ACC."""
-    passes = a.passes
-    with_acc = passes.acc >= 0
-    result: Array = with_acc & (passes.partner >= 0) & with_acc[np.maximum(passes.partner, 0)]
-    return result
+        offset=offset, step=step, leaf=leaf, row_offset=row_offset, base=base, width=width, count=count, first_tap=first_tap,
+        fused=joins.whole, parts=joins.parts, total=total, bound=bound, size=int(bound + sizes.sum()), allocation_base=allocation_base,
+    )  # fmt: skip
 
 
 def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
@@ -246,7 +174,7 @@ def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
     return row_offset, -(-bound // _ALIGN) * _ALIGN, bases
 
 
-def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: Array) -> tuple[Array, Array]:
+def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
     flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
     burst = claims.burst
     interleaved = np.isin(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
@@ -255,6 +183,9 @@ def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: A
     of = a.feeds.claim_of
     k = np.arange(claims.total) - claims.first[of]
     own = np.where(first[of] >= 0, first[of] + k * stride[of], -1)
+    added = np.flatnonzero(joins.whole[burst][of])
+    sums = joins.first[burst[of[added]]] + k[added]
+    own[added] = total[joins.head[sums]] + joins.k[sums] * 4 * vector + claims.plane[of[added]]
     own_step = np.where(interleaved[burst], width[burst], 1)[of]
     computed = leaf >= 0
     at = np.where(computed, leaf, 0)
