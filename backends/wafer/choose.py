@@ -208,10 +208,10 @@ class Chooser:
 
     @staticmethod
     def _may_pad(node: Node, axis: int) -> bool:
-        """Whether an axis may be cut into parts that do not divide it: nothing is summed over it."""
-        if not isinstance(node, (Map, Reduce, Contract)) or axis not in {group[0] for group in node.groups if group}:
+        """Whether an axis may be cut into parts that do not divide it."""
+        if not isinstance(node, (Map, Reduce, Contract)):
             return False
-        return not isinstance(node, (Reduce, Contract)) or axis not in node.reduced
+        return axis in node.reduced or axis in {group[0] for group in node.groups if group}
 
     # ---- prices
 
@@ -289,9 +289,14 @@ class Chooser:
         total = 0.0
         for m, shard in enumerate(shards):
             cut = any(v.shards[m] is not None for o in node.operands for v in self.stage.variants(o).values())
-            if shard is not None and not cut:
-                other = shards[1 - m]
-                elements = size // (other.count if other else 1)
+            if shard is None:
+                continue
+            other = shards[1 - m]
+            elements = size // (other.count if other else 1)
+            broken = shard.tile % self.units[node.id][shard.dim] != 0
+            if broken and elements * WORDS[element_of(node.dtype)] > LARGE_WORDS:
+                total += 1e6  # readers that want whole units could not have them
+            elif not cut or broken:
                 total += line_cycles(elements, element_of(node.dtype), shard.count, self.size[m])
         return total
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from math import prod
+from math import inf, prod
 
 from ...ir.access import axes_used
 from ...ir.expr import Expr, arg, args_of, cast, const, make, postorder
 from ...ir.graph import Contract, Map, Nest, Node, Reduce
-from ...ir.types import BOOL, F32, I32
+from ...ir.types import BOOL, F32, I32, DType
 from ...machines.wafer.isa import Element, Fmt, Op
 from .elementwise import Evaluator, convert
 from .emitter import Role
@@ -138,8 +138,13 @@ def emit_reduce(stage: Stage, node: Node, splits: Splits) -> Value:
 
 
 def _reduce_into(stage: Stage, node: Reduce, splits: Splits, expr: Expr, refs: dict[int, Ref], op_name: str, value: Value) -> None:
-    """value = op over the reduced axes of `expr`."""
+    """value = op over the reduced axes of `expr`; points of a padded cut count as the operator's neutral element."""
     op = COMBINE[op_name]
+    for m, split in enumerate(splits):
+        if split is not None and split.axis in node.reduced and split.tile * split.count > node.axes[split.axis]:
+            a = split.axis
+            refs[AXIS + a] = stage.iota(node.axes[a], split, m).walk([int(b == a) for b in range(len(node.axes))])
+            expr = make("select", make("lt", arg(AXIS + a, I32), const(node.axes[a], I32)), expr, _neutral(op_name, expr.dtype))
     work = Element.F32 if expr.dtype.is_float else Element.I32
     axes = local_axes(node.axes, splits)
     reduced = node.reduced
@@ -167,6 +172,17 @@ def _reduce_into(stage: Stage, node: Reduce, splits: Splits, expr: Expr, refs: d
         stage.e.free(total.obj)
 
     piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
+
+
+def _neutral(op: str, dtype: DType) -> Expr:
+    """The element that changes no result of the operator."""
+    if op in ("any", "all"):
+        return const(op == "all", dtype)
+    if op in ("sum", "prod"):
+        return const(int(op == "prod"), dtype)
+    if dtype.is_float:
+        return const(-inf if op == "max" else inf, dtype)
+    return const(-(2**31) if op == "max" else 2**31 - 1, dtype)
 
 
 def _dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
@@ -262,8 +278,10 @@ def emit_contract(stage: Stage, node: Node, splits: Splits, keep: Splits = (None
     reduced = node.reduced
     kept = [a for group in node.groups for a in group]
     vector, inner = _vector_axis(node, axes)
+    clean = any(s is not None and s.axis in reduced and s.tile * s.count > node.axes[s.axis] for s in splits)
     refs = [
-        stage.operand(node.operands[i], node.accesses[i], node.axes, splits, inner if i == vector and inner >= 0 else None) for i in (0, 1)
+        stage.operand(node.operands[i], node.accesses[i], node.axes, splits, inner if i == vector and inner >= 0 else None, clean)
+        for i in (0, 1)
     ]
     half = all(r.fmt == Element.F16 for r in refs)
     value = stage.new(node.shape, element_of(node.dtype), shards)

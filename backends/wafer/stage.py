@@ -18,10 +18,10 @@ from ...errors import UnsupportedOp
 from ...ir.access import strided
 from ...ir.graph import Access, Constant, Graph, Index, Input, Node, State
 from ...ir.types import BOOL, F16, DType
-from ...machines.wafer.builder import Range, full
+from ...machines.wafer.builder import Range, full, one
 from ...machines.wafer.isa import NUMPY, Element, Op
 from ...machines.wafer.tables import ObjectKind
-from .emitter import Emitter
+from .emitter import Emitter, Role
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
 from .relayout import Window, lines_across, plans, window_local
@@ -219,14 +219,20 @@ class Stage:
         """The copies of a value that are in memory."""
         return self.values.get(node_id, {})
 
-    def operand(self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None) -> Ref:
-        """Where the cores of `splits` read a node; makes copies whole and places free sources on the way."""
+    def operand(
+        self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None, clean: bool = False
+    ) -> Ref:
+        """Where the cores of `splits` read a node; makes copies whole and places free sources on the way. `last` names the axis that a
+        constant should have innermost, `clean` asks for zeros in padding (which holds anything finite or not elsewhere)."""
         node = self.graph[node_id]
         if isinstance(node, Constant) and all(isinstance(x, Index) for x in access):
             return self.source_ref(node, access, axes, splits, last)
         if not self.variants(node_id):
             self.place_free(node, ideal_shards(node.shape, access, axes, splits))
         size = (self.e.rows, self.e.cols)
+        if clean:
+            for value in self.variants(node_id).values():
+                self._clean(value)
         plan = min((p for v in self.variants(node_id).values() for p in plans(v, access, axes, splits, size)), key=lambda p: p.cycles)
         value = plan.value
         for step in plan.steps:
@@ -234,6 +240,22 @@ class Stage:
                 return self.windowed(value, step.m, step.window, access, axes, splits)
             value = self.unshard(node_id, value, step.m)
         return reference(self._padded(value, access, axes, splits), access, axes, splits)
+
+    def _clean(self, value: Value) -> None:
+        """Zeros where a value's blocks reach beyond the tensor."""
+        y, x = _splits_of(value.shards)
+        for d, extent in enumerate(value.shape):
+            m = next((m for m, s in enumerate(value.shards) if s is not None and s.dim == d), None)
+            shard = value.shards[m] if m is not None else None
+            first = extent - shard.tile * (shard.count - 1) if shard is not None else extent
+            role = self.e.role((y, x))
+            if shard is not None:
+                last = one(shard.count - 1)
+                role = Role(last, role.cols) if m == Y else Role(role.rows, last)
+            if first < value.local[d]:
+                part = [n - first if k == d else n for k, n in enumerate(value.local)]
+                target = Ref(value.obj, value.fmt, first * value.strides[d], value.strides)
+                self.e.vec(Op.MOV, PLAIN[value.fmt], role, part, target, 0.0)
 
     def _padded(self, value: Value, access: Access, axes: Sequence[int], splits: Splits) -> Value:
         """The value, or a copy with zeros behind its end where cores of a padded cut would read beyond it."""
