@@ -1,4 +1,9 @@
-"""Compiling a graph for the TSP: walk the nodes, lower each on the engine, bind inputs, outputs and state, put the program together."""
+"""Compiling a graph for the TSP: sections become segments, their copies instances, and instances fill chips in order.
+
+Every section is lowered once, on a timeline of its own. Constants, inputs and state choose their slices there; rows are given when the
+instances are known (`assemble.py`). Values that pass from section to section, or from copy to copy, lie in **slots**: rows that no
+section's scratch ever uses, at the same place on every chip.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ... import errors
+from ...errors import UnsupportedOp
 from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
 from ...ir.store import ConstantStore
-from ...machines.program import Binding, Program
+from ...machines.program import Program
 from ...machines.tsp.description import TspMachine
-from ...machines.tsp.isa import NUMPY, DType
-from ...machines.tsp.tables import ALLOCATIONS, BINDS, INSTANCES, LINKS, PLACEMENTS, Kind, slice_mask
+from ...machines.tsp.isa import NUMPY
+from ...machines.tsp.tables import Kind
 from ..options import CompileOptions
+from .assemble import Assembly, Slot
 from .bound import lower_bound
 from .engine import Engine
 from .lower import Lowering as BaseLowering
@@ -23,23 +29,60 @@ from .lower import digits
 from .lower_contract import lower_contract, lower_gather
 from .lower_map import lower_map, lower_reduce
 from .lower_other import ensure_copy, lower_move, lower_scan, lower_scatter, lower_sort
-from .memory import LANES, Seq, Storage
+from .memory import LANES, Allocator, Seq, Storage
 from .recipes import ISA_TYPE
+from .sections import Section, cut, mapping, read_outside
+from .step import Timeline
 from .values import Copy, Value, arrange, row_major_strides
-
-STORED = {DType.F16: "f16", DType.F32: "f32", DType.I8: "i8", DType.I16: "i16", DType.I32: "i32"}
 
 
 @dataclass
 class Lowering(BaseLowering):
-    """Adds what the walk over a graph keeps."""
+    """The lowering of one section: sources and imported values are made at first use."""
 
-    weights: dict[Any, Storage] = field(default_factory=dict)
-    bindings: list[Binding] = field(default_factory=list)
+    slots: Mapping[int, Slot] = field(default_factory=dict)
+    borders: dict[int, list[Storage]] = field(default_factory=dict)
 
     def users(self, number: int) -> tuple[int, ...]:
         """Nodes that read a node."""
         return self.graph.users[number]
+
+    def value(self, number: int) -> Value:
+        """The value of a node: lowered here, a source, or imported from a slot."""
+        if number not in self.values:
+            node = self.graph[number]
+            if isinstance(node, Constant):
+                self.values[number] = self._constant_node(node)
+            elif isinstance(node, (Input, State)):
+                self.values[number] = self._border(node)
+            else:
+                self.values[number] = self._import(number)
+        return self.values[number]
+
+    def _constant_node(self, node: Constant) -> Value:
+        return Value(node.shape, ISA_TYPE[node.dtype], array=constant_array(node, self.store), source=node.id)
+
+    def _border(self, node: Input | State) -> Value:
+        element, lanes = border_layout(node.shape)
+        kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
+        storages = []
+        for _, count in border_parts(node.shape):
+            storage = self.engine.allocator.linear(ISA_TYPE[node.dtype], count, kind, frozenset(), node.name)
+            storage.source = node.id
+            storages.append(storage)
+        self.borders[node.id] = storages
+        return Value(node.shape, ISA_TYPE[node.dtype], [Copy(element, Seq.chain(storages), lanes, False, True)])
+
+    def _import(self, number: int) -> Value:
+        slot = self.slots[number]
+        storages = slot.storages(number)
+        copy = Copy(slot.element, Seq.chain(storages), slot.lanes, slot.replicated, slot.clean)
+        return Value(self.graph[number].shape, slot.dtype, [copy])
+
+
+def constant_array(node: Constant, store: ConstantStore) -> np.ndarray:
+    """The value of a constant in its format on the machine."""
+    return np.asarray(store.get(node.ref.key)).reshape(node.shape).astype(NUMPY[ISA_TYPE[node.dtype]], copy=False)
 
 
 _RULES: Mapping[type[Node], Callable[[Any, Any], Value]] = {
@@ -51,36 +94,57 @@ _RULES: Mapping[type[Node], Callable[[Any, Any], Value]] = {
 def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -> Program:
     """A legal static schedule of the whole graph. Raises Infeasible where chips run out, UnsupportedOp for what has no recipe."""
     machine: TspMachine = options.machine
-    engine = Engine.create(machine, 0, "main")
-    lowering = Lowering(engine, graph, store)
-    last = _last_uses(graph)
-    keep = {*graph.outputs, *graph.updates.values()}
-    for node in graph.nodes:
-        options.progress("emit", node.id, len(graph.nodes))
-        engine.label = f"%{node.id} {node.origin.module or node.kind}"
-        lowering.values[node.id] = _value(lowering, node, options)
-        for number in last.get(node.id, ()):
-            if number not in keep and not isinstance(graph[number], State):
-                lowering.values[number].copies.clear()
+    allocator = Allocator(machine)
+    sections = cut(graph)
+    wanted = read_outside(graph, sections)
+    assembly = Assembly(machine, graph, store, allocator, options)
+    for position, section in enumerate(sections):
+        options.progress("emit", position, len(sections))
+        lowering = _lower_section(graph, store, section, allocator, machine, assembly)
+        _states(lowering, section, graph)
+        if position == len(sections) - 1:
+            _outputs(lowering, assembly)
+        _exports(lowering, section, wanted[position], assembly)
+        _release(lowering, final=True)
+        assembly.add(section, lowering.engine.timeline, lowering.borders)
+    return assembly.program(lower_bound(graph, machine))
+
+
+def _lower_section(
+    graph: Graph, store: ConstantStore, section: Section, allocator: Allocator, machine: TspMachine, assembly: Assembly
+) -> Lowering:
+    engine = Engine(machine, allocator, Timeline(section.name))
+    lowering = Lowering(engine, graph, store, slots=assembly.slots)
+    last: dict[int, int] = {}
+    for number in section.nodes:
+        for operand in graph[number].operands:
+            last[operand] = number
+    keep = {n for n in (*graph.outputs, *graph.updates.values())}
+    inside = set(section.nodes)
+    for number in section.nodes:
+        keep |= {number} if any(user not in inside for user in graph.users[number]) else set()
+    ending: dict[int, list[int]] = {}
+    for number, user in last.items():
+        ending.setdefault(user, []).append(number)
+    for number in section.nodes:
+        node = graph[number]
+        engine.label = f"%{number} {node.origin.module or node.kind}"
+        for operand in node.operands:
+            lowering.value(operand)
+        lowering.values[number] = _lowered(lowering, node)
+        for done in ending.get(number, ()):
+            if done in inside and done not in keep:
+                lowering.values[done].copies.clear()
         _release(lowering)
-    engine.label = "results"
-    _outputs(lowering, options)
-    bound = lower_bound(graph, machine)
-    return _program(lowering, options, bound)
+    return lowering
 
 
-def _value(lowering: Lowering, node: Node, options: CompileOptions) -> Value:
-    if isinstance(node, Constant):
-        array = np.asarray(lowering.store.get(node.ref.key)).reshape(node.shape)
-        return Value(node.shape, ISA_TYPE[node.dtype], array=array.astype(NUMPY[ISA_TYPE[node.dtype]], copy=False))
-    if isinstance(node, (Input, State)):
-        return _border_value(lowering, node, options)
-    rule = _RULES[type(node)]
+def _lowered(lowering: Lowering, node: Node) -> Value:
     try:
-        return rule(lowering, node)
-    except errors.UnsupportedOp as error:
+        return _RULES[type(node)](lowering, node)
+    except UnsupportedOp as error:
         where = f"{node.origin.op or node.kind} in {node.origin.module or 'the model'} ({node.origin.source or 'no source line'}): {error}"
-        raise errors.UnsupportedOp(f"tsp cannot compile {where}", [where]) from error
+        raise UnsupportedOp(f"tsp cannot compile {where}", [where]) from error
 
 
 def border_layout(shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
@@ -91,50 +155,33 @@ def border_layout(shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
     return arrange(0, digits(strides, extents, range(len(extents) - 1)), lanes), lanes
 
 
-def _border_value(lowering: Lowering, node: Input | State, options: CompileOptions) -> Value:
-    dtype = ISA_TYPE[node.dtype]
-    element, lanes = border_layout(node.shape)
-    kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
-    storage = lowering.engine.allocator.linear(dtype, len(element), kind, frozenset(), node.name)
-    lowering.engine.storages.append(storage)
-    lowering.engine.timeline.number(storage)
-    lowering.bindings.append(_binding(node.name, kind.name.lower(), node, storage, options))
-    return Value(node.shape, dtype, [Copy(element, Seq.of(storage), lanes, False, True)], label=node.name)
-
-
-def _binding(name: str, kind: str, node: Any, storage: Storage, options: CompileOptions) -> Binding:
-    shape = node.shape
+def border_parts(shape: tuple[int, ...], most: int = 4096) -> list[tuple[tuple[tuple[int, int], ...], int]]:
+    """Boxes (start, extent per dimension) in row-major order and their vectors, each of at most `most` vectors."""
     extents = shape or (1,)
     tiles = -(-extents[-1] // LANES)
-    vectors = [tiles * s // extents[-1] if extents[-1] else 0 for s in row_major_strides(extents)]
-    vectors = [int(np.prod(extents[d + 1 : -1], dtype=np.int64)) * tiles for d in range(len(extents) - 1)] + [1]
-    region = {
-        "allocation": storage.number, "row": 0, "start": [0] * len(shape), "shape": list(shape),
-        "lane_axis": len(shape) - 1 if shape else None, "lane_tile": LANES, "lane_offset": 0, "broadcast": False,
-        "strides": vectors if shape else [], "planes": [[[u // 44, u % 44] for u in plane] for plane in storage.planes],
-    }  # fmt: skip
-    return Binding(
-        name, kind, node.dtype.name, tuple(shape), STORED[storage.dtype], options.paths.get(name, ""), getattr(node, "range", None), [region]
-    )
+    outer = extents[:-1]
+    whole = tuple((0, n) for n in extents)
+    if int(np.prod(outer, dtype=np.int64)) * tiles <= most:
+        return [(whole, int(np.prod(outer, dtype=np.int64)) * tiles)]
+    depth = next(d for d in range(len(outer)) if int(np.prod(outer[d + 1 :], dtype=np.int64)) * tiles <= most)
+    inner = int(np.prod(outer[depth + 1 :], dtype=np.int64)) * tiles
+    step = most // inner
+    parts = []
+    for lead in np.ndindex(*outer[:depth]):
+        for first in range(0, outer[depth], step):
+            count = min(step, outer[depth] - first)
+            parts.append(((*((i, 1) for i in lead), (first, count), *whole[depth + 1 :]), count * inner))
+    return parts
 
 
-def _last_uses(graph: Graph) -> dict[int, list[int]]:
-    last: dict[int, int] = {}
-    for node in graph.nodes:
-        for operand in node.operands:
-            last[operand] = node.id
-    found: dict[int, list[int]] = {}
-    for number, user in last.items():
-        found.setdefault(user, []).append(number)
-    return found
-
-
-def _release(lowering: Lowering) -> None:
+def _release(lowering: Lowering, final: bool = False) -> None:
     """Give back scratch that no value refers to any more."""
-    live = {id(s) for value in lowering.values.values() for copy in value.copies for s in _used(copy.seq)}
+    live: set[int] = set()
+    if not final:
+        live = {id(s) for value in lowering.values.values() for copy in value.copies for s in _used(copy.seq)}
     remaining = []
     for storage in lowering.engine.storages:
-        if storage.kind == Kind.SCRATCH and id(storage) not in live:
+        if id(storage) not in live:
             lowering.engine.allocator.release(storage)
         else:
             remaining.append(storage)
@@ -145,77 +192,71 @@ def _used(seq: Seq) -> list[Storage]:
     return [seq.storages[int(k)] for k in np.unique(seq.which)]
 
 
-def _outputs(lowering: Lowering, options: CompileOptions) -> None:
-    """Copy every output, and every state update, to where its binding says; all states are read before any is written."""
+def _states(lowering: Lowering, section: Section, graph: Graph) -> None:
+    """Updates whose new value this section makes are written back at its end, when all of its reads of the state are done."""
     engine = lowering.engine
-    done: dict[int, Storage] = {}
-    pending: list[tuple[Seq, Storage]] = []
-    for state, number in lowering.graph.updates.items():
-        node = next(n for n in lowering.graph.states if n.name == state)
-        target = _used(lowering.values[node.id].copies[0].seq)[0] if lowering.values[node.id].copies else None
-        assert target is not None
-        source = _arranged(lowering, number)
-        if _used(source) == [target]:
-            continue
-        if target.units & source.units:
-            source = Seq.of(engine.copy(source, target.units))
-        pending.append((source, target))
+    engine.label = "state"
+    pending: list[tuple[Seq, Seq]] = []
+    inside = set(section.nodes)
+    for name, number in sorted(graph.updates.items()):
+        node = next(n for n in graph.states if n.name == name)
+        if number in inside:
+            target = lowering.value(node.id).copies[0].seq
+            source = arranged(lowering, number)
+            if set(_used(source)) == set(_used(target)):
+                continue
+            if target.units & source.units:
+                source = engine.copy(source, target.units)
+            pending.append((source, target))
+    for source, target in pending:
+        engine.copy_into(source, target)
+
+
+def _outputs(lowering: Lowering, assembly: Assembly) -> None:
+    """Copy every output to where its binding says."""
+    engine = lowering.engine
+    engine.label = "results"
+    done: dict[int, list[Storage]] = {}
     for position, number in enumerate(lowering.graph.outputs):
-        node = lowering.graph[number]
         if number not in done:
-            source = _arranged(lowering, number)
-            storage = engine.allocator.linear(lowering.values[number].dtype, len(source), Kind.OUTPUT, source.units, f"output {position}")
-            engine.storages.append(storage)
-            engine.copy_into(source, Seq.of(storage))
-            done[number] = storage
-        name = f"output_{position}"
-        lowering.bindings.append(_binding(name, "output", node, done[number], options))
-    for seq, target in pending:
-        engine.copy_into(seq, Seq.of(target))
+            source = arranged(lowering, number)
+            shape = lowering.graph[number].shape
+            storages = [
+                engine.allocator.linear(source.dtype, count, Kind.OUTPUT, source.units, f"output {position}") for _, count in border_parts(shape)
+            ]
+            engine.copy_into(source, Seq.chain(storages))
+            done[number] = storages
+        assembly.outputs.append((f"output_{position}", number, done[number]))
 
 
-def _arranged(lowering: Lowering, number: int) -> Seq:
-    value = lowering.values[number]
-    if value.array is not None:
-        ensure_copy(lowering, value)
-        value = Value(value.shape, value.dtype, value.copies)
+def arranged(lowering: Lowering, number: int) -> Seq:
+    """The value as inputs and outputs are arranged."""
+    value = lowering.value(number)
     element, _ = border_layout(value.shape)
+    if value.array is not None:
+        return ensure_copy(lowering, value).seq
     return lowering.fetch(value, element)(frozenset())
 
 
-def _program(lowering: Lowering, options: CompileOptions, bound: Mapping[str, Any]) -> Program:
-    engine = lowering.engine
-    timeline = engine.timeline
-    allocations, placements, binds, images = [], [], [], {}
-    for number, storage in enumerate(timeline.objects):
-        pairs = [(u // 44, u % 44) for u in sorted(storage.units)]
-        allocations.append({
-            "kind": int(storage.kind), "chip": 0, "bank": storage.bank, "row": storage.base, "rows": storage.rows,
-            "west": slice_mask(pairs, 0), "east": slice_mask(pairs, 1),
-        })  # fmt: skip
-        binds.append({"instance": 0, "object": number, "allocation": number, "row": 0})
-        if storage.kind == Kind.CONST:
-            images[f"image.{len(placements)}"] = image_of(storage)
-            placements.append({"image": len(placements), "allocation": number})
-    machine: TspMachine = options.machine
-    return Program(
-        "tsp", machine.to_json(), tuple(lowering.bindings),
-        {
-            "instances": INSTANCES.from_rows([{"segment": 0, "chip": 0, "offset": 0}]), "binds": BINDS.from_rows(binds),
-            "allocations": ALLOCATIONS.from_rows(allocations), "placements": PLACEMENTS.from_rows(placements), "links": LINKS.from_rows([]),
-        },
-        (timeline.segment(),), images, timeline.end + machine.superlanes, dict(bound), tuple(timeline.provenance), dict(options.meta),
-    )  # fmt: skip
-
-
-def image_of(storage: Storage) -> np.ndarray:
-    """The bytes of a constant storage as [slices ascending, rows, 320]."""
-    assert storage.image is not None
-    units = sorted(storage.units)
-    place = {unit: k for k, unit in enumerate(units)}
-    image = np.zeros((len(units), storage.rows, LANES), dtype=np.uint8)
-    vectors = np.arange(storage.vectors)
-    for p, plane in enumerate(storage.planes):
-        slices = np.array([place[u] for u in plane])
-        image[slices[vectors % storage.stripes], storage.offsets[p] + vectors // storage.stripes] = storage.image[p]
-    return image
+def _exports(lowering: Lowering, section: Section, wanted: set[int], assembly: Assembly) -> None:
+    """Put every value that leaves the section, or passes on to the next copy, into its slot."""
+    graph, engine = lowering.graph, lowering.engine
+    engine.label = f"{section.name} exports"
+    carried: dict[int, int] = {}
+    if section.count > 1:
+        carried = {now: first for first, now in mapping(graph, section, 1).items() if now in section.nodes and first != now}
+        carried = {now: first for now, first in carried.items() if first not in section.nodes}
+    for number in sorted(wanted):
+        value = lowering.values[number]
+        if number in carried:
+            slot = assembly.slots[carried[number]]
+            source = lowering.fetch(value, slot.element, slot.clean)(frozenset())
+        else:
+            copy = ensure_copy(lowering, value)
+            source = copy.seq
+            slot = Slot.of(copy, engine.allocator, f"%{number}", source.units)
+        targets = slot.storages(number)
+        if source.units & frozenset(u for s in targets for u in s.units):
+            source = engine.copy(source, frozenset(u for s in targets for u in s.units))
+        engine.copy_into(source, Seq.chain(targets))
+        assembly.export(section, number, slot, carried.get(number))

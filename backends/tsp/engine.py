@@ -7,7 +7,7 @@ and moving vectors whose results enter the chain `acc + drain + 19` cycles after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from .step import Step, Timeline
 
 Array = np.ndarray
 Avoid = frozenset[int]
+Image = Callable[[Array | None], Array]
 Provider = Callable[[Avoid], Seq]
 """Gives a sequence that lies in none of the slices named, copying where it must."""
 
@@ -67,65 +68,66 @@ class Pass:
 class MatrixJob:
     """Passes on the planes of one hemisphere.
 
-    `stationary[q]` and `moving[q]` are (storage or provider, byte planes) of plane q of the hemisphere: f16 uses two planes with bytes 0 and
+    `stationary[q]` and `moving[q]` are (storages or provider, byte planes) of plane q of the hemisphere: f16 uses two planes with bytes 0 and
     1 as stationary and both bytes moving; i8 uses one or two planes with one byte each. Equal entries are loaded or streamed once.
     """
 
     side: int
     dtype: DType
     passes: tuple[Pass, ...]
-    stationary: tuple[tuple[Storage, int], ...]
+    stationary: tuple[tuple[tuple[Storage, ...], int], ...]
     moving: tuple[tuple[Provider, tuple[int, ...]], ...]
 
 
 @dataclass
 class Engine:
-    """Emitter of one chip's segment."""
+    """Emitter of one segment."""
 
     machine: TspMachine
-    chip: int
     allocator: Allocator
     timeline: Timeline
     geometry: Geometry = field(init=False)
-    constants: dict[tuple[str, bytes], list[Storage]] = field(default_factory=dict)
+    constants: dict[Hashable, list[tuple[Storage, ...]]] = field(default_factory=dict)
     storages: list[Storage] = field(default_factory=list)
     label: str = ""
 
     def __post_init__(self) -> None:
         self.geometry = Geometry.of(self.machine)
 
-    @classmethod
-    def create(cls, machine: TspMachine, chip: int, name: str) -> Engine:
-        """A fresh engine with an empty timeline."""
-        return cls(machine, chip, Allocator(machine, chip), Timeline(name))
-
     # memory --------------------------------------------------------------------------------------------------------------
-    def scratch(self, dtype: DType, vectors: int, avoid: Avoid, spare: bool = False) -> Storage:
-        """A fresh linear storage."""
-        storage = self.allocator.linear(dtype, vectors, Kind.SCRATCH, avoid, self.label, spare)
-        self.storages.append(storage)
-        return storage
+    def scratch(self, dtype: DType, vectors: int, avoid: Avoid, spare: bool = False) -> Seq:
+        """Fresh vectors in linear storages of one hemisphere."""
+        made = self.allocator.chunks(dtype, vectors, Kind.SCRATCH, avoid, self.label, spare)
+        self.storages += made
+        return Seq.chain(made)
 
-    def scratch_striped(self, dtype: DType, vectors: int, avoid: Avoid) -> Storage:
-        """A fresh storage over 16 slices per plane."""
-        storage = self.allocator.striped(dtype, vectors, Kind.SCRATCH, avoid, self.label)
-        self.storages.append(storage)
-        return storage
+    def scratch_striped(self, dtype: DType, vectors: int, avoid: Avoid, tile: int) -> tuple[Storage, ...]:
+        """Fresh storages over 16 slices, of whole tiles."""
+        made = self.allocator.striped(dtype, vectors, Kind.SCRATCH, avoid, self.label, tile)
+        self.storages += made
+        return tuple(made)
 
-    def constant(self, rows: Array, dtype: DType, avoid: Avoid, striped: bool = False) -> Storage:
-        """A constant image of `rows` [vectors, lanes] in `dtype`, in none of the slices of `avoid`; equal images share storages."""
-        data = np.zeros((len(rows), LANES), dtype=isa.NUMPY[dtype])
-        data[:, : rows.shape[1]] = rows
-        key = (f"{dtype}{striped}", data.tobytes() if data.nbytes <= 1 << 16 else _digest(data))
-        for storage in self.constants.get(key, ()):
-            if not avoid & storage.units:
-                return storage
-        make = self.allocator.striped if striped else self.allocator.linear
-        storage = make(dtype, len(rows), Kind.CONST, avoid, self.label)
-        storage.image = np.ascontiguousarray(data.view("u1").reshape(len(rows), LANES, WIDTH[dtype]).transpose(2, 0, 1))
-        self.constants.setdefault(key, []).append(storage)
-        self.storages.append(storage)
-        return storage
+    def constant(self, vectors: int, dtype: DType, avoid: Avoid, key: Hashable, image: Image, source: int | None = None, tile: int = 0) -> tuple[Storage, ...]:
+        """Constant storages in none of the slices of `avoid`, shared by equal `key`.
+
+        `image(array)` gives the vectors [vectors, lanes], from the array of node `source` where there is one. With `tile` they are striped
+        and cut into whole tiles.
+        """
+        known = self.constants.setdefault((dtype, source, tile, key), [])
+        for storages in known:
+            if not any(avoid & storage.units for storage in storages):
+                return storages
+        if tile:
+            made = self.allocator.striped(dtype, vectors, Kind.CONST, avoid, self.label, tile)
+        else:
+            made = self.allocator.chunks(dtype, vectors, Kind.CONST, avoid, self.label)
+        first = 0
+        for storage in made:
+            storage.image = _part(image, first, first + storage.vectors)
+            storage.source = source
+            first += storage.vectors
+        known.append(tuple(made))
+        return known[-1]
 
     def provide(self, seq: Seq) -> Provider:
         """A provider of an existing sequence: itself, or a copy elsewhere where it lies in slices to avoid or in both hemispheres."""
@@ -134,14 +136,14 @@ class Engine:
             units = seq.units
             if not avoid & units and len({unit // 44 for unit in units}) == 1:
                 return seq
-            return Seq.of(self.copy(seq, avoid))
+            return self.copy(seq, avoid)
 
         return get
 
-    def copy(self, seq: Seq, avoid: Avoid = frozenset()) -> Storage:
-        """The sequence as a fresh linear storage in none of the slices of `avoid`."""
+    def copy(self, seq: Seq, avoid: Avoid = frozenset()) -> Seq:
+        """The sequence as fresh linear vectors in none of the slices of `avoid`."""
         target = self.scratch(seq.dtype, len(seq), avoid | seq.units)
-        self.copy_into(seq, Seq.of(target))
+        self.copy_into(seq, target)
         return target
 
     def copy_into(self, seq: Seq, target: Seq) -> None:
@@ -168,7 +170,7 @@ class Engine:
         taken: Avoid = frozenset()
         moving: list[Seq] = []
         if job is not None:
-            taken = frozenset().union(*(storage.units for storage, _ in job.stationary))
+            taken = frozenset().union(*(storage.units for storages, _ in job.stationary for storage in storages))
             for provider, _ in job.moving:
                 known = [seq for seq, (other, _) in zip(moving, job.moving, strict=False) if other is provider]
                 moving.append(known[0] if known else provider(taken))
@@ -216,10 +218,8 @@ class Engine:
         return Chain(tuple(ops), tuple(inputs), tuple(outputs), forbidden)
 
 
-def _digest(data: Array) -> bytes:
-    import hashlib
-
-    return hashlib.sha256(data.tobytes()).digest()
+def _part(image: Image, first: int, last: int) -> Image:
+    return lambda array: image(array)[first:last]
 
 
 class _Vector:
@@ -402,17 +402,22 @@ class _Matrix:
     def _loads(self, loads: Sequence[tuple[int, int, int]], shared: bool) -> None:
         side, take = self.job.side, int(self.geometry.mxm_take(self.job.side))
         x = int(self.geometry.mxm_x(side))
-        for q, (storage, byte) in enumerate(self.job.stationary):
+        for q, (storages, byte) in enumerate(self.job.stationary):
+            bounds = np.cumsum([0] + [storage.vectors for storage in storages])
             times = [cycle + (0 if shared else q * cycles) for cycle, _, cycles in loads]
             for (_, _, cycles), t in zip(loads, times, strict=True):
                 self._w(self.planes[q], Opcode.LW, t, cycles, a_stream=0, a_dir=side)
             if shared and q:
                 continue
-            tau = np.concatenate([np.arange(t, t + cycles) for (_, _, cycles), t in zip(loads, times, strict=True)])
-            rows = np.concatenate([first // STRIPES + np.arange(cycles) for _, first, cycles in loads])
-            found = runs((tau, rows))
-            for j, unit in enumerate(storage.planes[byte]):
-                self._stripe(storage, unit, storage.offsets[byte], found, x, side, j, take)
+            owner = np.searchsorted(bounds, [first for _, first, _ in loads], side="right") - 1
+            for number in np.unique(owner).tolist():
+                mine = [k for k in range(len(loads)) if owner[k] == number]
+                tau = np.concatenate([np.arange(times[k], times[k] + loads[k][2]) for k in mine])
+                rows = np.concatenate([(loads[k][1] - bounds[number]) // STRIPES + np.arange(loads[k][2]) for k in mine])
+                found = runs((tau, rows))
+                storage = storages[number]
+                for j, unit in enumerate(storage.planes[byte]):
+                    self._stripe(storage, unit, storage.offsets[byte], found, x, side, j, take)
 
     def _stripe(self, storage: Storage, unit: int, offset: int, found, x: int, side: int, stream: int, take: int) -> None:  # type: ignore[no-untyped-def]
         from .runs import Run

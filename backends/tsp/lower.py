@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -36,6 +36,14 @@ class Lowering:
     store: ConstantStore
     values: dict[int, Value] = field(default_factory=dict)
 
+    def value(self, number: int) -> Value:
+        """The value of a node."""
+        return self.values[number]
+
+    def users(self, number: int) -> tuple[int, ...]:
+        """Nodes that read a node."""
+        return self.graph.users[number]
+
     # tables --------------------------------------------------------------------------------------------------------------
     def operand_strides(self, node: Any, k: int) -> tuple[int, tuple[int, ...]]:
         """Flat offset and flat stride per axis of an affine operand."""
@@ -63,19 +71,28 @@ class Lowering:
         return self.engine.provide(copy.seq.take(inverse))
 
     def _constant(self, value: Value, need: Array) -> Provider:
-        assert value.array is not None
         unique, inverse = unique_rows(need)
-        flat = value.array.reshape(-1)
-        rows = np.where(unique >= 0, flat[np.maximum(unique, 0)], flat.dtype.type(0))
-        return self.table(rows, value.dtype, inverse)
+
+        def image(array: Array | None) -> Array:
+            assert value.array is not None
+            flat = (value.array if array is None else value.derived(array)).reshape(-1)
+            return np.where(unique >= 0, flat[np.maximum(unique, 0)], flat.dtype.type(0))
+
+        return self.constant_vectors(image, len(unique), value.dtype, inverse, (unique.tobytes(), constant_identity(value)), value.source)
+
+    def constant_vectors(
+        self, image: Callable[[Array | None], Array], count: int, dtype: DType, index: Array, key: Hashable, source: int | None = None
+    ) -> Provider:
+        """A provider of the vectors `image()[index]`."""
+
+        def get(avoid: Avoid) -> Seq:
+            return Seq.chain(self.engine.constant(count, dtype, avoid, key, image, source)).take(index)
+
+        return get
 
     def table(self, rows: Array, dtype: DType, index: Array) -> Provider:
         """A provider of constant vectors `rows[index]`."""
-
-        def get(avoid: Avoid) -> Seq:
-            return Seq.of(self.engine.constant(rows, dtype, avoid), index)
-
-        return get
+        return self.constant_vectors(lambda _: rows, len(rows), dtype, index, (rows.shape[1], rows.tobytes()))
 
     def splat(self, bits: int, dtype: DType, count: int) -> Provider:
         """A provider of `count` times the same constant in all lanes."""
@@ -105,7 +122,7 @@ class Lowering:
 
     def sink(self, dtype: DType, count: int, spare: bool = False) -> Provider:
         """A fresh linear storage."""
-        return lambda avoid: Seq.of(self.engine.scratch(dtype, count, avoid, spare))
+        return lambda avoid: self.engine.scratch(dtype, count, avoid, spare)
 
     # running expressions -------------------------------------------------------------------------------------------------
     def run_prims(
@@ -208,6 +225,11 @@ def _ref_of(prims: Sequence[Prim], number: int) -> Ref:
     prim = prims[number]
     converts = prim.opcode == Opcode.CAST or Opcode.EQ <= prim.opcode <= Opcode.LE
     return Ref("op", prim.dtype2 if converts else prim.dtype, number)
+
+
+def constant_identity(value: Value) -> Hashable:
+    """What tells constants apart: the node, or the array itself where there is none."""
+    return (value.source, value.transform is not None) if value.source is not None else id(value.array)
 
 
 def unique_rows(table: Array) -> tuple[Array, Array]:

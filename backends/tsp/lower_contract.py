@@ -7,24 +7,24 @@ leaves through one ALU that adds the partial results of the two byte planes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...errors import UnsupportedOp
-from ...ir.access import axes_used, strided
+from ...ir.access import axes_used
 from ...ir.expr import arg
 from ...ir.expr import cast as cast_expr
 from ...ir.graph import Contract, Gather, Index, Lookup
 from ...ir.types import F16, F32
 from ...machines.tsp.isa import WIDTH, DType, Opcode
-from ...machines.tsp.tables import Kind
 from .engine import MatrixJob, Pass, Plane, Provider, Sink
-from .lower import Lowering, digits, lane_axes, unique_rows
-from .lower_map import Nesting, operand_list, result_strides, run_map
-from .memory import LANES, STRIPES, Seq, Storage, plane_view
+from .lower import Lowering, constant_identity, digits, lane_axes
+from .lower_map import operand_list, result_strides, run_map
+from .memory import LANES, STRIPES, Seq, Storage, plane_seq
+from .move import stripe
 from .route import ChainOp
 from .values import Copy, Value, arrange, row_major_strides
 
@@ -62,7 +62,10 @@ def as_half(lowering: Lowering, operand: Operand) -> Operand:
     if value.dtype == DType.F16:
         return operand
     if value.array is not None:
-        return Operand(Value(value.shape, DType.F16, array=value.array.astype(np.float16)), operand.offset, operand.strides)
+        return Operand(
+            Value(value.shape, DType.F16, array=value.array.astype(np.float16), source=value.source, transform=lambda a: a.astype(np.float16)),
+            operand.offset, operand.strides,
+        )  # fmt: skip
     strides = row_major_strides(value.shape)
     lanes = lane_axes(value, strides, value.shape)
     half = run_map(
@@ -157,14 +160,20 @@ def contract(
     moved = job.moving[0]
     job = MatrixJob(EAST, DType.F16, job.passes, job.stationary, (moved, moved))
     out = batch * m * tiles_n
-    (seq,) = engine.run(
+    base: list[Seq] = []
+
+    def sink(avoid: frozenset[int]) -> Seq:
+        base.append(engine.scratch(DType.F32, out, avoid))
+        return base[0].take(index)
+
+    engine.run(
         "contract", [Plane(0, DType.F32), Plane(1, DType.F32)], [ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))],
-        [Sink(0, lambda avoid: Seq.of(engine.scratch(DType.F32, out, avoid), index))], out, job=job,
+        [Sink(0, sink)], out, job=job,
     )  # fmt: skip
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
     clean = n % LANES == 0 or (stationary.value.array is not None and rows == LANES)
-    return Value(tuple(shape), DType.F32, [Copy(element, Seq.of(seq.storages[0]), lanes, False, clean)])
+    return Value(tuple(shape), DType.F32, [Copy(element, base[0], lanes, False, clean)])
 
 
 def _ordered(provider: Provider, order: Array) -> Provider:
@@ -189,43 +198,43 @@ def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int
     return passes, np.concatenate(emitted)
 
 
-def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType) -> tuple[Storage, int]:
+def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType) -> tuple[tuple[Storage, ...], int]:
     """The stationary operand as tiles [batch, N tile, K tile, rows] of vectors with K along lanes; returns storage and rows per tile."""
     batch, n, k = extent(axes, roles.batch), extent(axes, roles.n), extent(axes, roles.k)
     tiles_n, tiles_k = -(-n // LANES), -(-k // LANES)
     rows = LANES if n > LANES else -(-n // STRIPES) * STRIPES
     engine = lowering.engine
-    if operand.value.array is not None:
-        key = (id(operand.value.array), operand.offset, operand.strides, roles, tuple(axes), dtype)
-        if key not in lowering.weights:
-            lowering.weights[key] = _constant_tiles(lowering, operand, roles, axes, dtype, (batch, n, k, tiles_n, tiles_k, rows))
-        return lowering.weights[key], rows
+    value = operand.value
+    if value.array is not None:
+        key = ("tiles", operand.offset, operand.strides, roles, tuple(axes), constant_identity(value))
+        image = _constant_tiles(operand, roles, axes, (batch, n, k, tiles_n, tiles_k, rows))
+        return engine.constant(batch * tiles_n * tiles_k * rows, dtype, frozenset(), key, image, value.source, rows), rows
     need = arrange(operand.offset, digits(operand.strides, axes, (*roles.batch, *roles.n)), digits(operand.strides, axes, roles.k))
     source = lowering.fetch(operand.value, need, clean=True)(frozenset())
     index = np.minimum(np.arange(tiles_n * rows), n - 1)
     order = (np.arange(batch)[:, None, None] * n + index.reshape(1, 1, -1)) * tiles_k + np.arange(tiles_k)[None, :, None]
     order = order.reshape(batch, tiles_k, tiles_n, rows).transpose(0, 2, 1, 3).reshape(-1)
     source = source.take(order)
-    target = engine.scratch_striped(source.dtype, len(order), source.units)
-    engine.copy_into(source, Seq.of(target))
-    return target, rows
+    return stripe(lowering, source, rows), rows
 
 
-def _constant_tiles(
-    lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, sizes: tuple[int, ...]
-) -> Storage:
+def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...]) -> Callable[[Array | None], Array]:
+    """How the tiles of a constant come from its array."""
     batch, n, k, tiles_n, tiles_k, rows = sizes
-    array = operand.value.array
-    assert array is not None
     order = (*roles.batch, *roles.n, *roles.k)
-    flat = np.ascontiguousarray(array).reshape(-1)
-    view = np.lib.stride_tricks.as_strided(
-        flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
-    ).reshape(batch, n, k)
-    padded = np.zeros((batch, tiles_n * rows, tiles_k * LANES), dtype=view.dtype)
-    padded[:, :n, :k] = view
-    tiles = padded.reshape(batch, tiles_n, rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
-    return lowering.engine.constant(tiles, dtype, frozenset(), striped=True)
+
+    def image(given: Array | None) -> Array:
+        array = operand.value.array if given is None else operand.value.derived(given)
+        assert array is not None
+        flat = np.ascontiguousarray(array).reshape(-1)
+        view = np.lib.stride_tricks.as_strided(
+            flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
+        ).reshape(batch, n, k)
+        padded = np.zeros((batch, tiles_n * rows, tiles_k * LANES), dtype=view.dtype)
+        padded[:, :n, :k] = view
+        return padded.reshape(batch, tiles_n, rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
+
+    return image
 
 
 # Gather -----------------------------------------------------------------------------------------------------------------
@@ -233,7 +242,7 @@ def _constant_tiles(
 
 def lower_gather(lowering: Lowering, node: Gather) -> Value:
     """out = data at looked-up positions: one-hot vectors of the index times the bytes of the data, exact for every format."""
-    data = lowering.values[node.operands[0]]
+    data = lowering.value(node.operands[0])
     data_shape = lowering.graph[node.operands[0]].shape
     lookups = [(d, entry.operand) for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
     steps = row_major_strides(data_shape)
@@ -264,7 +273,7 @@ def _one_hot(lowering: Lowering, node: Gather, lookups: Sequence[tuple[int, int]
     operands = []
     expr = None
     for number, (_, o) in enumerate(lookups):
-        value = lowering.values[node.operands[o]]
+        value = lowering.value(node.operands[o])
         offset, steps = lowering.operand_strides(node, o)
         operands.append((value, offset, tuple(steps[a] if a < len(steps) else 0 for a in order)))
         read = cast_expr(arg(number, lowering.graph[node.operands[o]].dtype), I64)
@@ -289,8 +298,9 @@ def byte_contract(
     weights, rows = stationary_tiles(lowering, table, roles, axes, dtype)
     passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
     out = batch * m * tiles_n
-    fed = moving(weights.units).take(order)
-    target = engine.scratch(dtype, out, weights.units | fed.units)
+    taken = frozenset(unit for storage in weights for unit in storage.units)
+    fed = moving(taken).take(order)
+    target = engine.scratch(dtype, out, taken | fed.units)
 
     def ordered(avoid: frozenset[int]) -> Seq:
         return fed
@@ -299,16 +309,13 @@ def byte_contract(
         planes = range(first, min(first + 2, WIDTH[dtype]))
         job = MatrixJob(0, DType.I8, tuple(passes), tuple((weights, p) for p in planes), tuple((ordered, (0,)) for _ in planes))
         ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, _view(target, p, index)) for q, p in enumerate(planes)]
+        sinks = [Sink(q, _fixed(plane_seq(target, p).take(index))) for q, p in enumerate(planes)]
         engine.run("gather", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, out, job=job)
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
     clean = n % LANES == 0 or (table.value.array is not None and rows == LANES)
-    return Value(tuple(shape), dtype, [Copy(element, Seq.of(target), lanes, False, clean)])
+    return Value(tuple(shape), dtype, [Copy(element, target, lanes, False, clean)])
 
 
-def _view(target: Storage, plane: int, index: Array) -> Provider:
-    return lambda avoid: Seq.of(plane_view(target, plane), index)
-
-
-_ = (F32, Kind, Nesting, strided, unique_rows)
+def _fixed(seq: Seq) -> Provider:
+    return lambda avoid: seq

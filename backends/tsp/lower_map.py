@@ -161,7 +161,7 @@ def lower_map(lowering: Lowering, node: Map) -> Value:
 
 def operand_list(lowering: Lowering, node: Any) -> list[tuple[Value, int, tuple[int, ...]]]:
     """(value, offset, strides) of every operand."""
-    return [(lowering.values[o], *lowering.operand_strides(node, k)) for k, o in enumerate(node.operands)]
+    return [(lowering.value(o), *lowering.operand_strides(node, k)) for k, o in enumerate(node.operands)]
 
 
 def _positive_node(lowering: Lowering, number: int) -> bool:

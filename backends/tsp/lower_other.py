@@ -33,9 +33,8 @@ def ensure_copy(lowering: Lowering, value: Value) -> Copy:
         strides = row_major_strides(shape)
         lanes = digits(strides, shape, (len(shape) - 1,))
         element = arrange(0, digits(strides, shape, range(len(shape) - 1)), lanes)
-        flat = value.array.reshape(-1)
-        rows = np.where(element >= 0, flat[np.maximum(element, 0)], flat.dtype.type(0))
-        value.copies.append(Copy(element, Seq.of(lowering.engine.constant(rows, value.dtype, frozenset())), lanes, False, True))
+        provider = lowering.fetch(value, element)
+        value.copies.append(Copy(element, provider(frozenset()), lanes, False, True))
     return value.copies[0]
 
 
@@ -50,15 +49,16 @@ def lower_move(lowering: Lowering, node: Move) -> Value:
         which[place if node.shape else slice(None)] = piece.operand
         flat[place if node.shape else slice(None)] = values
     which, flat = which.reshape(-1), flat.reshape(-1)
-    copies = [ensure_copy(lowering, lowering.values[o]) for o in node.operands]
+    copies = [ensure_copy(lowering, lowering.value(o)) for o in node.operands]
     dtype = copies[0].seq.dtype
-    fill = lowering.engine.constant(np.full((1, LANES), node.fill or 0, dtype=NUMPY[dtype]), dtype, frozenset())
+    filled = np.full((1, LANES), node.fill or 0, dtype=NUMPY[dtype])
+    fill = lowering.table(filled, dtype, np.zeros(1, dtype=np.int64))(frozenset())
     starts = np.cumsum([0] + [len(copy.seq) for copy in copies])
-    pool = Seq.join([*(copy.seq for copy in copies), Seq.of(fill)])
+    pool = Seq.join([*(copy.seq for copy in copies), fill])
     vector = np.full(size, starts[-1], dtype=np.int64)
     lane = np.full(size, -1, dtype=np.int64)
     for number, (o, copy) in enumerate(zip(node.operands, copies, strict=True)):
-        row, at = copy.origin(lowering.values[o].size)
+        row, at = copy.origin(lowering.value(o).size)
         mine = which == number
         vector[mine] = row[flat[mine]] + starts[number]
         lane[mine] = at[flat[mine]]
@@ -90,10 +90,10 @@ def _assembled(lowering: Lowering, pool: Seq, direct: Array, sources: Array) -> 
     moved = np.flatnonzero(direct < 0)
     if not len(moved):
         return pool.take(direct), True
-    storage = move_pool(lowering, pool, sources[0, moved], sources[1, moved])
+    made = move_pool(lowering, pool, sources[0, moved], sources[1, moved])
     number = np.array(direct)
     number[moved] = len(pool) + np.arange(len(moved))
-    return Seq.join([pool, Seq.of(storage)]).take(number), True
+    return Seq.join([pool, made]).take(number), True
 
 
 def _lane_choices(shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -123,7 +123,7 @@ def _piece_elements(lowering: Lowering, node: Move, piece: Any) -> Array:
 
 def lower_scatter(lowering: Lowering, node: Scatter) -> Value:
     """One select (or add, max, min) over the base for every point of the index operands, in order, several to a Map."""
-    base = lowering.values[node.operands[0]]
+    base = lowering.value(node.operands[0])
     shape = node.shape or (1,)
     looked = [(d, e.operand) for d, e in enumerate(node.target) if isinstance(e, Lookup)]
     index_axes = sorted({a for _, o in looked for a in axes_used(node.accesses[o - 1])})
@@ -153,13 +153,13 @@ def _scatter_point(
     source_id = node.operands[1]
     source_dtype = lowering.graph[source_id].dtype
     inside, elements = _scatter_source(lowering, node, point, free)
-    operands.append((lowering.values[source_id], 0, elements))
+    operands.append((lowering.value(source_id), 0, elements))
     source = arg(len(operands) - 1, source_dtype)
     hit: Expr | None = None
     for d, o in looked:
         offset, steps = _access(lowering, node, o)
         at = offset + sum(steps[a] * p for a, p in point.items())
-        operands.append((lowering.values[node.operands[o]], at, (0,) * len(shape)))
+        operands.append((lowering.value(node.operands[o]), at, (0,) * len(shape)))
         read = cast_expr(arg(len(operands) - 1, lowering.graph[node.operands[o]].dtype), I64)
         same = make("eq", read, axis(d))
         hit = same if hit is None else make("and", hit, same)
@@ -226,7 +226,7 @@ def lower_scan(lowering: Lowering, node: Scan) -> Value:
     others = [d for d in range(len(shape)) if d != node.axis and shape[d] > 1]
     lanes = tuple(others[-1:]) or tuple(d for d in range(len(shape)) if d != node.axis)[-1:]
     dtype = lowering.graph[node.operands[0]].dtype
-    values = [lowering.values[o] for o in node.operands]
+    values = [lowering.value(o) for o in node.operands]
     if node.op == "linear":
         return _linear_scan(lowering, node, values, lanes, dtype)
     current = values[0]
@@ -284,7 +284,7 @@ def _linear_scan(lowering: Lowering, node: Scan, values: Sequence[Value], lanes:
 def lower_sort(lowering: Lowering, node: Sort) -> Value:
     """Ranks by counting who comes first, then the position of every rank: n^2 comparisons, no data-dependent control."""
     source = lowering.graph[node.operands[0]]
-    value = lowering.values[node.operands[0]]
+    value = lowering.value(node.operands[0])
     shape = source.shape
     n = shape[node.axis]
     rank = len(shape)

@@ -7,7 +7,7 @@ the last row down, so that freed scratch does not cut the weights' space into pi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,9 @@ STRIPES = 16
 class Storage:
     """Vectors of one number format: byte plane p of vector v is in slice `planes[p][v % L]`, row `offsets[p] + v // L` of the object.
 
-    `image` holds a constant's bytes [planes, vectors, 320] until the program is put together. `number` is the object in its segment.
+    `image` gives a constant's vectors [vectors, lanes], from the array of graph node `source` where it has one. What lies in memory from
+    before cycle 0 has its slices chosen here and its rows (`base` -1) when the program is put together. `number` is the object in its
+    segment.
     """
 
     dtype: DType
@@ -34,15 +36,17 @@ class Storage:
     planes: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
     kind: Kind
-    chip: int
     bank: int
     base: int
     rows: int
     number: int = -1
-    image: Array | None = None
+    image: Callable[[Array | None], Array] | None = None
+    source: int | None = None
     live: bool = True
     label: str = ""
     parent: Storage | None = None
+    slot: tuple[int, int] | None = None
+    """Of a value between sections: (node, position among its storages)."""
 
     @property
     def stripes(self) -> int:
@@ -83,6 +87,11 @@ class Seq:
     def dtype(self) -> DType:
         return self.storages[0].dtype
 
+    @classmethod
+    def chain(cls, storages: Sequence[Storage]) -> Seq:
+        """All vectors of several storages, one after the other."""
+        return cls.join([cls.of(storage) for storage in storages])
+
     @staticmethod
     def join(parts: Sequence[Seq]) -> Seq:
         """One sequence after the other."""
@@ -97,12 +106,20 @@ def hemisphere(unit: int) -> int:
     return unit // 44
 
 
+FIXED = frozenset({Kind.CONST, Kind.INPUT, Kind.STATE})
+"""Kinds that lie in memory from before cycle 0."""
+CHUNK = 1024
+"""Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
+
+
 @dataclass
 class Allocator:
-    """Free rows of one chip. `quads` and `sets` are lists of slices; `spare` are quads in no set."""
+    """Slices and rows, the same on every chip. `quads` and `sets` are lists of slices; `spare` are quads in no set.
+
+    Scratch gets rows, from the last one down. Constants, inputs and state only choose slices, those with the least `load` of rows.
+    """
 
     machine: TspMachine
-    chip: int
     quads: list[tuple[int, ...]] = field(default_factory=list)
     sets: list[tuple[int, ...]] = field(default_factory=list)
     spare: list[tuple[int, ...]] = field(default_factory=list)
@@ -114,10 +131,10 @@ class Allocator:
             used[44 * side + number] = False
         self.used = used
         self.written = used.copy()
-        self.free_rows = int((~used).sum())
+        self.load = np.zeros(88, dtype=np.int64)
         for side in (1, 0):
             quads = self._quads(side)
-            full = len(quads) // 4 if len(quads) % 4 else max(1, len(quads) // 4 - 1)
+            full = max(1, (len(quads) - 1) // 4)
             for k in range(full):
                 self.sets.append(tuple(unit for quad in quads[4 * k : 4 * k + 4] for unit in quad))
             self.quads += quads
@@ -133,58 +150,102 @@ class Allocator:
         rest = [unit for units in groups.values() if len(units) < 4 for unit in units]
         return whole + [tuple(rest[k : k + 4]) for k in range(0, len(rest) - 3, 4)]
 
-    def _gap(self, units: Sequence[int], bank: int, rows: int, kind: Kind) -> int | None:
-        """First free row; what lies there from before cycle 0 must not be where scratch ever was."""
-        top = kind == Kind.SCRATCH
-        taken = self.used if kind in (Kind.SCRATCH, Kind.OUTPUT) else self.written
-        taken = np.concatenate([[0], np.cumsum(taken[list(units), bank].any(axis=0))])
+    def gap(self, units: Sequence[int], bank: int, rows: int, top: bool, taken: Array | None = None) -> int | None:
+        """A free stretch of rows in all `units`: the last one, or the first one; `taken` defaults to what scratch uses now."""
         if rows > self.machine.rows:
             return None
-        free = np.flatnonzero(taken[rows:] == taken[: len(taken) - rows])
+        used = self.used if taken is None else taken
+        count = np.concatenate([[0], np.cumsum(used[list(units), bank].any(axis=0))])
+        free = np.flatnonzero(count[rows:] == count[: len(count) - rows])
         return None if not len(free) else int(free[-1] if top else free[0])
 
-    def place(
-        self, dtype: DType, vectors: int, candidates: Iterable[tuple[tuple[tuple[int, ...], ...], tuple[int, ...], int]],
-        kind: Kind, label: str,
-    ) -> Storage | None:  # fmt: skip
-        """The first candidate (planes, row offsets, rows) with a gap, in either bank; None where none fits."""
-        for planes, offsets, rows in candidates:
-            units = sorted({unit for plane in planes for unit in plane})
-            for bank in range(self.machine.banks):
-                base = self._gap(units, bank, rows, kind)
-                if base is not None:
-                    self.used[units, bank, base : base + rows] = True
-                    self.written[units, bank, base : base + rows] = True
-                    return Storage(dtype, vectors, planes, offsets, kind, self.chip, bank, base, rows, label=label)
-        return None
+    def _scratch(self, dtype: DType, vectors: int, planes: Planes, offsets: tuple[int, ...], rows: int, kind: Kind, label: str) -> Storage | None:
+        units = sorted({unit for plane in planes for unit in plane})
+        found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
+        if not found:
+            return None
+        base, bank = max(found)
+        self.used[units, -bank, base : base + rows] = True
+        self.written[units, -bank, base : base + rows] = True
+        return Storage(dtype, vectors, planes, offsets, kind, -bank, base, rows, label=label)
+
+    def _turned(self, items: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        self.turn += 1
+        k = self.turn % len(items)
+        return items[k:] + items[:k]
 
     def linear(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False) -> Storage:
-        """One slice per byte plane, in a quad that meets none of `avoid` where possible. Raises Infeasible."""
+        """One slice per byte plane, in a quad that meets none of `avoid`. Raises Infeasible."""
         width = WIDTH[dtype]
-        quads = (self.spare + self.quads) if spare else self.quads[self.turn % len(self.quads) :] + self.quads[: self.turn % len(self.quads)]
-        self.turn += 0 if spare else 1
+        quads = self.spare + self._turned(self.quads) if spare else self._turned(self.quads)
         picks = [quad[k : k + width] for quad in quads for k in range(0, 4, width)]
-        good = [pick for pick in picks if not avoid.intersection(pick)]
-        found = self.place(dtype, vectors, (((tuple((u,) for u in pick)), (0,) * width, vectors) for pick in good), kind, label)
-        if found is None:
-            raise self.full(vectors * width, label)
-        return found
+        picks = [pick for pick in picks if not avoid.intersection(pick)]
+        if kind in FIXED:
+            picks.sort(key=lambda pick: int(self.load[list(pick)].max()))
+            if not picks or vectors > self.machine.rows:
+                raise self.full(vectors * width, label)
+            self.load[list(picks[0])] += vectors
+            return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
+        for pick in picks:
+            found = self._scratch(dtype, vectors, tuple((u,) for u in pick), (0,) * width, vectors, kind, label)
+            if found is not None:
+                return found
+        raise self.full(vectors * width, label)
 
-    def striped(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str) -> Storage:
-        """Vectors over the 16 slices of a set; plane p is turned by 4 p stripes, so that the planes of a vector lie in different slices."""
-        rows = -(-vectors // STRIPES)
+    def chunks(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1) -> list[Storage]:
+        """Linear storages for any number of vectors, each a multiple of `step`, all in one hemisphere."""
+        most = self.machine.rows // step * step
+        if vectors <= most:
+            return [self.linear(dtype, vectors, kind, avoid, label, spare)]
+        error: Infeasible | None = None
+        for side in (1, 0):
+            other = frozenset(range(44 * (1 - side), 44 * (2 - side)))
+            made: list[Storage] = []
+            try:
+                for first in range(0, vectors, most):
+                    own = frozenset(u for s in made for u in s.units) if kind in FIXED else frozenset()
+                    made.append(self.linear(dtype, min(most, vectors - first), kind, avoid | other | own, label, spare))
+                return made
+            except Infeasible as found:
+                error = found
+                for storage in made:
+                    self.release(storage)
+        assert error is not None
+        raise error
+
+    def striped(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, tile: int = STRIPES) -> list[Storage]:
+        """Vectors over the 16 slices of sets; plane p is turned by 4 p stripes, so that the planes of a vector lie in different slices.
+
+        Long lists are cut into storages of whole tiles, those of one list in as few sets as hold them.
+        """
         width = WIDTH[dtype]
-        sets = self.sets[self.turn % len(self.sets) :] + self.sets[: self.turn % len(self.sets)]
-        self.turn += 1
-        candidates = []
-        for slices in sets:
-            if not avoid.intersection(slices):
-                planes = tuple(tuple(slices[(j + 4 * p) % STRIPES] for j in range(STRIPES)) for p in range(width))
-                candidates.append((planes, tuple(p * rows for p in range(width)), rows * width))
-        found = self.place(dtype, vectors, candidates, kind, label)
-        if found is None:
-            raise self.full(vectors * width, label)
-        return found
+        most = max(1, CHUNK * STRIPES // width // tile) * tile
+        made: list[Storage] = []
+        sets = [s for s in self._turned(self.sets) if not avoid.intersection(s)]
+        for first in range(0, vectors, most):
+            count = min(most, vectors - first)
+            rows = -(-count // STRIPES)
+            found = None
+            if kind in FIXED:
+                room = self.machine.rows * self.machine.banks * 7 // 10
+                fit = [s for s in sets if self.load[list(s)].max() + rows * width <= room]
+                mine = [s for s in fit if made and s[0] in made[-1].units]
+                chosen = mine or sorted(fit or sets, key=lambda s: int(self.load[list(s)].max()))
+                if not chosen:
+                    raise self.full(vectors * width, label)
+                self.load[list(chosen[0])] += rows * width
+                found = Storage(dtype, count, _striped_planes(chosen[0], width), tuple(p * rows for p in range(width)), kind, 0, -1, rows * width, label=label)
+            else:
+                for slices in sets:
+                    found = self._scratch(
+                        dtype, count, _striped_planes(slices, width), tuple(p * rows for p in range(width)), rows * width, kind, label
+                    )
+                    if found is not None:
+                        break
+            if found is None:
+                raise self.full(vectors * width, label)
+            made.append(found)
+        return made
 
     def release(self, storage: Storage) -> None:
         """Give scratch rows back."""
@@ -196,13 +257,25 @@ class Allocator:
         """The error for a value that finds no room."""
         free = int((~self.used).sum())
         return Infeasible(
-            "memory", max(rows, free + 1) * LANES, free * LANES, "bytes", f"chip {self.chip} at {label}", ("more chips", "a shorter sequence")
+            "memory", max(rows, free + 1) * LANES, free * LANES, "bytes", f"one chip at {label}", ("more chips", "a shorter sequence")
         )
+
+
+Planes = tuple[tuple[int, ...], ...]
+
+
+def _striped_planes(slices: tuple[int, ...], width: int) -> Planes:
+    return tuple(tuple(slices[(j + 4 * p) % STRIPES] for j in range(STRIPES)) for p in range(width))
 
 
 def plane_view(storage: Storage, plane: int) -> Storage:
     """One byte plane of a storage as a storage of bytes; it shares the object of its parent."""
     return Storage(
-        DType.I8, storage.vectors, (storage.planes[plane],), (storage.offsets[plane],), storage.kind, storage.chip, storage.bank, storage.base,
+        DType.I8, storage.vectors, (storage.planes[plane],), (storage.offsets[plane],), storage.kind, storage.bank, storage.base,
         storage.rows, label=storage.label, parent=storage,
     )  # fmt: skip
+
+
+def plane_seq(seq: Seq, plane: int) -> Seq:
+    """One byte plane of a sequence as a sequence of bytes."""
+    return Seq(tuple(plane_view(storage, plane) for storage in seq.storages), seq.which, seq.vector)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...machines.tsp.isa import WIDTH, DType, Opcode
 from .engine import MatrixJob, Pass, Plane, Provider, Sink
-from .memory import LANES, STRIPES, Seq, Storage, plane_view
+from .memory import LANES, STRIPES, Seq, Storage, plane_seq
 from .route import ChainOp
 from .values import Copy, Value
 
@@ -69,12 +69,12 @@ def move(lowering: Lowering, value: Value, need: Array, clean: bool = False) -> 
                     best = (cost, copy, pairs, is_unit)
     assert best is not None, "no copy holds all elements"
     _, copy, pairs, is_unit = best
-    storage = _run(lowering, copy.seq, pairs, is_unit, len(need), clean or _accumulates(pairs), clean)
-    return Copy(need, Seq.of(storage), (), _replicated(need), clean)
+    made = _run(lowering, copy.seq, pairs, is_unit, len(need), clean or _accumulates(pairs), clean)
+    return Copy(need, made, (), _replicated(need), clean)
 
 
-def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Storage:
-    """A fresh storage whose vector m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
+def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Seq:
+    """Fresh vectors of which number m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
     selection = _pairs(vector, lane, len(seq))
     units = _pairs(lane, vector, LANES)
     options = [(pairs.vectors + len(pairs.patterns) * (360 if unit else 40), unit, pairs)
@@ -116,7 +116,7 @@ def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
     return Pairs(row, source, number, patterns)
 
 
-def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, zeros: bool, clean: bool) -> Storage:
+def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, zeros: bool, clean: bool) -> Seq:
     """Emit the passes for every byte plane; returns the storage of the result."""
     engine = lowering.engine
     width = WIDTH[seq.dtype]
@@ -129,14 +129,21 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
         units = np.eye(LANES, dtype=np.int8)
         moving: Provider = lowering.table(units, DType.I8, pairs.moving[order])
     else:
-        selection = np.zeros((len(pairs.patterns) * tile, LANES), dtype=np.int8)
-        at = np.nonzero(pairs.patterns >= 0)
-        selection[at[0] * tile + at[1], pairs.patterns[at]] = 1
-        stationary = engine.constant(selection, DType.I8, frozenset(), striped=True)
+        patterns = pairs.patterns
+
+        def selection(_: Array | None) -> Array:
+            made = np.zeros((len(patterns) * tile, LANES), dtype=np.int8)
+            at = np.nonzero(patterns >= 0)
+            made[at[0] * tile + at[1], patterns[at]] = 1
+            return made
+
+        key = (patterns.shape, patterns.tobytes())
+        stationary = engine.constant(len(patterns) * tile, DType.I8, frozenset(), key, selection, None, tile)
         moving = engine.provide(seq.take(pairs.moving[order]))
-    fed = moving(stationary.units)
+    taken = frozenset(unit for storage in stationary for unit in storage.units)
+    fed = moving(taken)
     moving = _fixed(fed)
-    target = engine.scratch(seq.dtype, rows, stationary.units | fed.units)
+    target = engine.scratch(seq.dtype, rows, taken | fed.units)
     for first in range(0, width, 2):
         planes = range(first, min(first + 2, width))
         job = MatrixJob(
@@ -145,7 +152,7 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
             tuple((moving, (0,) if is_unit else (p,)) for p in planes),
         )  # fmt: skip
         ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, _fixed(Seq.of(plane_view(target, p), used))) for q, p in enumerate(planes)]
+        sinks = [Sink(q, _fixed(plane_seq(target, p).take(used))) for q, p in enumerate(planes)]
         engine.run("move", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, len(used), job=job)
     return target
 
@@ -177,23 +184,24 @@ def _passes(pairs: Pairs, tile: int, rows: int, accumulate: bool, depth: int) ->
     return order, passes, row[last]
 
 
-def _stationary_rows(lowering: Lowering, seq: Seq, pairs: Pairs, tile: int, zeros: bool) -> Storage:
+def _stationary_rows(lowering: Lowering, seq: Seq, pairs: Pairs, tile: int, zeros: bool) -> tuple[Storage, ...]:
     """Source vectors striped over 16 slices in the order in which tiles load them; open rows are zero, or any vector."""
-    engine = lowering.engine
     wanted = pairs.patterns[:, :tile]
-    if wanted.shape[1] < tile:
-        wanted = np.pad(wanted, ((0, 0), (0, tile - wanted.shape[1])), constant_values=-1)
     if zeros:
         flat = wanted.reshape(-1)
+        source = seq.take(np.maximum(flat, 0))
         if (flat < 0).any():
-            empty = engine.constant(np.zeros((1, LANES)), seq.dtype, frozenset())
-            pool = Seq.join([seq, Seq.of(empty)])
-            source = pool.take(np.where(flat >= 0, flat, len(seq)))
-        else:
-            source = seq.take(flat)
+            empty = lowering.table(np.zeros((1, 1)), seq.dtype, np.zeros(1, dtype=np.int64))(frozenset())
+            source = Seq.join([seq, empty]).take(np.where(flat >= 0, flat, len(seq)))
     else:
         filler = wanted.max(axis=1, keepdims=True)
         source = seq.take(np.where(wanted >= 0, wanted, filler).reshape(-1))
-    target = engine.scratch_striped(seq.dtype, len(source), source.units)
-    engine.copy_into(source, Seq.of(target))
-    return target
+    return stripe(lowering, source, tile)
+
+
+def stripe(lowering: Lowering, source: Seq, tile: int) -> tuple[Storage, ...]:
+    """A copy of a sequence as stationary tiles."""
+    engine = lowering.engine
+    made = engine.scratch_striped(source.dtype, len(source), source.units, tile)
+    engine.copy_into(source, Seq.chain(made))
+    return made

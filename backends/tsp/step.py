@@ -134,6 +134,7 @@ class Timeline:
 
     name: str
     free: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    first: dict[tuple[Any, ...], int] = field(default_factory=dict)
     provenance: dict[str, int] = field(default_factory=dict)
     end: int = 0
     objects: list[Any] = field(default_factory=list)
@@ -146,7 +147,13 @@ class Timeline:
         for key, (low, _) in step.spans.items():
             if key in self.free:
                 shift = max(shift, self.free[key] - low)
-        for key, (_, high) in step.spans.items():
+        self.put(step, shift)
+        return shift
+
+    def put(self, step: Step, shift: int = 0) -> None:
+        """Emit the step at a given cycle."""
+        for key, (low, high) in step.spans.items():
+            self.first.setdefault(key, low + shift)
             self.free[key] = high + shift + 1
         label = self.provenance.setdefault(step.label, len(self.provenance))
         for columns, outs, storage in zip(step.bursts, step.outs, step.objects, strict=True):
@@ -157,7 +164,6 @@ class Timeline:
             self.bursts.append(columns)
             self.outs.append(outs)
             self.end = max(self.end, columns["t0"] + (columns["n"] - 1) * columns["i"] + (columns["n2"] - 1) * columns["i2"])
-        return shift
 
     def number(self, storage: Any) -> int:
         """The object of a storage in this segment, declared at first use."""

@@ -7,7 +7,7 @@ every affine access that keeps elements in their lanes costs nothing, whatever n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -77,8 +77,14 @@ class Value:
     dtype: DType
     copies: list[Copy] = field(default_factory=list)
     array: Array | None = None
-    label: str = ""
-    uses: int = 0
+    source: int | None = None
+    """Of a constant: the graph node whose array it is."""
+    transform: Callable[[Array], Array] | None = None
+    """Of a constant: how `array` comes from the node's array, where it is not the same."""
+
+    def derived(self, array: Array) -> Array:
+        """What `array` would be for another node's array: the same constant of another layer."""
+        return self.transform(array) if self.transform is not None else array
 
     @property
     def size(self) -> int:

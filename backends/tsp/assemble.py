@@ -1,0 +1,458 @@
+"""From lowered sections to a program: instances on chips, rows for what lies in memory before cycle 0, transfers, bindings, tables.
+
+Copies are laid on chips in order, as many as their constants allow (a pipeline cut). An instance starts at the earliest cycle at which
+every resource of its chip is free. A value that a later chip needs is sent over the link between the two chips, at one vector every
+`c2c_interval` cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import Infeasible
+from ...ir.graph import Constant, Graph, Input, State
+from ...ir.store import ConstantStore
+from ...machines.program import Binding, Program, Segment
+from ...machines.tsp.builder import Out
+from ...machines.tsp.description import TspMachine
+from ...machines.tsp.geometry import Geometry
+from ...machines.tsp.isa import NUMPY, WIDTH, Class, DType, Opcode, sxm_unit
+from ...machines.tsp.tables import ALLOCATIONS, BINDS, INSTANCES, LINKS, PLACEMENTS, Kind, mesh_links, slice_mask
+from ..options import CompileOptions
+from .memory import LANES, Allocator, Seq, Storage
+from .recipes import ISA_TYPE
+from .runs import runs
+from .sections import Section, mapping
+from .step import Step, Timeline
+from .values import Copy, Digits, row_major_strides
+
+Array = np.ndarray
+STORED = {DType.F16: "f16", DType.F32: "f32", DType.I8: "i8", DType.I16: "i16", DType.I32: "i32"}
+
+Place = tuple[tuple[int, int], ...]
+"""(bank, first row) of every storage of a slot."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """The form of a value between sections: its arrangement, and in which slices its storages lie."""
+
+    element: Array
+    dtype: DType
+    lanes: Digits
+    replicated: bool
+    clean: bool
+    forms: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]
+    allocator: Allocator
+
+    @classmethod
+    def of(cls, copy: Copy, allocator: Allocator, label: str, avoid: frozenset[int]) -> Slot:
+        """A slot for an arrangement, in slices of its own choice."""
+        made = allocator.chunks(copy.seq.dtype, len(copy.seq), Kind.SCRATCH, avoid, label)
+        forms = tuple((storage.vectors, storage.planes) for storage in made)
+        for storage in made:
+            allocator.release(storage)
+        return cls(copy.element, copy.seq.dtype, copy.lanes, copy.replicated, copy.clean, forms, allocator)
+
+    def storages(self, node: int) -> list[Storage]:
+        """The storages of `node`'s value, as objects of a segment."""
+        made = []
+        for k, (vectors, planes) in enumerate(self.forms):
+            storage = Storage(self.dtype, vectors, planes, (0,) * len(planes), Kind.SCRATCH, 0, -1, vectors, label=f"%{node}")
+            storage.slot = (node, k)
+            storage.live = False
+            made.append(storage)
+        return made
+
+    def place(self, untouched: bool) -> Place:
+        """Rows for one value, never given back; `untouched`: where no scratch has been, since the section will run again."""
+        taken = self.allocator.written if untouched else self.allocator.used
+        found = []
+        for vectors, planes in self.forms:
+            units = sorted({unit for plane in planes for unit in plane})
+            spots = [(base, -bank) for bank in range(2) if (base := self.allocator.gap(units, bank, vectors, True, taken)) is not None]
+            if not spots:
+                raise self.allocator.full(vectors, "a value between layers")
+            base, bank = max(spots)
+            self.allocator.used[units, -bank, base : base + vectors] = True
+            self.allocator.written[units, -bank, base : base + vectors] = True
+            found.append((-bank, base))
+        return tuple(found)
+
+
+@dataclass
+class Lowered:
+    """One section's segment: its timeline, objects and border storages by node."""
+
+    section: Section
+    timeline: Timeline
+    borders: Mapping[int, list[Storage]]
+
+
+@dataclass
+class Assembly:
+    """Sections as they are lowered, then the program."""
+
+    machine: TspMachine
+    graph: Graph
+    store: ConstantStore
+    allocator: Allocator
+    options: CompileOptions
+    lowered: list[Lowered] = field(default_factory=list)
+    slots: dict[int, Slot] = field(default_factory=dict)
+    places: dict[int, Place] = field(default_factory=dict)
+    outputs: list[tuple[str, int, list[Storage]]] = field(default_factory=list)
+
+    def export(self, section: Section, node: int, slot: Slot, carried: int | None) -> None:
+        """Remember slot and place of a value for every copy: two places in turn for what only the next copy reads, else one each."""
+        graph = self.graph
+        members = section.copies(node)
+        low, high = section.nodes[0], section.nodes[0] + section.period * section.count
+        kept = {*graph.outputs, *graph.updates.values()}
+        two = carried is not None and not any(
+            m in kept or any(not low <= user < high for user in graph.users[m]) for m in members[:-1]
+        )
+        first = self.places[carried] if carried is not None else None
+        spare: Place | None = None
+        for c, member in enumerate(members):
+            self.slots[member] = slot
+            if two and first is not None:
+                spare = spare or slot.place(True)
+                self.places[member] = spare if c % 2 == 0 else first
+            else:
+                self.places[member] = slot.place(section.count > 1)
+
+    def add(self, section: Section, timeline: Timeline, borders: Mapping[int, list[Storage]]) -> None:
+        """A lowered section."""
+        self.lowered.append(Lowered(section, timeline, borders))
+
+    def program(self, bound: Mapping[str, Any]) -> Program:
+        """Try ever more cautious fillings of the chips. Raises Infeasible where even the most cautious does not fit."""
+        error: Infeasible | None = None
+        for margin in (0.96, 0.85, 0.7):
+            try:
+                return _Layout(self, margin).program(bound)
+            except Infeasible as found:
+                error = error or found
+        assert error is not None
+        raise error
+
+
+@dataclass
+class _Chip:
+    """What is placed on one chip."""
+
+    taken: Array
+    free: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    allocations: dict[Any, int] = field(default_factory=dict)
+
+
+class _Layout:
+    """One attempt to lay all instances on chips."""
+
+    def __init__(self, assembly: Assembly, margin: float) -> None:
+        self.assembly, self.margin = assembly, margin
+        self.machine, self.graph = assembly.machine, assembly.graph
+        self.chips: list[_Chip] = []
+        self.rows: list[dict[str, int]] = []
+        self.placements: list[dict[str, int]] = []
+        self.images: dict[str, Array] = {}
+        self.instances: list[dict[str, int]] = []
+        self.binds: list[dict[str, int]] = []
+        self.segments: list[Segment] = [item.timeline.segment() for item in assembly.lowered]
+        self.present: dict[int, list[int]] = {}
+        self.inputs: dict[int, list[tuple[int, list[Storage]]]] = {}
+        self.image_numbers: dict[Any, int] = {}
+        self.end = 0
+        self.pool: dict[str, int] = {}
+        for position, item in enumerate(assembly.lowered):
+            self._join_provenance(position, item.timeline)
+
+    def _join_provenance(self, position: int, timeline: Timeline) -> None:
+        numbers = np.array([self.pool.setdefault(text, len(self.pool)) for text in timeline.provenance] or [0], dtype=np.int32)
+        bursts = self.segments[position].tables["bursts"]
+        self.segments[position] = Segment(
+            self.segments[position].name, {**self.segments[position].tables, "bursts": {**bursts, "provenance": numbers[bursts["provenance"]]}}
+        )
+
+    # chips ---------------------------------------------------------------------------------------------------------------
+    def program(self, bound: Mapping[str, Any]) -> Program:
+        """Everything laid out. Raises Infeasible."""
+        for position, item in enumerate(self.assembly.lowered):
+            for copy in range(item.section.count):
+                self._instance(position, item, copy)
+        chips = len(self.chips)
+        if chips > self.machine.chips:
+            raise Infeasible("chips", chips, self.machine.chips, "chips", "the TSP", ("a smaller model", "a shorter sequence"))
+        options = self.assembly.options
+        return Program(
+            "tsp", self.machine.to_json(), tuple(self._bindings()),
+            {
+                "instances": INSTANCES.from_rows(self.instances), "binds": _columns(BINDS, self.binds),
+                "allocations": _columns(ALLOCATIONS, self.rows), "placements": PLACEMENTS.from_rows(self.placements),
+                "links": LINKS.from_rows(mesh_links(chips) if chips > 1 else []),
+            },
+            tuple(self.segments), self.images, self.end + self.machine.superlanes, dict(bound), tuple(self.pool), dict(options.meta),
+        )  # fmt: skip
+
+    def _new_chip(self) -> _Chip:
+        chip = _Chip(self.assembly.allocator.written.copy())
+        self.chips.append(chip)
+        return chip
+
+    def _instance(self, position: int, item: Lowered, copy: int) -> None:
+        names = mapping(self.graph, item.section, copy) if copy else {}
+        fixed = [s for s in item.timeline.objects if s.kind in (Kind.CONST, Kind.INPUT, Kind.STATE)]
+        if not self.chips:
+            self._new_chip()
+        elif not self._fits(self.chips[-1], fixed, names):
+            self._new_chip()
+        number = len(self.chips) - 1
+        chip = self.chips[number]
+        needed = sorted({names.get(s.slot[0], s.slot[0]) for s in item.timeline.objects if s.slot is not None})
+        own = {names.get(n, n) for n in item.section.nodes}
+        for value in needed:
+            if value not in own and number not in self.present[value]:
+                self._transfer(value, self.present[value][-1], number)
+        instance = len(self.instances)
+        offset = self._start(chip, item.timeline)
+        self.instances.append({"segment": position, "chip": number, "offset": offset})
+        for k, storage in enumerate(item.timeline.objects):
+            allocation = self._allocation(number, storage, names, instance)
+            self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
+        for value in own:
+            self.present.setdefault(value, []).append(number)
+        for node, storages in item.borders.items():
+            self.inputs.setdefault(names.get(node, node), []).append((number, storages))
+
+    def _fits(self, chip: _Chip, fixed: Sequence[Storage], names: Mapping[int, int]) -> bool:
+        need = np.zeros(88, dtype=np.int64)
+        for storage in fixed:
+            if self._key(storage, names) not in chip.allocations:
+                need[sorted(storage.units)] += storage.rows
+        used = chip.taken.sum(axis=(1, 2))
+        return bool((used + need <= self.margin * self.machine.rows * self.machine.banks)[need > 0].all())
+
+    def _start(self, chip: _Chip, timeline: Timeline) -> int:
+        shift = 0
+        for key, low in timeline.first.items():
+            if key in chip.free:
+                shift = max(shift, chip.free[key] - low)
+        for key, high in timeline.free.items():
+            chip.free[key] = high + shift
+        self.end = max(self.end, timeline.end + shift)
+        return shift
+
+    # memory --------------------------------------------------------------------------------------------------------------
+    def _key(self, storage: Storage, names: Mapping[int, int]) -> Any:
+        source = storage.source
+        return (id(storage), None if source is None else names.get(source, source))
+
+    def _allocation(self, number: int, storage: Storage, names: Mapping[int, int], instance: int) -> int:
+        chip = self.chips[number]
+        if storage.slot is not None:
+            node, k = storage.slot
+            bank, row = self.assembly.places[names.get(node, node)][k]
+            return self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH)
+        if storage.kind in (Kind.CONST, Kind.INPUT, Kind.STATE):
+            key = self._key(storage, names)
+            if key not in chip.allocations:
+                bank, row = self._find(chip, storage)
+                self._row(number, key, storage, bank, row, storage.kind)
+                if storage.kind == Kind.CONST:
+                    self._image(key, storage, chip.allocations[key])
+            return chip.allocations[key]
+        return self._row(number, ("instance", instance, id(storage)), storage, storage.bank, storage.base, storage.kind)
+
+    def _find(self, chip: _Chip, storage: Storage) -> tuple[int, int]:
+        units = sorted(storage.units)
+        for bank in range(self.machine.banks):
+            row = self.assembly.allocator.gap(units, bank, storage.rows, False, chip.taken)
+            if row is not None:
+                chip.taken[units, bank, row : row + storage.rows] = True
+                return bank, row
+        free = int((~chip.taken[units]).sum())
+        raise Infeasible(
+            "memory", max(storage.rows * len(units), free + 1) * LANES, free * LANES, "bytes",
+            f"slices of chip {len(self.chips) - 1} at {storage.label}", ("more chips", "a smaller model"),
+        )  # fmt: skip
+
+    def _row(self, number: int, key: Any, storage: Storage, bank: int, row: int, kind: Kind) -> int:
+        chip = self.chips[number]
+        if key not in chip.allocations:
+            pairs = [(u // 44, u % 44) for u in sorted(storage.units)]
+            chip.allocations[key] = len(self.rows)
+            self.rows.append({
+                "kind": int(kind), "chip": number, "bank": bank, "row": row, "rows": storage.rows,
+                "west": slice_mask(pairs, 0), "east": slice_mask(pairs, 1),
+            })  # fmt: skip
+        return chip.allocations[key]
+
+    def _image(self, key: Any, storage: Storage, allocation: int) -> None:
+        if key not in self.image_numbers:
+            self.image_numbers[key] = len(self.images)
+            array = None
+            if key[1] is not None:
+                node = self.graph[key[1]]
+                assert isinstance(node, Constant)
+                array = np.asarray(self.assembly.store.get(node.ref.key)).reshape(node.shape).astype(NUMPY[ISA_TYPE[node.dtype]], copy=False)
+            self.images[f"image.{self.image_numbers[key]}"] = image_of(storage, array)
+        self.placements.append({"image": self.image_numbers[key], "allocation": allocation})
+
+    # transfers -----------------------------------------------------------------------------------------------------------
+    def _transfer(self, value: int, source: int, target: int) -> None:
+        """Send a value from one chip to another: two segments that run together."""
+        slot, place = self.assembly.slots[value], self.assembly.places[value]
+        link = next(
+            (row for row in mesh_links(self.machine.chips) if {row["chip_a"], row["chip_b"]} == {source, target}), None
+        )
+        if link is None:
+            raise Infeasible("chips", target + 1, self.machine.chips, "chips", "the TSP", ("a smaller model",))
+        out_link = link["link_a"] if link["chip_a"] == source else link["link_b"]
+        in_link = link["link_b"] if link["chip_a"] == source else link["link_a"]
+        sender = _transfer_segment(self.machine, slot.storages(value), out_link, True, f"send{len(self.segments)}")
+        receiver = _transfer_segment(self.machine, slot.storages(value), in_link, False, f"receive{len(self.segments)}")
+        shift = 0
+        for number, timeline in ((source, sender), (target, receiver)):
+            for key, low in timeline.first.items():
+                shift = max(shift, self.chips[number].free.get(key, 0) - low, -low if key[0] == "unit" else 0)
+        for number, timeline in ((source, sender), (target, receiver)):
+            for key, high in timeline.free.items():
+                self.chips[number].free[key] = high + shift
+            self.end = max(self.end, timeline.end + shift)
+            self.segments.append(timeline.segment())
+            self._join_provenance(len(self.segments) - 1, timeline)
+            instance = len(self.instances)
+            self.instances.append({"segment": len(self.segments) - 1, "chip": number, "offset": shift})
+            for k, storage in enumerate(timeline.objects):
+                bank, row = place[storage.slot[1]]  # type: ignore[index]
+                allocation = self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH)
+                self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
+        self.present[value].append(target)
+
+    # bindings ------------------------------------------------------------------------------------------------------------
+    def _bindings(self) -> list[Binding]:
+        from .compile import border_parts
+
+        options, found = self.assembly.options, []
+        for node in self.graph.nodes:
+            if isinstance(node, (Input, State)):
+                regions = []
+                for number, storages in self._homes(node):
+                    chip = self.chips[number]
+                    for (box, _), storage in zip(border_parts(node.shape), storages, strict=True):
+                        regions.append(region(node.shape, box, chip.allocations[id(storage), node.id], storage))
+                kind = "input" if isinstance(node, Input) else "state"
+                found.append(
+                    Binding(
+                        node.name, kind, node.dtype.name, tuple(node.shape), STORED[ISA_TYPE[node.dtype]], options.paths.get(node.name, ""),
+                        node.range, regions,
+                    )
+                )  # fmt: skip
+        last = len(self.chips) - 1
+        final = len(self.instances) - 1
+        for name, number, storages in self.assembly.outputs:
+            node = self.graph[number]
+            regions = []
+            for (box, _), storage in zip(border_parts(node.shape), storages, strict=True):
+                regions.append(region(node.shape, box, self.chips[last].allocations["instance", final, id(storage)], storage))
+            found.append(
+                Binding(name, "output", node.dtype.name, tuple(node.shape), STORED[ISA_TYPE[node.dtype]], options.paths.get(name, ""), None, regions)
+            )
+        return found
+
+    def _homes(self, node: Input | State) -> list[tuple[int, list[Storage]]]:
+        """Where a source lies: at least one place, even where nothing reads it."""
+        seen: dict[Any, tuple[int, list[Storage]]] = {}
+        for number, storages in self.inputs.get(node.id, []):
+            seen.setdefault((number, id(storages[0])), (number, storages))
+        if not seen:
+            from .compile import border_parts
+
+            storages = []
+            for _, count in border_parts(node.shape):
+                kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
+                storage = self.assembly.allocator.linear(ISA_TYPE[node.dtype], count, kind, frozenset(), node.name)
+                storage.source = node.id
+                self._allocation(0, storage, {}, 0)
+                storages.append(storage)
+            seen[0, 0] = (0, storages)
+        return list(seen.values())
+
+
+def region(shape: Sequence[int], box: Sequence[tuple[int, int]], allocation: int, storage: Storage) -> dict[str, Any]:
+    """One region of a binding, as machines/tsp/tables.py describes it."""
+    extents = [n for _, n in box]
+    tiles = -(-extents[-1] // LANES)
+    vectors = [int(np.prod(extents[d + 1 : -1], dtype=np.int64)) * tiles for d in range(len(extents) - 1)] + [1]
+    scalar = not len(shape)
+    return {
+        "allocation": allocation, "row": 0, "start": [] if scalar else [a for a, _ in box], "shape": [] if scalar else extents,
+        "lane_axis": None if scalar else len(shape) - 1, "lane_tile": LANES, "lane_offset": 0, "broadcast": False,
+        "strides": [] if scalar else vectors, "planes": [[[u // 44, u % 44] for u in plane] for plane in storage.planes],
+    }  # fmt: skip
+
+
+def image_of(storage: Storage, array: Array | None) -> Array:
+    """The bytes of a constant storage as [slices ascending, rows, 320]."""
+    assert storage.image is not None
+    rows = storage.image(array)
+    width = WIDTH[storage.dtype]
+    data = np.zeros((storage.vectors, LANES), dtype=NUMPY[storage.dtype])
+    data[:, : rows.shape[1]] = rows
+    planes = data.view("u1").reshape(storage.vectors, LANES, width)
+    units = sorted(storage.units)
+    place = {unit: k for k, unit in enumerate(units)}
+    image = np.zeros((len(units), storage.rows, LANES), dtype=np.uint8)
+    for p, plane in enumerate(storage.planes):
+        for j, unit in enumerate(plane):
+            part = planes[j :: storage.stripes, :, p]
+            image[place[unit], storage.offsets[p] : storage.offsets[p] + len(part)] = part
+    return image
+
+
+def _columns(table: Any, rows: Sequence[Mapping[str, int]]) -> dict[str, Array]:
+    columns = {column.name: [row.get(column.name, column.default) for row in rows] for column in table.columns}
+    return dict(table.from_columns(len(rows), **columns))
+
+
+def _transfer_segment(machine: TspMachine, storages: Sequence[Storage], link: int, sends: bool, name: str) -> Timeline:
+    """Vectors of all byte planes, one every `c2c_interval` cycles, from memory to a link or from a link to memory."""
+    geometry = Geometry.of(machine)
+    side = link // 8
+    step = Step(machine, geometry, name)
+    seq = Seq.chain(storages)
+    unit = sxm_unit(side, Class.C2C)
+    x = int(geometry.c2c_x(side))
+    homes = np.array([next(iter(s.units)) // 44 for s in seq.storages])[seq.which]
+    start = 0
+    for home in (0, 1):
+        index = np.flatnonzero(homes == home)
+        for plane in range(WIDTH[seq.dtype]):
+            if not len(index):
+                continue
+            part = seq.take(index)
+            tau = start + machine.c2c_interval * np.arange(len(index))
+            start = int(tau[-1]) + machine.c2c_interval
+            if sends:
+                take = int(geometry.c2c_take(side, side))
+                step.read(part, plane, tau, x, side, plane, take)
+                step.hold(("link", link, sends), int(tau[0]), start - 1)
+                for run in runs((tau,)):
+                    step.burst(run, unit=unit, opcode=Opcode.SEND, link=link, a_stream=plane, a_dir=side)
+            else:
+                tau = tau + machine.c2c_hop
+                step.hold(("link", link, sends), int(tau[0]), int(tau[-1]) + machine.c2c_interval - 1)
+                until = step.write(part, plane, tau, x, 1 - side, plane)
+                for value in np.unique(until).tolist():
+                    mine = np.flatnonzero(until == value)
+                    for run in runs((tau[mine],)):
+                        step.burst(run, [Out(plane, 1 - side, value)], unit=unit, opcode=Opcode.RECEIVE, link=link)
+                    step.hold_stream(plane, 1 - side, x, value, int(tau[mine[0]]), int(tau[mine[-1]]))
+    timeline = Timeline(name)
+    timeline.put(step)
+    return timeline
