@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .expr import Expr
 from .types import DType
+
+if TYPE_CHECKING:
+    import networkx
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,15 @@ class Graph:
             for operand in dict.fromkeys(node.operands):
                 found[operand].append(node.id)
         return tuple(map(tuple, found))
+
+    def networkx(self) -> networkx.DiGraph[int]:
+        """The graph as a networkx view (operand -> user), for its algorithms: build it once, never ask it in a loop over nodes."""
+        import networkx
+
+        view: networkx.DiGraph[int] = networkx.DiGraph()
+        view.add_nodes_from(range(len(self.nodes)))
+        view.add_edges_from((operand, node.id) for node in self.nodes for operand in node.operands)
+        return view
 
     @property
     def inputs(self) -> tuple[Input, ...]:
