@@ -1,6 +1,6 @@
 """Order of DDR accesses inside one segment: who writes and reads which bytes of which symbol, and when.
 
-A read must start after every write of its bytes has ended (a host task: CGLA-033, a DMA: CGLA-030); a write after every earlier read
+One request may write what it reads itself (an update in place). A read must start after every write of its bytes has ended (a host task: CGLA-033, a DMA: CGLA-030); a write after every earlier read
 and write of them (CGLA-030 and CGLA-036). Bytes that the segment reads before it writes them are *required* at its entry; bytes that it
 surely writes are *provided* at its end. Seams between instances use only these two.
 """
@@ -54,8 +54,8 @@ def order_accesses(accesses: Sequence[Access], report: Callable[[str, Access, st
     return {symbol: _symbol(sorted(group, key=_key), report) for symbol, group in sorted(by_symbol.items())}
 
 
-def _key(access: Access) -> tuple[int, int, bool]:
-    return access.begin, access.end, access.write
+def _key(access: Access) -> tuple[int, int, str, bool]:
+    return access.begin, access.end, access.unit, access.write
 
 
 def _hull(group: Sequence[Access]) -> tuple[int, int]:
@@ -76,8 +76,13 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
     read_end = np.full(size, -1, dtype=np.int64)
     sure = np.zeros(size, dtype=bool)
     required = np.zeros(size, dtype=bool)
+    own_reads: list[tuple[slice | Ints, Access]] = []
     for access in group:
         where = _cells(access, low, grain)
+        if own_reads and own_reads[0][1].unit != access.unit:
+            for cells, read in own_reads:
+                read_end[cells] = np.maximum(read_end[cells], read.end)
+            own_reads = []
         if access.write:
             if (write_end[where] > access.begin).any():
                 report("CGLA-036", access, "writes bytes that another request is still writing")
@@ -89,7 +94,7 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
         else:
             if (write_end[where] > access.begin).any():
                 report(access.rule, access, "starts before the data that it reads are written")
-            read_end[where] = np.maximum(read_end[where], access.end)
+            own_reads.append((where, access))
             required[where] |= ~sure[where]
     return SymbolUse(_spans(required, low, grain), _spans(sure, low, grain), (low, high), _hull(writes))
 
