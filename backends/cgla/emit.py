@@ -259,12 +259,18 @@ class Emitter:
         roles = roles_of(node, (constants[0] is not None, constants[1] is not None))
         found = constants[roles.weights]
         source = found[0] if found is not None else None
+        roles = self._ordered(node, roles, roles.weights if source is not None else roles.inputs)
         form = self._form(self.graph[node.operands[roles.weights]].dtype.name, source)
         batch, m, n, k = (prod(node.axes[a] for a in axes) for axes in (roles.batch, roles.m, roles.n, roles.k))
         where = provenance_of(node)
         plan = plan_contract(self.pools.machine, form, batch, m, n, k, source is not None, where)
         weights = self._constant_weights(node, roles, plan, source) if source is not None else None
         return Prepared(node, roles, plan, weights, where)
+
+    def _ordered(self, node: Contract, roles: Roles, operand: int) -> Roles:
+        """The roles with K in the memory order of an operand: its blocks (and long runs) stay whole."""
+        view = access_strides(node.accesses[operand], self.graph[node.operands[operand]].shape, len(node.axes))
+        return replace(roles, k=tuple(sorted(roles.k, key=lambda axis: (-abs(view.strides[axis]), axis))))
 
     def _contract(self, node: Node) -> None:
         assert isinstance(node, Contract)
