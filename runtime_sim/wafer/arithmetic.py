@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer.isa import Element, Op
+from .kernels import round_half
 
 Values = NDArray[Any]
 
@@ -36,6 +37,15 @@ def to_format(values: Values, fmt: Element) -> Values:
     return wide.astype(np.int16 if fmt is Element.I16 else np.int32).astype(np.int32)
 
 
+def _rounded(fresh: Values) -> Values:
+    """A new float32 array rounded to f16 in place."""
+    if not fresh.flags.c_contiguous or fresh.size < 64:
+        return to_format(fresh, Element.F16)
+    flat = fresh.reshape(-1)
+    round_half(flat, flat.view(np.uint32))
+    return fresh
+
+
 def convert(values: Values, source: Element, target: Element) -> Values:
     """CVT: float to integer truncates and saturates, NaN gives 0; integer to integer wraps."""
     if dtype_of(source).kind == "f" and dtype_of(target).kind == "i":
@@ -44,6 +54,8 @@ def convert(values: Values, source: Element, target: Element) -> Values:
         return whole.astype(np.int32)
     if dtype_of(source).kind == "i" and target is Element.F16:
         return to_format(values.astype(np.float64), target)
+    if target is Element.F16:
+        return _rounded(np.array(values, np.float32))
     return to_format(values, target)
 
 
@@ -146,7 +158,7 @@ def binary(op: Op, a: Values, b: Values, fmt: Element) -> Values:
     wide = np.int64 if dtype_of(fmt).kind == "i" and op in (Op.ADD, Op.SUB, Op.MUL) else None
     with np.errstate(all="ignore"):
         out = _BINARY[op](a.astype(wide), b.astype(wide)) if wide else _BINARY[op](a, b)
-        return to_format(out, fmt)
+        return _rounded(out) if fmt is Element.F16 and out.dtype == np.float32 else to_format(out, fmt)
 
 
 def select(condition: Values, yes: Values, no: Values) -> Values:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ...machines.wafer import tables as tb
-from ...machines.wafer.isa import Element, Semantics
+from ...machines.wafer.isa import Element, Fmt, Op, Semantics
+from . import kernels
 from .addresses import nest, start
 from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
 from .deliveries import Deliveries
@@ -52,6 +53,8 @@ class Engine:
     blocked: bool = False
     """Whether a closed form was used since it was last cleared."""
     _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
+    _spare: dict[tuple[int, int, np.dtype[Any]], list[Values]] = field(default_factory=dict)
+    _flats: dict[tuple[int, int], Ints] = field(default_factory=dict)
     _parts: dict[tuple[Key, int], list[tuple[Key, Ints, Ints]]] = field(default_factory=dict)
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
@@ -82,6 +85,8 @@ class Engine:
         if burst.op.meaning is Semantics.ADVANCE:
             return
         cores = self.cores(step)
+        if burst.n_in and self._stream(step, cores):
+            return
         streamed = self._receive(step, cores) if burst.n_in else None
         if burst.op.meaning is Semantics.LOAD_INDEXED:
             self._emit(step, cores, self._lookup(step, cores))
@@ -197,10 +202,16 @@ class Engine:
         if burst.op.meaning is not Semantics.MULTIPLY_ADD or any(burst.d.stride[d] for d in visited):
             return False
         ext = tuple(1 if d in visited else n for d, n in enumerate(burst.ext))
-        total = product(burst, a, s, self.read(event, "d", cores, ext))
+        total = product(burst, a, s)
         if total is None:
             return False
-        self.write(event, cores, total, ext=ext)
+        total = total.reshape(*cores.shape, *ext)
+        at = self.begin(event, "d")
+        if at.ndim == 0 and cores.view:
+            view = _strided(self.memory[burst.d.obj][cores.index], int(at), burst.d.stride, ext)
+            np.add(view, total, out=view)
+        else:
+            self.write(event, cores, self.read(event, "d", cores, ext) + total, ext=ext)
         self.blocked = True
         return True
 
@@ -234,12 +245,68 @@ class Engine:
             return
         assert burst.op.d is not None
         key = step.event.key
+        buffer = self._buffer(key, burst)
+        if cores.where is None:
+            buffer.reshape(*cores.shape, *burst.ext)[...] = values
+        else:
+            buffer[cores.where] = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, burst.count)
+        self._unused(key)
+
+    def _buffer(self, key: Key, burst: BurstView) -> Values:
+        """The buffer of a sending event, [cores of the role, elements]."""
+        assert burst.op.d is not None
         if key not in self.buffers:
-            self.buffers[key] = np.empty((burst.cores, burst.count), dtype_of(burst.op.d))
-        flat = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, burst.count)
-        self.buffers[key][slice(None) if cores.where is None else cores.where] = flat
-        if self.uses.get(key, 0) == 0:
-            del self.buffers[key]
+            kind = (burst.cores, burst.count, dtype_of(burst.op.d))
+            spare = self._spare.get(kind)
+            self.buffers[key] = spare.pop() if spare else np.empty(kind[:2], kind[2])
+        return self.buffers[key]
+
+    def _unused(self, key: Key) -> None:
+        """Give a buffer back that no receiver will copy from."""
+        if self.uses.get(key, 0) == 0 and key in self.buffers:
+            buffer = self.buffers.pop(key)
+            self._spare.setdefault((*buffer.shape, buffer.dtype), []).append(buffer)
+
+    def _stream(self, step: Step, cores: Cores) -> bool:
+        """Moves and sums of a stream with contiguous memory, in one pass; False where the burst is something else."""
+        event, burst = step.event, step.event.burst
+        if burst.op.op not in (Op.MOV, Op.ADD) or burst.op.fmt not in (Fmt.F16, Fmt.F32) or burst.s.kind is not NO:
+            return False
+        own = "b" if burst.a.kind is FABRIC else "a"
+        named = [own] if burst.op.op is Op.ADD else []
+        named += ["d"] if burst.d.kind is MEM else []
+        places = {}
+        for name in named:
+            operand = burst.operand(name)
+            array, at = self.memory[operand.obj], self.begin(event, name)
+            if at.ndim or not is_dense(burst.ext, operand.stride) or not array.flags.c_contiguous:
+                return False
+            places[name] = (array.reshape(-1, array.shape[-1]), int(at))
+        here = self._flat(burst, cores)
+        role = np.arange(burst.cores) if cores.where is None else cores.where
+        target, start = places["d"] if "d" in places else (self._buffer(step.event.key, burst), 0)
+        index = here if "d" in places else role
+        half = burst.op.fmt is Fmt.F16
+        for key, at, source in self._sources(step, cores):
+            send = self._key(key, event)
+            if burst.op.op is Op.MOV:
+                kernels.move(self.buffers[send], source, target, index[at], start, burst.count)
+            else:
+                mine, first = places[own]
+                bits = target.view(np.uint32)
+                kernels.add(self.buffers[send], source, mine, here[at], first, target, bits, index[at], start, burst.count, half)
+            self._used(send, len(source))
+        if "d" not in places:
+            self._unused(step.event.key)
+        return True
+
+    def _flat(self, burst: BurstView, cores: Cores) -> Ints:
+        """Numbers of the step's cores in its region, row-major."""
+        key = (burst.row, id(cores))
+        if key not in self._flats:
+            flat = (np.array(burst.rows)[:, None] * burst.region.w + np.array(burst.cols)[None, :]).reshape(-1)
+            self._flats[key] = flat if cores.where is None else flat[cores.where]
+        return self._flats[key]
 
     def _receive(self, step: Step, cores: Cores) -> Values:
         """What arrives for the step's cores: [*cores, elements]."""
@@ -292,8 +359,7 @@ class Engine:
 
     def _used(self, key: Key, count: int) -> None:
         self.uses[key] -= count
-        if self.uses[key] == 0 and key in self.buffers:
-            del self.buffers[key]
+        self._unused(key)
 
     def _place(self, row: int) -> Ints:
         """Position in a sender's role of every core of the frame."""
@@ -333,23 +399,22 @@ class Engine:
         values = self.source("a", step, cores, streamed)
         assert values is not None
         at = _of(self.begin(step.event, "d"), cores)
-        at = at.reshape(*at.shape, 1, 1, 1, 1) if at.ndim else at
-        elements = at + np.where(found, offset, 0) * burst.look[2] + nest(burst.ext, burst.d.stride).reshape(burst.ext)
-        shape = (*cores.shape, *burst.ext)
-        found, values = np.broadcast_to(found, shape), np.broadcast_to(values, shape)
         target = self.memory[burst.d.obj]
-        lead = len(cores.shape)
-        for visit in np.ndindex(*burst.ext[:3]):
-            pick = (slice(None),) * lead + visit
-            core = np.nonzero(found[pick].any(axis=-1))
-            where = self._core_index(burst, cores, core)
-            target[(where[0][:, None], where[1][:, None], elements[pick][core])] = values[pick][core]
+        flat = self._flat(burst, cores)
+        visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
+        per_visit = (*cores.shape, *burst.ext[:3], 1)
+        kernels.store_indexed(
+            np.ascontiguousarray(np.broadcast_to(values, (*cores.shape, *burst.ext))).reshape(len(flat), visits, inner),
+            target.reshape(-1, target.shape[-1]), flat, np.broadcast_to(at, cores.shape).reshape(-1),
+            np.broadcast_to(offset * burst.look[2], per_visit).reshape(len(flat), visits),
+            np.broadcast_to(found, per_visit).reshape(len(flat), visits), nest(burst.ext, burst.d.stride).reshape(visits, inner),
+        )  # fmt: skip
 
-    @staticmethod
-    def _core_index(burst: BurstView, cores: Cores, core: tuple[Ints, ...]) -> tuple[Ints, Ints]:
-        flat = np.ravel_multi_index(core, cores.shape)
-        flat = flat if cores.where is None else cores.where[flat]
-        return np.array(burst.rows)[flat // len(burst.cols)], np.array(burst.cols)[flat % len(burst.cols)]
+
+@cache
+def is_dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether a nest walks consecutive elements."""
+    return bool((np.diff(nest(ext, stride)) == 1).all())
 
 
 def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:

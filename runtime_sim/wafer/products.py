@@ -31,9 +31,9 @@ def axis_kinds(ext: tuple[int, ...], d: tuple[int, ...], a: tuple[int, ...], s: 
     return "".join(letters)
 
 
-def product(burst: BurstView, a: Values, s: Values, acc: Values) -> Values | None:
-    """acc + sum of a * s over K, for operands [*cores, n3, n2, n1, n0] (extents 1 where they do not move) and the accumulator
-    [*cores, ...] with extent 1 along K. None where the burst is not such a product, or its format sums in f16."""
+def product(burst: BurstView, a: Values, s: Values) -> Values | None:
+    """Sum of a * s over K, for operands [*cores, n3, n2, n1, n0] (extents 1 where they do not move), with the elements of the remaining
+    axes in their order. None where the burst is not such a product, or its format sums in f16."""
     if burst.op.d is not Element.F32 or s.ndim == 0 or a.ndim == 0:
         return None
     kinds = axis_kinds(burst.ext, burst.d.stride, burst.a.stride, burst.s.stride)
@@ -51,8 +51,7 @@ def product(burst: BurstView, a: Values, s: Values, acc: Values) -> Values | Non
     placed = total.reshape(shape)
     back = np.argsort(kept)
     placed = placed.transpose(*range(lead), *(lead + int(i) for i in back))
-    full = [burst.ext[i] if kinds[i] != "K" else 1 for i in range(4)]
-    return np.asarray(acc + placed.reshape(*cores, *full), np.float32)
+    return placed
 
 
 def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView, kinds: str, still: str) -> Values:
@@ -65,22 +64,33 @@ def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView,
 
 
 def _multiply(left: Values, right: Values) -> Values:
-    """[*cores, B, M, K] x [*cores, B, K, N], sharing products between cores with equal operands."""
+    """[*cores, B, M, K] x [*cores, B, K, N], with one product for all cores of a row or column that share an operand."""
     if left.ndim != 5:
         return np.matmul(left, right)
     h, w, batch, m, k = left.shape
     n = right.shape[-1]
-    same_left, same_right = _same_along(left, 1), _same_along(right, 0)
-    if same_left and same_right and batch == 1:
-        out = left[:, 0, 0].reshape(h * m, k) @ right[0, :, 0].transpose(1, 0, 2).reshape(k, w * n)
-        return out.reshape(h, m, w, n).transpose(0, 2, 1, 3)[:, :, None]
-    if same_left:
-        # one product a row: M x (all columns' N)
+    left_rows, left_cols = (_same_along(left, axis) for axis in (0, 1))
+    right_rows, right_cols = (_same_along(right, axis) for axis in (0, 1))
+    if left_cols and right_rows:
+        # operands as [batch, h*m, k] and [batch, k, w*n]
+        out = np.matmul(left[:, 0].transpose(1, 0, 2, 3).reshape(batch, h * m, k), right[0].transpose(1, 2, 0, 3).reshape(batch, k, w * n))
+        return out.reshape(batch, h, m, w, n).transpose(1, 3, 0, 2, 4)
+    if left_rows and right_cols:
+        out = np.matmul(left[0].transpose(1, 0, 2, 3).reshape(batch, w * m, k), right[:, 0].transpose(1, 2, 0, 3).reshape(batch, k, h * n))
+        return out.reshape(batch, w, m, h, n).transpose(3, 1, 0, 2, 4)
+    if right_cols:
+        # one product a row: all columns' M x N
+        out = np.matmul(left.transpose(0, 2, 1, 3, 4).reshape(h, batch, w * m, k), right[:, 0])
+        return out.reshape(h, batch, w, m, n).transpose(0, 2, 1, 3, 4)
+    if left_cols:
         out = np.matmul(left[:, 0], right.transpose(0, 2, 3, 1, 4).reshape(h, batch, k, w * n))
         return out.reshape(h, batch, m, w, n).transpose(0, 3, 1, 2, 4)
-    if same_right:
+    if right_rows:
         out = np.matmul(left.transpose(1, 2, 0, 3, 4).reshape(w, batch, h * m, k), right[0])
         return out.reshape(w, batch, h, m, n).transpose(2, 0, 1, 3, 4)
+    if left_rows:
+        out = np.matmul(left[0], right.transpose(1, 2, 3, 0, 4).reshape(w, batch, k, h * n))
+        return out.reshape(w, batch, m, h, n).transpose(3, 0, 1, 2, 4)
     return np.matmul(left, right)
 
 

@@ -1,0 +1,85 @@
+"""Compiled inner loops for what moves most: streams through cores, and lookups.
+
+Each does in one pass over memory what whole-array operations do in four: gather what a neighbour sent, add the core's own elements, round,
+store. Arrays are [cores, elements], float32 or int32; `bits` arguments are the same memory as uint32. Results equal those of
+`arithmetic` bit for bit (tests compare them).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+_SIGN, _INFINITE, _OVER, _NORMAL = np.uint32(0x80000000), np.uint32(0x7F800000), np.uint32(0x477FF000), np.uint32(0x38800000)
+_HALF_ULP, _KEEP, _ONE, _SHIFT = np.uint32(0xFFF), np.uint32(0xFFFFE000), np.uint32(1), np.uint32(13)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _round_half(values: Any, bits: Any) -> None:
+    """Round float32 values to f16, to nearest even, in place."""
+    small = False
+    for i in range(bits.size):
+        m = bits[i] & ~_SIGN
+        small |= (m - _ONE) < (_NORMAL - _ONE)
+    if not small:
+        for i in range(bits.size):
+            s = bits[i] & _SIGN
+            m = bits[i] ^ s
+            r = (m + _HALF_ULP + ((m >> _SHIFT) & _ONE)) & _KEEP
+            r = r if m < _OVER else (_INFINITE if m <= _INFINITE else m)
+            bits[i] = s | r
+        return
+    for i in range(bits.size):
+        s = bits[i] & _SIGN
+        m = bits[i] ^ s
+        if m != 0 and m < _NORMAL:
+            # below 2**-14 the spacing is 2**-24, that of float32 around 0.75
+            v = np.float32(np.float32(abs(values[i]) + np.float32(0.75)) - np.float32(0.75))
+            values[i] = -v if s else v
+        else:
+            r = (m + _HALF_ULP + ((m >> _SHIFT) & _ONE)) & _KEEP
+            r = r if m < _OVER else (_INFINITE if m <= _INFINITE else m)
+            bits[i] = s | r
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def round_half(values: Any, bits: Any) -> None:
+    """Round a flat float32 array to f16 in place, block by block so that it stays in cache."""
+    step = 4096
+    for i in range(0, values.size, step):
+        _round_half(values[i : i + step], bits[i : i + step])
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def move(source: Any, source_core: Any, target: Any, target_core: Any, start: int, count: int) -> None:
+    """target[core, start + j] = source[source core, j] for every core of a step."""
+    for i in range(target_core.size):
+        target[target_core[i], start : start + count] = source[source_core[i], :count]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def add(
+    source: Any, source_core: Any, own: Any, own_core: Any, own_start: int, target: Any, bits: Any, target_core: Any, start: int, count: int,
+    half: bool,
+) -> None:  # fmt: skip
+    """target[core, start + j] = source[source core, j] + own[core, own_start + j], rounded to f16 if `half`."""
+    for i in range(target_core.size):
+        a, b, c = source_core[i], own_core[i], target_core[i]
+        for j in range(count):
+            target[c, start + j] = source[a, j] + own[b, own_start + j]
+        if half:
+            _round_half(target[c, start : start + count], bits[c, start : start + count])
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, found: Any, steps: Any) -> None:
+    """STX: target[core, start + offset + step] = value, visit by visit: values [n, visits, inner], offset and found [n, visits],
+    steps [visits, inner]."""
+    for i in range(core.size):
+        for v in range(steps.shape[0]):
+            if found[i, v]:
+                base = start[i] + offset[i, v]
+                for j in range(steps.shape[1]):
+                    target[core[i], base + steps[v, j]] = values[i, v, j]
