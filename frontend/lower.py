@@ -25,7 +25,7 @@ from ..ir.types import DType
 from .constants import TorchConstants
 from .emit import Emitter
 from .export import decompose, export
-from .provenance import module_path, op_name, origin_of, source_line
+from .provenance import module_path, op_name, op_name_of, origin_of, source_line
 from .ranges import derive_ranges
 from .registry import COMPLEX, LOWERINGS, NOTHING, PARTWISE, REFUSED, TAKES_EMPTY
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
@@ -170,7 +170,7 @@ class _Walk:
                 value = self._result(result)
                 if value is not None:
                     updates[str(spec.target)] = value.id
-            else:
+            elif spec.kind is not OutputKind.TOKEN:
                 self.missing.append(_Missing(f"output {spec.kind.name.lower()}", "", "", "training graphs cannot be compiled"))
         if self.missing:
             raise unsupported(self.missing)
@@ -194,7 +194,9 @@ class _Walk:
             self.emit.origin = Origin((node.name,), "", "", "placeholder")
             path = next(paths) if spec.kind is InputKind.USER_INPUT else ""
             try:
-                if isinstance(spec.arg, ConstantArgument):
+                if spec.kind is InputKind.TOKEN:
+                    self.values[node] = None
+                elif isinstance(spec.arg, ConstantArgument):
                     self.values[node] = spec.arg.value
                 elif not isinstance(spec.arg, TensorArgument):
                     self.values[node] = self._refuse(node, "only tensors and Python constants can be arguments")
@@ -270,7 +272,9 @@ class _Walk:
         name = op_name(node)
         args: Any = torch.fx.node.map_arg(node.args, self._value_of)
         kwargs: Any = torch.fx.node.map_arg(node.kwargs, self._value_of)
-        if name in NOTHING or (name == "operator.getitem" and not node.users):
+        if name == "higher_order.with_effects" and op_name_of(node.args[1]) in NOTHING:
+            return None  # an ordered check or print; its result is a token
+        if name in NOTHING or (name == "operator.getitem" and (not node.users or args[0] is None)):
             return None
         if name == "operator.getitem" and not isinstance(args[0], _Poison):
             value = args[0][args[1]]

@@ -38,12 +38,16 @@ def source_line(node: torch.fx.Node) -> str:
 
 def op_name(node: torch.fx.Node) -> str:
     """`aten.add.Tensor`, `transformers.grouped_mm_fallback.default`, or the name of a Python function."""
-    target = node.target
+    return op_name_of(node.target)
+
+
+def op_name_of(target: object) -> str:
+    """The same for the function itself."""
     if isinstance(target, str):
         return target
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
-    module = getattr(target, "__module__", "") or ""
+    module = (getattr(target, "__module__", "") or "").removeprefix("torch.ops.")
     name = getattr(target, "__name__", str(target))
     return f"operator.{name}" if module == "_operator" else f"{module}.{name}" if module else str(name)
 

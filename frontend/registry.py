@@ -20,7 +20,8 @@ REFUSED: dict[str, str] = {}
 NOTHING = frozenset(  # ops that check or constrain and compute nothing
     {
         "aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default", "aten.sym_constrain_range.default",
-        "aten.sym_constrain_range_for_size.default", "aten._functional_assert_async.msg",
+        "aten.sym_constrain_range_for_size.default", "aten._functional_assert_async.msg", "aten._linalg_check_errors.default",
+        "aten._print.default",
     }
 )  # fmt: skip
 
