@@ -3,15 +3,15 @@
 A module's values are always decoded numbers. Where a parameter holds exactly the decoded rows of a block tensor of a GGUF file,
 `attach_blocks` marks it, and lowering gives its constant that storage and its planes, so that a machine may compute on the stored form.
 
-Planes (R rows of K values, blocks of 32 or 256 along the row; formats of ggml's `ggml-common.h`):
+Planes (R rows of K values, blocks of 32 or 256 along the row; formats of ggml's `ggml-common.h`): `quants` [R, K] is i8 (u8 for q4_1).
 
-| format | planes | value |
-| --- | --- | --- |
-| q8_0 | quants i8 [R, K/32, 32], scales f16 [R, K/32] | quant * scale |
-| q4_0 | quants i8 [R, K/32, 32] in -8..7, scales f16 [R, K/32] | quant * scale |
-| q4_1 | quants u8 [R, K/32, 32] in 0..15, scales f16, mins f16 [R, K/32] | quant * scale + min |
-| q6_k | quants i8 [R, K/256, 16, 16] in -32..31, subscales i8 [R, K/256, 16], scales f16 [R, K/256] | quant * (scale * subscale) |
-| q3_k | quants i8 [R, K/256, 16, 16] in -4..3, subscales i8 in -32..31, scales f16 | quant * (scale * subscale) |
+| format | quants | other planes | value |
+| --- | --- | --- | --- |
+| q8_0 | -128..127 | scales f16 [R, K/32] | quant * scale |
+| q4_0 | -8..7 | scales f16 [R, K/32] | quant * scale |
+| q4_1 | 0..15 | scales f16, mins f16 [R, K/32] | quant * scale + min |
+| q6_k | -32..31 | subscales i8 [R, K/16], scales f16 [R, K/256] | quant * (scale * subscale) |
+| q3_k | -4..3 | subscales i8 [R, K/16] in -32..31, scales f16 [R, K/256] | quant * (scale * subscale) |
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _q3_k(blocks: Array) -> Planes:
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """Values and bytes of one block, and how its planes are taken out of the bytes."""
+    """Values and bytes of one block, and how its planes are taken out of bytes [R, blocks, bytes]."""
 
     values: int
     bytes: int
@@ -116,14 +116,15 @@ FORMATS: dict[str, BlockFormat] = {
 
 def decode(planes: Mapping[str, Array]) -> Array:
     """The float32 values [R, K] of planes of any of the formats."""
-    quants = planes["quants"].astype(np.float32)
+    rows, columns = planes["quants"].shape
     scales = planes["scales"].astype(np.float32)
     if "subscales" in planes:
-        scales = scales[..., None] * planes["subscales"].astype(np.float32)
-    values = quants * scales[..., None]
+        subscales = planes["subscales"].astype(np.float32)
+        scales = np.repeat(scales, subscales.shape[1] // scales.shape[1], axis=1) * subscales
+    values: Array = planes["quants"].astype(np.float32).reshape(rows, scales.shape[1], -1) * scales[..., None]
     if "mins" in planes:
         values = values + planes["mins"].astype(np.float32)[..., None]
-    return values.reshape(quants.shape[0], -1)
+    return values.reshape(rows, columns)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Block:
     def planes(self) -> Planes:
         """The planes, in the order of this matrix's rows."""
         raw = self.raw if self.rows is None else self.raw[self.rows]
-        return FORMATS[self.format].split(raw.reshape(raw.shape[0], -1, FORMATS[self.format].bytes))
+        planes = FORMATS[self.format].split(raw.reshape(raw.shape[0], -1, FORMATS[self.format].bytes))
+        return {name: plane.reshape(raw.shape[0], -1) for name, plane in planes.items()}
 
     def values(self) -> Array:
         """The decoded float32 matrix."""

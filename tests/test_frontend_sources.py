@@ -171,7 +171,7 @@ def test_block_planes_decode_as_the_library_does(name: str) -> None:
     raw = packed(gguf, name, 5, 512, 1)
     block = Block(name, raw)
     want = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name.upper()])
-    assert block.shape == (5, 512)
+    assert block.shape == (5, 512) == block.planes()["quants"].shape
     np.testing.assert_array_equal(block.values(), want)
     turned = Block(name, raw, np.array([4, 0, 3, 1, 2]))
     np.testing.assert_array_equal(decode(turned.planes()), want[[4, 0, 3, 1, 2]])
