@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from spatialc.ir.graph import Constant, Graph, Input
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore

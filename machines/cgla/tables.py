@@ -296,8 +296,8 @@ HOST_TASKS = TableType(
         Column("provenance", "int32", "row of Program.provenance, -1 none", default=-1),
     ),
 )
-"""One host loop nest over `axes`; all operands are read before the result is written, so that a task may work in place. At each point every operand has one
-element (`host_operands`), and
+"""One host loop nest over `axes`; all operands are read before the result is written, so that a task may work in place. At each
+point every operand has one element (`host_operands`), and
 
 - MAP: result = expr. One MAP writes each result element once; Move pieces, fills, casts, gathers (operands with lookups) are MAPs.
 - REDUCE: the axes without a term in the result are reduced: result = op over them of expr. Sums and products accumulate in f32 for

@@ -263,8 +263,8 @@ class FieldRules:
                 continue
             if position not in ((0, 0), (0, 1)):
                 self._report("CGLA-009", position, "FOR stands in slots (0, 0) and (0, 1) only")
-            if slot.op2 or slot.op3 or slot["self"] or slot.init or slot.fold:
-                self._report("CGLA-009", position, "a loop slot has no op2, op3, self, init or fold")
+            if any(slot[name] for name in ("op2", "op3", "self", "init", "fold", "expand1", "expand2")):
+                self._report("CGLA-009", position, "a loop slot has no op2, op3, self, init, fold or expansion")
             for select in (slot.ex1, slot.ex2):
                 value = self.kernel.driver((position[0] - 1) % self.kernel.rows, select) if select >= 0 else None
                 if value is not None and value.kind != "const":
@@ -373,6 +373,8 @@ class FieldRules:
         gated = slot.truth != 0xFFFF or any(slot[f"pred{i}"] >= 0 for i in range(4))
         if gated and not slot.stores:
             self._report("CGLA-037", position, "the predicate gates no store of its slot")
+        elif slot.truth not in (0, 0xFFFF) and all(slot[f"pred{i}"] < 0 for i in range(4)):
+            self._report("CGLA-037", position, "a truth table without inputs is all ones or all zeros")
 
     def _sources(self, position: tuple[int, int], slot: Slot) -> None:
         for name, row, select in self.kernel.reads(position):
@@ -395,6 +397,10 @@ class FieldRules:
         for col, slot in cells:
             if slot.stores and slot.fold != fold:
                 self._report("CGLA-012", (row, col), f"the store follows the fold flag of slot 0 ({fold}), and its slot has {slot.fold}")
+        stored = any(slot.stores for _, slot in cells)
+        for col, slot in cells:
+            if slot.fold and not (slot.alu_active or slot.stores or (col == 0 and stored)):
+                self._report("CGLA-012", (row, col), "fold moves nothing: the slot has no ALU op and no store")
         quads = [col for col, slot in cells if slot.memory(0) == "STRQ"]
         others = [col for col, slot in cells if slot.memory(0) != "NONE"]
         if quads and len(others) > 1:

@@ -16,6 +16,9 @@ from .lane import UNKNOWN, Registers
 from .segment import SegmentReport, check_segment, rows_of
 
 
+PROGRAM_END = "program end"
+
+
 @dataclass
 class Verdict:
     """All that `check` finds out: breaches, the instances with their binds, and the reports of their segments."""
@@ -99,7 +102,7 @@ def _time(verdict: Verdict) -> None:
     verdict.cycles = end
     predicted = verdict.decoded.program.predicted_cycles
     if predicted != end:
-        _report(verdict, "CGLA-032", "program", f"predicts {predicted} cycles, it takes {end}", end)
+        _report(verdict, "CGLA-032", PROGRAM_END, f"predicts {predicted} cycles, it takes {end}", end)
 
 
 def _registers(verdict: Verdict) -> None:

@@ -1,0 +1,300 @@
+"""The CGLA backend on its own: digit systems, placed kernels, plans, bounds, and programs of small graphs judged by the executor."""
+
+from __future__ import annotations
+
+import itertools
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spatialc.backends.cgla import compile_graph, lower_bound
+from spatialc.backends.cgla.body import BRS, COLUMNS
+from spatialc.backends.cgla.contract import plan_contract
+from spatialc.backends.cgla.digits import Box, Radix, cover, refine
+from spatialc.backends.cgla.gemm import FORMS, GemmKernel, max_groups, placed_kernel
+from spatialc.backends.options import CompileOptions
+from spatialc.errors import Infeasible, UnsupportedOp
+from spatialc.ir.interpret import interpret
+from spatialc.ir.store import ConstantStore
+from spatialc.ir.text import parse
+from spatialc.machines.cgla.description import load_machine
+from spatialc.machines.program import Program
+from spatialc.passes.quantise import decode_q8_0, encode_q8_0
+from spatialc.passes.repeats import FindRepeats
+from spatialc.runtime_sim.cgla import check, execute
+
+RNG = np.random.default_rng(7)
+PRESET = "cgla-imax3-28nm"
+
+
+def points(box: Box, extents: list[int]) -> dict[int, int]:
+    """Flattened position -> item in memory of every point of a box."""
+    found = {}
+    for steps in itertools.product(*(range(d.extent) for d in box.digits)):
+        where = list(box.start)
+        item = box.offset
+        for step, digit in zip(steps, box.digits, strict=True):
+            where[digit.axis] += step * digit.step
+            item += step * digit.weight
+        flat = 0
+        for extent, position in zip(extents, where, strict=True):
+            assert position < extent
+            flat = flat * extent + position
+        assert flat not in found
+        found[flat] = item
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([2, 3, 4, 8]), max_size=3),
+    st.data(),
+)
+def test_boxes_cover_every_position_once(extents: list[int], radices: list[int], data: st.DataObject) -> None:
+    size = prod(extents)
+    order = data.draw(st.permutations(range(len(radices) + 1)))
+    weights = [0] * (len(radices) + 1)
+    reach = 1
+    for level in order:
+        weights[level] = reach
+        reach *= [*radices, size][level]
+    layout = Radix(tuple(radices), tuple(weights))
+    expected = {f: layout.offset(f) for f in range(size)}
+    boxes = refine(extents, layout)
+    if boxes is not None:
+        parts = [points(box, extents) for box in boxes]
+        assert sum(map(len, parts)) == size
+        assert {f: item for part in parts for f, item in part.items()} == expected
+    start = data.draw(st.integers(0, size - 1))
+    parts = [points(box, [size]) for box in cover(start, size, layout)]
+    assert sum(map(len, parts)) == size - start
+    assert {f: item for part in parts for f, item in part.items()} == {f: expected[f] for f in range(start, size)}
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("bits", [1, 3, 9])
+def test_kernels_fill_the_lane_and_no_boundary_overflows(form: str, bits: int) -> None:
+    kernel = GemmKernel(form, max_groups(form, 64), bits, 64)
+    placed = placed_kernel(kernel)
+    assert placed.last_row == kernel.store_row < 64
+    used: dict[int, set[tuple[int, int]]] = {}
+    for slot in placed.slots:
+        driven = {(slot["col"], k) for k in range(COLUMNS) if slot.get(f"br{k}")}
+        used.setdefault(slot["row"], set()).update(driven)
+    for held in placed.held:
+        if held.register < COLUMNS:
+            assert (held.col, int(held.register)) not in used.get(held.row, set())
+            used.setdefault(held.row, set()).add((held.col, int(held.register)))
+    assert max(map(len, used.values())) <= BRS
+    assert {"f16": 63, "f32": 60, "q8_0": 52}[form] == kernel.store_row
+
+
+def linear(n: int, k: int, m: int, storage: str = "") -> str:
+    """Text of y = relu(x w^T)."""
+    return f"""
+%0: f32[{n},{k}] = input "x"
+%1: f32[{m},{k}] = constant "w"{storage}
+%2: f32[{n},{m}] = contract [i,j] over i:{n} j:{m} k:{k}: %0[i,k] * %1[j,k] acc f32
+%3: f32[{n},{m}] = map [i,j] over i:{n} j:{m}: max(%2[i,j], 0)
+output %3
+"""
+
+
+def weights(m: int, k: int) -> ConstantStore:
+    store = ConstantStore()
+    store.put("w", RNG.standard_normal((m, k)).astype(np.float16).astype(np.float32))
+    return store
+
+
+def compiled(text: str, store: ConstantStore, preset: str = PRESET, precision: str = "fp16", **fields: object) -> Program:
+    machine = load_machine(preset, **fields)
+    return compile_graph(parse(text), store, CompileOptions(machine=machine, host_ops="published", precision=precision))
+
+
+def run(text: str, store: ConstantStore, inputs: dict[str, np.ndarray], limit: float = 2e-6, **options: object) -> Program:
+    """Compile, judge and execute; numbers must equal the interpreter's."""
+    program = compiled(text, store, **options)  # type: ignore[arg-type]
+    execution = execute(program, inputs)
+    assert [str(v) for v in execution.violations] == []
+    assert execution.cycles == program.predicted_cycles
+    assert 0 <= program.bound["bound_cycles"] <= execution.cycles
+    expected, _ = interpret(parse(text), inputs, store=store)
+    for position, want in enumerate(expected):
+        got = execution.outputs[f"output_{position}"]
+        assert got.dtype == want.dtype
+        if want.dtype.kind == "f":
+            error = np.linalg.norm(got.astype(np.float64) - want) / max(np.linalg.norm(want.astype(np.float64)), 1e-30)
+            assert error <= limit, f"output {position}: relative error {error}"
+        else:
+            np.testing.assert_array_equal(got, want)
+    return program
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (5, 30, 10), (33, 100, 200), (4, 4, 2), (200, 48, 6)])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_linear(shape: tuple[int, int, int], precision: str) -> None:
+    n, k, m = shape
+    run(linear(n, k, m), weights(m, k), {"x": RNG.standard_normal((n, k)).astype(np.float32)}, precision=precision)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"lanes": 1}, {"lanes": 4}, {"lanes": 8, "lanes_per_memory": 8}, {"lmm_bytes": 32768}, {"rows": 32}, {"dma": "peak"}, {"extensions": ()},
+     {"preset": "cgla-imax3-fpga"}],
+    ids=str,
+)  # fmt: skip
+def test_machines(fields: dict[str, object]) -> None:
+    run(linear(37, 130, 150), weights(150, 130), {"x": RNG.standard_normal((37, 130)).astype(np.float32)}, **fields)
+
+
+def test_block_weights_keep_their_values_and_save_bytes() -> None:
+    store = weights(70, 96)
+    store.put("w", decode_q8_0(encode_q8_0(store.get("w"))))
+    inputs = {"x": RNG.standard_normal((9, 96)).astype(np.float32)}
+    blocked = run(linear(9, 96, 70, ' as "q8_0"'), store, inputs, precision="q8_0")
+    halves = run(linear(9, 96, 70), store, inputs, limit=1e-3)
+    assert sum(image.nbytes for image in blocked.images.values()) < 0.6 * sum(image.nbytes for image in halves.images.values())
+
+
+ATTENTION = """
+%0: f32[20,48] = input "q"
+%1: f32[11,32] = input "k"
+%2: f32[3,20,11] = contract [i,j,k] over i:3 j:20 k:11 l:16: %0[j,16*i+l] * %1[k,l] acc f32
+%3: f32[33,7] = constant "w"
+%4: f32[20,7] = contract [i,j] over i:20 j:7 k:3 l:11: %2[k,i,l] * %3[11*k+l,j] acc f32
+%5: f32[20,7] = map [i,j] over i:20 j:7: select((j <= i), %4[i,j], -1)
+%6: f32[20] = reduce max [i] over i:20 j:7: %5[i,j]
+output %2, %4, %6
+"""
+
+
+def test_batched_and_joined_axes() -> None:
+    store = ConstantStore()
+    store.put("w", RNG.standard_normal((33, 7)).astype(np.float16).astype(np.float32))
+    inputs = {"q": RNG.standard_normal((20, 48)).astype(np.float32), "k": RNG.standard_normal((11, 32)).astype(np.float32)}
+    run(ATTENTION, store, inputs)
+
+
+KINDS = """
+%0: f32[6,8] = input "x"
+%1: i64[4] = input "ids" range 0 to 5
+%2: f32[4,8] = gather [i,j] over i:4 j:8: %0[%1[i],j]
+%3: f32[6,8] = scatter add %0 over i:4 j:8: [%1[i],j] <- %2[i,j]
+%4: i64[6,3] = sort %0 axis 1 descending first 3
+%5: f32[6,8] = scan add %0 axis 1
+%6: f32[8,8] = move fill 0 at [1,0] [i,j] over i:6 j:8: %5[i,j]
+%7: i64[6] = reduce argmax [i] over i:6 j:8: %0[i,j]
+%8: bool[6] = reduce any [i] over i:6 j:8: (%0[i,j] > 1.5)
+%9: f32[6] = reduce sum [i] over i:6 j:8: exp(%0[i,j])
+%10: f16[6,8] = map [i,j] over i:6 j:8: f16((%0[i,j] / %9[i]))
+%11: f32[8,6] = move [j,i] over i:6 j:8: %0[i,j]
+output %2, %3, %4, %5, %6, %7, %8, %10, %11
+"""
+
+
+def test_every_host_kind() -> None:
+    inputs = {"x": RNG.standard_normal((6, 8)).astype(np.float32), "ids": np.array([5, 0, 5, 2])}
+    run(KINDS, ConstantStore(), inputs)
+
+
+CACHE = """
+%0: f32[1,8] = input "x"
+%1: i64[1] = input "pos" range 0 to 4
+%2: f32[5,8] = state "cache"
+%3: f32[5,8] = scatter set %2 over i:1 j:8: [%1[0],j] <- %0[0,j]
+%4: f32[1,5] = contract [0,i] over i:5 j:8: %0[0,j] * %3[i,j] acc f32
+output %4
+update "cache" = %3
+"""
+
+
+def test_state_is_updated_where_it_lies() -> None:
+    program = compiled(CACHE, ConstantStore())
+    assert sum(b.kind == "state" for b in program.bindings) == 1
+    states: dict[str, np.ndarray] = {"cache": np.zeros((5, 8), np.float32)}
+    expected = states
+    for position in (0, 3, 1):
+        inputs = {"x": RNG.standard_normal((1, 8)).astype(np.float32), "pos": np.array([position])}
+        execution = execute(program, inputs, states)
+        (want,), expected = interpret(parse(CACHE), inputs, states=expected, store=ConstantStore())
+        assert execution.legal
+        np.testing.assert_allclose(execution.outputs["output_0"], want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(execution.states["cache"], expected["cache"])
+        states = dict(execution.states)
+
+
+def test_equal_input_gives_equal_bytes() -> None:
+    store = weights(20, 30)
+    assert compiled(linear(5, 30, 20), store).digest() == compiled(linear(5, 30, 20), store).digest()
+
+
+def test_an_earlier_launch_is_illegal() -> None:
+    program = compiled(linear(5, 64, 64), weights(64, 64))
+    assert check(program) == []
+    starts = program.segments[0].tables["launches"]["start"]
+    starts[0] -= 1
+    assert check(program)
+
+
+def test_what_does_not_fit_says_so() -> None:
+    machine = load_machine(PRESET, rows=8)
+    with pytest.raises(Infeasible, match="rows of a lane is too small"):
+        plan_contract(machine, "f16", 1, 4, 4, 4, True, "a test")
+    with pytest.raises(Infeasible, match="local memory of a row is too small"):
+        plan_contract(load_machine(PRESET), "f32", 1, 4, 4, 1 << 20, False, "a test")
+    options = CompileOptions(machine=load_machine(PRESET), host_ops="none")
+    with pytest.raises(UnsupportedOp, match="host_ops='published'"):
+        compile_graph(parse(linear(5, 30, 20)), weights(20, 30), options)
+
+
+def test_bounds() -> None:
+    machine = load_machine(PRESET)
+    bound = lower_bound(parse(linear(128, 768, 3072)), machine)
+    assert bound["bound_slots"] == 128 * 768 * 3072 // 2 // 128
+    assert bound["bound_dma"] == -(-768 * 3072 * 2 // 32 * 37 // 8)
+    assert bound["bound_kind"] == "slots"
+    assert lower_bound(parse(linear(1, 768, 3072)), machine)["bound_kind"] == "dma"
+
+
+LAYERS = """
+%0: f32[4,16] = input "x"
+{constants}
+{layers}
+output %{last}
+"""
+
+
+def layered(depth: int) -> tuple[str, ConstantStore]:
+    store = ConstantStore()
+    constants, layers, last = [], [], 0
+    for layer in range(depth):
+        store.put(f"w{layer}", RNG.standard_normal((16, 16)).astype(np.float16).astype(np.float32))
+        constants.append(f'%{layer + 1}: f32[16,16] = constant "w{layer}"')
+    for layer in range(depth):
+        at = depth + 1 + 2 * layer
+        layers.append(f"%{at}: f32[4,16] = contract [i,j] over i:4 j:16 k:16: %{last}[i,k] * %{layer + 1}[j,k] acc f32")
+        layers.append(f"%{at + 1}: f32[4,16] = map [i,j] over i:4 j:16: (%{at}[i,j] + %{last}[i,j])")
+        last = at + 1
+    return LAYERS.format(constants="\n".join(constants), layers="\n".join(layers), last=last), store
+
+
+def test_repeated_layers_are_one_segment() -> None:
+    inputs = {"x": RNG.standard_normal((4, 16)).astype(np.float32)}
+    sizes = []
+    for depth in (6, 12):
+        text, store = layered(depth)
+        graph = FindRepeats().run(parse(text), store)
+        assert graph.repeats
+        options = CompileOptions(machine=load_machine(PRESET), host_ops="published")
+        program = compile_graph(graph, store, options)
+        execution = execute(program, inputs)
+        assert execution.legal
+        assert execution.cycles == program.predicted_cycles
+        (want,), _ = interpret(graph, inputs, store=store)
+        np.testing.assert_allclose(execution.outputs["output_0"], want, rtol=2e-4, atol=1e-4)
+        sizes.append(sum(len(next(iter(table.values()))) for segment in program.segments for table in segment.tables.values()))
+    assert sizes[0] == sizes[1]
