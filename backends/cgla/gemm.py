@@ -63,7 +63,7 @@ FORMS: dict[str, Form] = {
 def max_groups(form: str, rows: int) -> int:
     """Largest number of groups that a lane of `rows` rows holds, 0 where none fits."""
     rule = FORMS[form]
-    most = max((rows - HEAD - rule.lead - 5 - rule.tail) // rule.pitch + 1, 0)
+    most = max((rows - 1 - HEAD - rule.lead - 5 - rule.tail) // rule.pitch + 1, 0)
     return (rule.groups if most >= rule.groups else 0) if rule.groups else most
 
 
