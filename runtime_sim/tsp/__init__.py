@@ -20,7 +20,7 @@ from .counters import Counts, count
 from .evaluate import Evaluation
 from .legality import Analysis, analyse
 from .report import Report
-from .values import Values, group_order, place_values
+from .values import Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
 
@@ -39,7 +39,6 @@ class Prepared:
     analysis: Analysis | None
     counts: Counts | None
     values: Values | None = None
-    order: np.ndarray | None = None
     arena: np.ndarray | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
@@ -47,7 +46,7 @@ class Prepared:
         if self.analysis is None or self.counts is None or self.violations:
             return self.execution()
         _load(self)
-        assert self.values is not None and self.order is not None and self.arena is not None
+        assert self.values is not None and self.arena is not None
         report = Report(self.program)
         arena = self.arena
         _clear(self)
@@ -65,7 +64,7 @@ class Prepared:
             kind, name = sorted(given)[0]
             raise BadInput(f"the program has no {kind} {name!r}")
         evaluation = Evaluation(self.analysis, self.values, arena, report, exact)
-        evaluation.run(self.order)
+        evaluation.run()
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, np.ndarray] = {}
         for binding in self.program.bindings:
@@ -111,8 +110,7 @@ def _load(p: Prepared) -> None:
     """Lay out the arena and load constants, once; reset what earlier runs wrote."""
     assert p.analysis is not None
     if p.values is None:
-        p.order = group_order(p.analysis)
-        p.values = place_values(p.analysis, p.order)
+        p.values = place_values(p.analysis)
         p.arena = np.empty(p.values.size + 8, np.uint8)
         placed = p.program.tables["placements"]
         p.arena[: p.values.bound] = 0
@@ -168,7 +166,7 @@ def _read(p: Prepared, evaluation: Evaluation, binding: Binding) -> np.ndarray:
         offset[bound] = v.row_offset[-1 - final[bound]]
         step = np.where(source >= 0, v.step[np.maximum(source, 0)], 1)
         out = np.empty((region.places.shape[1], a.machine.vector * stored.itemsize), np.uint8)
-        kernels.fetch(p.arena, offset, step, out)
+        kernels.fetch(p.arena, np.ascontiguousarray(offset), np.ascontiguousarray(step), out)
         held = region.elements >= 0
         result[region.elements[held]] = out.view(stored)[held]
     return logical(binding, result)

@@ -1,4 +1,4 @@
-"""The numbers: bursts computed in groups, in the order of `values.group_order`, on one arena of bytes (docs/tsp-model.md sections 2 to 5).
+"""The numbers: bursts computed in groups, in the order of `schedule.group_bursts`, on one arena of bytes (docs/tsp-model.md, 2 to 5).
 
 Bursts of one level, operation and shape are one numpy operation. A matrix pass is one float32 product; where an ADD joins the two partial
 results of an fp16 pass the product is taken with whole weights (MX-8), and `exact` takes both parts in double and rounds once instead.
@@ -21,31 +21,17 @@ from .report import Report
 from .values import Values
 
 _LANES_HALF = 160
+_CHUNK = 1024
+"""Elements that an ALU group computes at a time: operands and result stay in the cache."""
 HALF_TABLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 """float32 value of every fp16 bit pattern."""
-
-
-def groups(a: Analysis, order: Array) -> list[Array]:
-    """Consecutive bursts of `order` that are computed together."""
-    b = a.flat.b
-    reduce = np.isin(b["opcode"][order], list(ACC_OPS))
-    columns = [a.level, b["opcode"], b["dtype"], b["dtype2"], b["modular"]]
-    shape = [b["n"], b["n2"], b["first"], b["last"]]
-    if not len(order):
-        return []
-    new = np.zeros(len(order), bool)
-    for column in columns:
-        new[1:] |= column[order][1:] != column[order][:-1]
-    for column in shape:
-        new[1:] |= (column[order][1:] != column[order][:-1]) & reduce[1:]
-    return np.split(order, np.flatnonzero(new))
 
 
 @dataclass
 class Evaluation:
     """One run over an arena.
 
-    `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, both by burst; `tiles`, `selections` are installed arrays.
+    `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, by burst; `tiles`, `selections` are installed arrays.
     """
 
     a: Analysis
@@ -75,10 +61,10 @@ class Evaluation:
         used = passes.iw[passes.iw >= 0]
         self.tile_uses = np.bincount(used, minlength=len(passes.iw_burst)) if len(used) else np.zeros(len(passes.iw_burst), np.int64)
 
-    def run(self, order: Array) -> None:
+    def run(self) -> None:
         """Compute all bursts."""
         with np.errstate(all="ignore"):
-            for group in groups(self.a, order):
+            for group in self.v.groups:
                 code = int(self.a.flat.b["opcode"][group[0]])
                 _HANDLERS[code](self, group)
 
@@ -86,6 +72,12 @@ class Evaluation:
     def pointers(self, rows: Array, lead: Any, width: int) -> tuple[Array, Array]:
         """(offset, step) [width, elements] of `width` streams from the lead-th tap of each burst."""
         flat, v = self.a.flat, self.v
+        if len(rows) == 1 and not np.ndim(lead):
+            size = int(flat.count[rows[0]])
+            start = int(v.first_tap[rows[0]]) + int(lead) * size
+            source = self.a.feeds.source[start : start + width * size].reshape(width, size)
+            known = source >= 0
+            return np.where(known, v.offset[source], -1), np.where(known, v.step[source], 1)
         count = flat.count[rows]
         owner, k = expand(count)
         at = v.first_tap[rows][owner] + (lead[owner] if np.ndim(lead) else lead) * count[owner] + k
@@ -109,7 +101,8 @@ class Evaluation:
         change = np.flatnonzero(np.append(True, (offset[:, 1:] != offset[:, :-1]).any(axis=0)))
         repeats = len(change) * 2 <= count
         out = np.empty((len(change) if repeats else count, self.vector * width), np.uint8)
-        kernels.fetch(self.arena, offset[:, change] if repeats else offset, step[:, change] if repeats else step, out)
+        some = change if repeats else slice(None)
+        kernels.fetch(self.arena, np.ascontiguousarray(offset[:, some]), np.ascontiguousarray(step[:, some]), out)
         values: Array = out.view(kind)
         if not repeats:
             return values
@@ -128,11 +121,6 @@ class Evaluation:
         result: Array = self.arena[start : start + count * self.vector * kind.itemsize].view(kind).reshape(count, self.vector)
         return result
 
-    def contiguous(self, rows: Array, pitch: int) -> bool:
-        """Whether the results of `rows` follow each other without gaps."""
-        sizes = self.v.count[rows] * pitch
-        return bool((np.diff(self.v.base[rows]) == sizes[:-1]).all())
-
     # ALUs ----------------------------------------------------------------------------------------------------------------
     def run_alu(self, rows: Array) -> None:
         """A group of one ALU operation; joined partial results (MX-8) are already where they belong."""
@@ -143,19 +131,17 @@ class Evaluation:
         head = int(rows[0])
         code, dtype, dtype2, modular = (int(b[name][head]) for name in ("opcode", "dtype", "dtype2", "modular"))
         width = int(self.width_a[head])
-        x = self.operand(rows, 0, dtype, width)
-        y = None
-        if self.width_b[head]:
-            masked = code in (Opcode.SELECT, Opcode.MASK_BAR)
-            y = self.operand(rows, width, dtype2 if masked else dtype, int(self.width_b[head]))
         kind = alu.result_type(code, dtype, dtype2)
-        count = int(v.count[rows].sum())
-        if self.contiguous(rows, self.vector * kind.itemsize):
-            alu.apply(code, dtype, dtype2, modular, x, y, self.slot(rows, kind, count))
-            return
-        out = np.empty((count, self.vector), kind)
-        alu.apply(code, dtype, dtype2, modular, x, y, out)
-        self.spread(rows, out.view(np.uint8))
+        out = self.slot(rows, kind, int(v.count[rows].sum()))
+        x = self.pointers(rows, 0, width)
+        y, other = None, dtype2 if code in (Opcode.SELECT, Opcode.MASK_BAR) else dtype
+        if self.width_b[head]:
+            y = self.pointers(rows, width, int(self.width_b[head]))
+        for low in range(0, len(out), _CHUNK):
+            part = slice(low, low + _CHUNK)
+            first = self.take(x[0][:, part], x[1][:, part], NUMPY[DType(dtype)])
+            second = None if y is None else self.take(y[0][:, part], y[1][:, part], NUMPY[DType(other)])
+            alu.apply(code, dtype, dtype2, modular, first, second, out[part])
 
     def spread(self, rows: Array, out: Array) -> None:
         """Write consecutive results [elements, bytes] into the slots of `rows`."""
@@ -228,6 +214,7 @@ class Evaluation:
             if int(np.count_nonzero(tile)) <= self.vector:
                 lane = (tile != 0).argmax(axis=1)
                 factor = tile[np.arange(self.vector), lane].astype(np.int32)
+                lane = np.where(factor != 0, lane, -1)
                 if np.count_nonzero(factor) == np.count_nonzero(tile):
                     chosen = (lane, factor)
             self.selections[iw] = chosen
@@ -253,9 +240,12 @@ class Evaluation:
                 del self.tiles[key]
             self.selections.pop(iw, None)
 
-    def _before(self, row: int, zero: Array) -> Array:
-        """What an adding ACC burst finds in its entries; `zero` gives shape and type."""
+    def _before(self, row: int, dtype: Any) -> Array:
+        """What an ACC burst adds to, [elements, 320] to be overwritten: zeros, or the entries that it finds."""
         passes = self.a.passes
+        zero = np.zeros((int(self.a.flat.count[row]), self.vector), dtype)
+        if not self.a.flat.b["add"][row]:
+            return zero
         elements = self._acc_elements[self._acc_start[row] : self._acc_start[row + 1]]
         source = passes.acc_source[elements]
         if (source < 0).all():
@@ -263,9 +253,9 @@ class Evaluation:
         froms, ks = passes.acc_row[np.maximum(source, 0)], passes.acc_k[np.maximum(source, 0)]
         distinct = np.unique(froms[source >= 0]).tolist()
         if len(distinct) == 1 and (source >= 0).all() and bool((ks == np.arange(len(ks))).all()) and len(self.sums[distinct[0]]) == len(ks):
-            result = self.sums[distinct[0]]
+            result = self.sums[distinct[0]] if self.waiting[distinct[0]] == 1 else self.sums[distinct[0]].copy()
         else:
-            result = zero.copy()
+            result = zero
             for burst in distinct:
                 mine = (froms == burst) & (source >= 0)
                 result[mine] = self.sums[burst][ks[mine]]
@@ -291,7 +281,7 @@ class Evaluation:
         else:
             result = x[:, lanes] @ self._weights(k, part=0)[:, lanes].T
             if b["add"][row]:
-                result += self._before(row, np.zeros_like(result))
+                result += self._before(row, np.float32)
             if b["store"][row] and self.waiting.get(row):
                 self.sums[row] = result
             if b["emit"][row]:
@@ -307,8 +297,7 @@ class Evaluation:
         joined = np.zeros((len(x), self.vector))
         for acc, part in ((row, 1), (odd, 2)):
             result = wide @ self._weights(k, part=part)[:, lanes].T.astype(np.float64)
-            if b["add"][acc]:
-                result += self._before(acc, np.zeros((len(x), self.vector), np.float32))
+            result += self._before(acc, np.float32)
             if b["store"][acc] and self.waiting.get(acc):
                 self.sums[acc] = result.astype(np.float32)
             if b["emit"][acc] and v.parts:
@@ -323,14 +312,14 @@ class Evaluation:
         """An int8 pass of one plane: sums of at most 320 products are exact in float32; entries wrap at 2^31 (MX-6)."""
         b, passes = self.a.flat.b, self.a.passes
         abc = np.array([passes.abc[k]])
-        x = self.take(*self.pointers(abc, 0, 1), np.int8)
+        offset, step = self.pointers(abc, 0, 1)
         chosen = None if self.exact else self._selection(k)
+        result = self._before(row, np.int32)
         if chosen is None:
-            result = (x.astype(np.float32) @ self._weights(k, part=-1).T).astype(np.int32)
+            x = self.take(offset, step, np.int8).astype(np.float32)
+            result += (x @ self._weights(k, part=-1).T).astype(np.int32)
         else:
-            result = x[:, chosen[0]] * chosen[1]
-        if b["add"][row]:
-            result = result + self._before(row, np.zeros_like(result))
+            kernels.select(self.arena, offset[0], step[0], *chosen, result)
         if b["store"][row] and self.waiting.get(row):
             self.sums[row] = result
         if b["emit"][row]:

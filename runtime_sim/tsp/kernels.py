@@ -284,6 +284,18 @@ def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
 
 
 @_jit
+def select(arena: Any, offset: Any, step: Any, lane: Any, factor: Any, out: Any) -> None:
+    """out[m, n] int32 += int8 byte `lane[n]` of vector m times factor[n], modulo 2^32; lane -1 adds nothing."""
+    for m in range(len(offset)):
+        o, s = offset[m], step[m]
+        if o < 0:
+            continue
+        for n in range(len(lane)):
+            if lane[n] >= 0:
+                out[m, n] += np.int32(np.int8(arena[o + lane[n] * s])) * factor[n]
+
+
+@_jit
 def fetch_half(arena: Any, offset: Any, step: Any, table: Any, out: Any) -> None:
     """out[m, lanes] float32 = fp16 operands of two byte planes through `table` (65,536 float32)."""
     lanes = out.shape[1]

@@ -130,15 +130,16 @@ def _writes(flat: Flat, alloc: Columns, dynamic: Array, report: Report) -> tuple
 def _report_undefined(flat: Flat, report: Report, feeds: Feeds, link: Array, dynamic: Array, initial: Array) -> None:
     """A read must see what its own allocation holds: rows that an earlier allocation left behind are as good as never written."""
     claims = flat.claims
-    reader = flat.b["alloc"][claims.burst][feeds.claim_of]
-    written = link >= 0
-    holder = np.full(len(link), -1, np.int64)
-    holder[written] = flat.b["alloc"][flat.taps.burst[feeds.tap_of[link[written]]]]
-    bound = (link < 0) & (link > UNDEFINED)
-    holder[bound] = initial[-1 - link[bound]].astype(np.int64) - 1
-    wrong = np.unique(feeds.claim_of[holder != reader])
-    rows = claims.burst[wrong]
-    for row in map(int, rows[(flat.b["opcode"][rows] == Opcode.READ) & ~dynamic[rows]]):
+    reads = (flat.b["opcode"] == Opcode.READ) & ~dynamic
+    which = np.flatnonzero(reads[claims.burst][feeds.claim_of])
+    seen = link[which]
+    reader = flat.b["alloc"][claims.burst][feeds.claim_of[which]]
+    writer = flat.b["alloc"][flat.taps.burst]
+    holder = np.where(seen == UNDEFINED, -1, initial[np.where((seen < 0) & (seen > UNDEFINED), -1 - seen, 0)].astype(np.int64) - 1)
+    written = np.flatnonzero(seen >= 0)
+    holder[written] = writer[feeds.tap_of[seen[written]]]
+    wrong = np.unique(feeds.claim_of[which[holder != reader]])
+    for row in map(int, claims.burst[wrong]):
         report.bursts("TSP-009", "read of a row that was never written nor bound", flat, [row])
 
 

@@ -11,6 +11,15 @@ from . import kernels
 from .flatten import ROLE_M, Array, Columns, Flat, Flow
 from .report import Report
 
+_SUM, _WEIGHT = len(DType), len(DType)
+_STREAM_TYPES = (*DType, "sum of a pass")
+_TAP_TYPES = (
+    tuple(range(len(DType) + 1)),
+    *((DType.NONE, dtype, *((_SUM,) if dtype in (DType.I32, DType.F32) else ())) for dtype in list(DType)[1:]),
+    (DType.NONE, DType.I8, DType.F16),
+)
+"""TSP-033: formats that each kind of take accepts from its producer; takes of weights come last, sums of passes are int32 or fp32."""
+
 
 @dataclass(frozen=True)
 class Feeds:
@@ -108,16 +117,15 @@ def _report_unused(flat: Flat, report: Report, feeds: Feeds, covered: Array) -> 
 
 def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:
     claims, taps = flat.claims, flat.taps
-    produced = np.append(claims.dtype, DType.NONE).astype(np.int8)
-    accumulates = np.append(flat.b["opcode"][claims.burst] == Opcode.ACC, False)
-    fed = np.where(feeds.source >= 0, feeds.claim_of[feeds.source] if claims.total else 0, claims.size)
-    got = produced[fed]
-    wanted = taps.dtype.astype(np.int8)[feeds.tap_of]
-    alike = (got == wanted) | (got == DType.NONE) | (wanted == DType.NONE)
-    alike &= ~accumulates[fed] | (wanted == DType.NONE) | (wanted == DType.F32) | (wanted == DType.I32)
-    code = flat.b["opcode"][taps.burst]
-    loads = (code == Opcode.LW)[feeds.tap_of]
-    alike &= ~loads | (got == DType.NONE) | (got == DType.F16) | (got == DType.I8)
-    alike &= ~loads | ~accumulates[fed]
-    for tap in map(int, np.unique(feeds.tap_of[~alike])):
+    allowed = np.zeros((len(_STREAM_TYPES), len(_TAP_TYPES)), bool)
+    for tap_type, producers in enumerate(_TAP_TYPES):
+        allowed[list(producers), tap_type] = True
+    code = flat.b["opcode"]
+    produced = np.where(code[claims.burst] == Opcode.ACC, _SUM, claims.dtype).astype(np.int8)
+    produced = np.append(produced[feeds.claim_of], DType.NONE).astype(np.int8)
+    wanted = np.where(code[taps.burst] == Opcode.LW, _WEIGHT, taps.dtype).astype(np.int8)
+    typed = wanted != DType.NONE
+    which = np.flatnonzero(typed[feeds.tap_of])
+    wrong = ~allowed[produced[feeds.source[which]], wanted[feeds.tap_of[which]]]
+    for tap in map(int, np.unique(feeds.tap_of[which[wrong]])):
         report.bursts("TSP-033", "the operand has another number format than its producer", flat, [taps.burst[tap]])

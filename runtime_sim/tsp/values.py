@@ -17,6 +17,7 @@ from .flatten import ACC_CODES, ALU_CODES, Array, expand, result_dtype
 from .joins import Joins, find_joins, paired_passes
 from .legality import Analysis
 from .memory import UNDEFINED, allocation_slices, first_place
+from .schedule import group_bursts, last_uses, place
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
 _ALIGN = 64
@@ -24,7 +25,7 @@ _ALIGN = 64
 
 @dataclass(frozen=True)
 class Values:
-    """Pointers of one program.
+    """Pointers of one program, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
     `offset`, `step` per claim element; `row_offset` per place (-1: no bytes before cycle 0); `base`, `width`, `count` of the result of each
     computing burst; `first_tap` its first tap element; `leaf` the claim element (or -1 - place) that each claim element's bytes come from.
@@ -32,6 +33,7 @@ class Values:
     `total` offset of the rounded sum of each fp16 pass, by its even ACC burst. `size` bytes of the arena, of which `bound` hold rows.
     """
 
+    groups: list[Array]
     offset: Array
     step: Array
     leaf: Array
@@ -118,40 +120,27 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     return count, width
 
 
-def group_order(a: Analysis) -> Array:
-    """Computing bursts in the order of evaluation: by level, operation and shape."""
-    b = a.flat.b
-    rows = np.flatnonzero(a.computing)
-    keys = [rows, b["n2"][rows], b["n"][rows], b["last"][rows], b["first"][rows], b["modular"][rows], b["dtype2"][rows], b["dtype"][rows],
-            b["opcode"][rows], a.level[rows]]  # fmt: skip
-    result: Array = rows[np.lexsort(keys)]
-    return result
-
-
-def place_values(a: Analysis, order: Array) -> Values:
+def place_values(a: Analysis) -> Values:
     """Lay out the arena and point every claim element at its bytes."""
     flat, vector = a.flat, a.machine.vector
     first_tap = first_taps(a)
     leaf = resolve_leaves(a, first_tap)
     joins = find_joins(a, leaf, first_tap)
+    groups = group_bursts(a)
     row_offset, bound, allocation_base = _bound_rows(a)
     count, width = result_shape(a)
-    sized = np.where(joins.whole, 0, count * width * vector)
+    sizes = np.where(joins.whole, 0, count * width * vector)
     halves = a.passes.acc[paired_passes(a)]
     if not joins.parts:
-        sized[halves] = 0
+        sizes[halves] = 0
     even = halves[(flat.b["unit"][halves] - isa.MXM_BASE) // 3 % 2 == 0]
-    sizes = np.concatenate([sized[order], np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)])
-    sizes = -(-sizes // _ALIGN) * _ALIGN
-    starts = bound + np.cumsum(sizes) - sizes
-    base = np.full(flat.size, -1, np.int64)
-    base[order] = starts[: len(order)]
-    total = np.full(flat.size, -1, np.int64)
-    total[even] = starts[len(order) :]
+    sums = np.zeros(flat.size, np.int64)
+    sums[even] = np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)
+    base, total, end = place(groups, sizes, sums, *last_uses(a, groups, leaf, joins), bound)
     offset, step = _pointers(a, leaf, base, width, row_offset, joins, total)
     return Values(
-        offset=offset, step=step, leaf=leaf, row_offset=row_offset, base=base, width=width, count=count, first_tap=first_tap,
-        fused=joins.whole, parts=joins.parts, total=total, bound=bound, size=int(bound + sizes.sum()), allocation_base=allocation_base,
+        groups=groups, offset=offset, step=step, leaf=leaf, row_offset=row_offset, base=base, width=width, count=count,
+        first_tap=first_tap, fused=joins.whole, parts=joins.parts, total=total, bound=bound, size=end, allocation_base=allocation_base,
     )  # fmt: skip
 
 
@@ -165,11 +154,11 @@ def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
     bound = 0
     bases: dict[tuple[int, int], int] = {}
     vector = a.machine.vector
-    for index, place, u in zip(owner.tolist(), places.tolist(), unit.tolist(), strict=True):
+    for index, first, u in zip(owner.tolist(), places.tolist(), unit.tolist(), strict=True):
         if alloc["kind"][index] <= Kind.STATE or index * isa.QUEUES + u in slots:
             rows = int(alloc["rows"][index])
             bases[index, u] = bound
-            row_offset[place : place + rows] = bound + np.arange(rows) * vector
+            row_offset[first : first + rows] = bound + np.arange(rows) * vector
             bound += rows * vector
     return row_offset, -(-bound // _ALIGN) * _ALIGN, bases
 

@@ -1,0 +1,112 @@
+"""In which order results are computed, and where in the arena they live until their last use.
+
+Bursts of one level, operation and shape form a *group*, computed at once. A group's results are one region, given back after the last group
+that takes any of them, so that a long program needs memory for what lives at one time only.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+
+import numpy as np
+
+from ...machines.tsp.isa import ACC_OPS, Opcode
+from .flatten import Array
+from .joins import Joins, leaf_of
+from .legality import Analysis
+
+_ALIGN = 64
+_NEVER = 1 << 60
+
+
+def group_bursts(a: Analysis) -> list[Array]:
+    """Computing bursts in the order of evaluation, cut into groups."""
+    b = a.flat.b
+    rows = np.flatnonzero(a.computing)
+    if not len(rows):
+        return []
+    kind = [b["modular"], b["dtype2"], b["dtype"], b["opcode"], a.level]
+    shape = [b["n2"], b["n"], b["last"], b["first"]]
+    order = rows[np.lexsort([rows, *(column[rows] for column in (*shape, *kind))])]
+    reduce = np.isin(b["opcode"][order], list(ACC_OPS))
+    new = np.zeros(len(order), bool)
+    for column in kind:
+        new[1:] |= column[order][1:] != column[order][:-1]
+    for column in shape:
+        new[1:] |= (column[order][1:] != column[order][:-1]) & reduce[1:]
+    return np.split(order, np.flatnonzero(new))
+
+
+def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tuple[Array, Array]:
+    """(last group that takes a result of each burst, the same of the joined sums of each even ACC burst); -1 where none does."""
+    flat, claims, taps = a.flat, a.flat.claims, a.flat.taps
+    group = np.full(flat.size, -1, np.int64)
+    for number, rows in enumerate(groups):
+        group[rows] = number
+    passes, code = a.passes, flat.b["opcode"]
+    taken = np.where(np.isin(code, (Opcode.LW, Opcode.ABC)), -1, group)
+    with_acc = np.flatnonzero(passes.acc >= 0)
+    taken[passes.abc[with_acc]] = group[passes.acc[with_acc]]
+    partnered = with_acc[passes.partner[with_acc] >= 0]
+    taken[passes.abc[passes.partner[partnered]]] = np.maximum(taken[passes.abc[passes.partner[partnered]]], group[passes.acc[partnered]])
+    installed = np.full(len(passes.iw_burst), -1, np.int64)
+    used = np.flatnonzero(passes.iw >= 0)
+    np.maximum.at(installed, passes.iw[used], taken[passes.abc[used]])
+    elements = np.flatnonzero(taken[taps.burst][a.feeds.tap_of] >= 0)
+    when = taken[taps.burst[a.feeds.tap_of[elements]]]
+    tile, row = np.nonzero(passes.content >= 0)
+    finals = [a.memory.final(region.places.reshape(-1)) for regions in a.memory.outputs.values() for region in regions]
+    kept = np.concatenate([final[final >= 0] for final in finals] or [np.zeros(0, np.int64)])
+    elements = np.concatenate([elements, passes.content[tile, row], kept])
+    when = np.concatenate([when, installed[tile], np.full(len(kept), _NEVER)])
+    source = leaf_of(a, leaf, elements)
+    when, source = when[source >= 0], source[source >= 0]
+    owner = claims.burst[a.feeds.claim_of[source]]
+    sums = joins.whole[owner]
+    result, total = np.full(flat.size, -1, np.int64), np.full(flat.size, -1, np.int64)
+    np.maximum.at(result, owner[~sums], when[~sums])
+    k = source[sums] - claims.first[a.feeds.claim_of[source[sums]]]
+    np.maximum.at(total, joins.head[joins.first[owner[sums]] + k], when[sums])
+    return result, total
+
+
+def place(groups: list[Array], sizes: Array, sums: Array, last: Array, last_sum: Array, bound: int) -> tuple[Array, Array, int]:
+    """Offsets of results (`sizes` bytes a burst) and of joined sums (`sums` bytes), and the end of the arena that begins at `bound`.
+
+    First fit over a list of free gaps: deterministic, and regions of one size are soon used again.
+    """
+    base, total = np.full(len(sizes), -1, np.int64), np.full(len(sizes), -1, np.int64)
+    free: list[tuple[int, int]] = [(bound, _NEVER)]
+    expiry: dict[int, list[tuple[int, int]]] = {}
+    end = bound
+    for number, rows in enumerate(groups):
+        for bytes_, until, offsets in ((sizes[rows], last[rows], base), (sums[rows], last_sum[rows], total)):
+            space = -(-bytes_ // _ALIGN) * _ALIGN
+            size = int(space.sum())
+            if not size:
+                continue
+            start = _take(free, size)
+            offsets[rows] = start + np.cumsum(space) - space
+            end = max(end, start + size)
+            expiry.setdefault(max(int(until.max()), number), []).append((start, start + size))
+        for gap in expiry.pop(number, ()):
+            _give(free, gap)
+    return base, total, end
+
+
+def _take(free: list[tuple[int, int]], size: int) -> int:
+    for at, (low, high) in enumerate(free):
+        if high - low >= size:
+            free[at : at + 1] = [(low + size, high)] if high - low > size else []
+            return low
+    raise AssertionError("the last gap has no end")
+
+
+def _give(free: list[tuple[int, int]], gap: tuple[int, int]) -> None:
+    insort(free, gap)
+    at = free.index(gap)
+    if at + 1 < len(free) and free[at + 1][0] == gap[1]:
+        gap = (gap[0], free[at + 1][1])
+        free[at : at + 2] = [gap]
+    if at and free[at - 1][1] == gap[0]:
+        free[at - 1 : at + 1] = [(free[at - 1][0], gap[1])]
