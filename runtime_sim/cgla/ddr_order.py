@@ -1,8 +1,9 @@
 """Order of DDR accesses inside one segment: who writes and reads which bytes of which symbol, and when.
 
 A read must start after every write of its bytes has ended (a host task: CGLA-033, a DMA: CGLA-030); a write after every earlier read
-and write of them (CGLA-030 and CGLA-036); one request may write what it reads itself (an update in place). Bytes that the segment reads before it writes them are *required* at its entry; bytes that it
-surely writes are *provided* at its end. Seams between instances use only these two.
+and write of them (CGLA-030 and CGLA-036); one request may write what it reads itself (an update in place). Bytes that the segment reads
+before it writes them are *required* at its entry; bytes that it surely writes are *provided* at its end. Seams between instances use
+only these two.
 """
 
 from __future__ import annotations

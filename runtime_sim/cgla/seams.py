@@ -15,7 +15,6 @@ from .decode import DDR_ALIGN, Decoded
 from .lane import UNKNOWN, Registers
 from .segment import SegmentReport, check_segment, rows_of
 
-
 PROGRAM_END = "program end"
 
 
