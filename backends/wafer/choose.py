@@ -224,7 +224,7 @@ class Chooser:
             if split.axis == LOOKUP:
                 continue
             extent = axes[split.axis]
-            if split.tile * split.count < extent or split.tile > extent:
+            if split.count != -(-extent // split.tile):
                 return None
             if split.tile * split.count != extent and not self._may_pad(node, split.axis):
                 return None

@@ -45,7 +45,8 @@ WHOLE: Shards = (None, None)
 class Value:
     """A tensor on the machine: logical shape, element format, shards, object id, and the local extents of one core's block.
 
-    `local` may exceed the logical extents (padding); elements of the block are row-major over `local`.
+    `local` may exceed the logical extents (padding); elements of the block are row-major over `local`. A copy made for one nest may hold
+    windows: `shift` gives per dimension the position of its first element, constant and per row and column of the rectangle.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +54,12 @@ class Value:
     shards: Shards
     obj: int
     local: tuple[int, ...]
+    shift: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def offsets(self) -> tuple[tuple[int, int, int], ...]:
+        """`shift`, zeros where there is none."""
+        return self.shift or ((0, 0, 0),) * len(self.local)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -139,7 +146,10 @@ def reference(value: Value, access: Access, axes: Sequence[int], splits: Splits)
     for d, (entry, step) in enumerate(zip(access, value.strides, strict=True)):
         if not isinstance(entry, Index):
             continue
-        base += entry.offset * step
+        first, per_row, per_col = value.offsets[d]
+        base += (entry.offset - first) * step
+        per[Y] -= per_row * step
+        per[X] -= per_col * step
         for axis, coefficient in entry.terms:
             strides[axis] += coefficient * step
         for m in (Y, X):

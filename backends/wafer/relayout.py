@@ -1,41 +1,54 @@
 """Bring a value to the cores of a nest that need it in another cut.
 
-Along every mesh axis in which the value's blocks are not what the nest reads, the value is made whole on each line: either all of it
-(a copy that other nests can use as well) or only the window of the cut dimension that the nest reads there, which may differ from line
-to line. Both are one program: zeros, this core's part stored into them, and a line reduction that adds the parts.
+Along every mesh axis in which the value's blocks are not what the nest reads, the blocks are brought together on each line: zeros, this
+core's part stored into them, and a line reduction that adds the parts. What is brought together is either the whole dimension or only
+the *window* of it that the nest reads on that line; dimensions that every core holds whole are narrowed to their windows as well. Where
+the window differs from core to core of the line (the nest is cut along the same mesh axis), the lines do it block by block, and each
+core keeps its own block: an exchange that needs memory for two blocks only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ...ir.graph import Access, Index
 from ...machines.wafer.isa import WORDS
-from .layout import Shard, Splits, Value, clashes
+from .layout import Shards, Splits, Value, X, Y, clashes
 from .lines import line_cycles
+
+_MOST_BLOCKS = 64
+"""An exchange in more blocks than this is not considered."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What of the cut dimension a line needs: `width` positions from `first + per_line * (index of the line)`."""
+    """Positions [first + per[0]*y + per[1]*x, + width) of a dimension."""
 
     first: int
     width: int
-    per_line: int
+    per: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Make whole along mesh axis `m`; all of the dimension, or only a window of it."""
+    """Bring the blocks along mesh axis `m` together in `blocks` rounds; `windows` narrows dimensions (None: as the value has them).
+    `last` says that nothing is brought together along the other mesh axis afterwards, so that only lines of the nest need the result."""
 
     m: int
-    window: Window | None
+    windows: tuple[Window | None, ...]
+    blocks: int
+    last: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether the result is the plain value, whole along `m`."""
+        return all(w is None for w in self.windows)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a relayout, the words of the largest copy, and its price in cycles."""
+    """The steps of a relayout, the words of its largest copies, and its price in cycles."""
 
     value: Value
     steps: tuple[Step, ...]
@@ -43,25 +56,40 @@ class Plan:
     cycles: float
 
 
-def window_of(shard: Shard, m: int, access: Access, axes: Sequence[int], splits: Splits) -> Window | None:
-    """The window of `shard.dim` that the nest reads on each line along `m`; None for a looked-up dimension."""
-    entry = access[shard.dim]
+def window_of(dim: int, access: Access, axes: Sequence[int], splits: Splits, cut: tuple[bool, bool]) -> Window | None:
+    """What a nest reads of a dimension; `cut` says for which mesh axes the position of the core is taken into account."""
+    entry = access[dim]
     if not isinstance(entry, Index):
         return None
     low = high = entry.offset
-    per_line = 0
+    per = [0, 0]
     for axis, coefficient in entry.terms:
         extent = axes[axis]
-        across = splits[1 - m]
-        along = splits[m]
-        if across is not None and across.axis == axis:
-            extent = across.tile
-            per_line = coefficient * across.tile
-        elif along is not None and along.axis == axis:
-            extent = max(extent, along.tile * along.count)
+        for m, split in enumerate(splits):
+            if split is not None and split.axis == axis:
+                if cut[m]:
+                    extent = split.tile
+                    per[m] = coefficient * split.tile
+                else:
+                    extent = max(extent, split.tile * split.count)
         reach = coefficient * (extent - 1)
         low, high = low + min(reach, 0), high + max(reach, 0)
-    return Window(low, high - low + 1, per_line)
+    return Window(low, high - low + 1, (per[0], per[1]))
+
+
+def after(value: Value, step: Step) -> Value:
+    """How the value lies after a step (its object is not known yet)."""
+    shard = value.shards[step.m]
+    assert shard is not None
+    local = list(value.local)
+    shift = list(value.offsets)
+    local[shard.dim] = shard.tile * shard.count
+    for d, window in enumerate(step.windows):
+        if window is not None:
+            local[d] = window.width
+            shift[d] = (window.first, *window.per)
+    shards: Shards = (None, value.shards[X]) if step.m == Y else (value.shards[Y], None)
+    return replace(value, shards=shards, obj=-1, local=tuple(local), shift=tuple(shift) if any(map(any, shift)) else ())
 
 
 def plans(
@@ -71,49 +99,59 @@ def plans(
     need = [m for m in clashes(value, access, axes, splits) if m not in lookups]
     if not need:
         return [Plan(value, (), 0, 0.0)]
-    orders = [need] if len(need) == 1 else [need, need[::-1]]
     found = []
-    for order in orders:
-        found.append(_plan(value, order, access, axes, splits, size, False))
-        found.append(_plan(value, order, access, axes, splits, size, True))
-    return sorted((p for p in found if p is not None), key=lambda p: p.cycles)
+    for order in [need] if len(need) == 1 else [need, need[::-1]]:
+        found += list(_plans(value, value, order, access, axes, splits, size, (), 0, 0.0))
+    return sorted(found, key=lambda p: p.cycles)
 
 
-def _plan(
-    value: Value, order: Sequence[int], access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int], windowed: bool
-) -> Plan | None:
-    elements = value.size
-    steps: list[Step] = []
-    words, cycles = 0, 0.0
-    for number, m in enumerate(order):
+def _plans(
+    origin: Value, value: Value, order: Sequence[int], access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int],
+    steps: tuple[Step, ...], words: int, cycles: float,
+) -> Iterator[Plan]:  # fmt: skip
+    if not order:
+        yield Plan(origin, steps, words, cycles)
+        return
+    m = order[0]
+    for step in _steps(value, m, access, axes, splits, len(order) == 1):
+        made = after(value, step)
+        block = made.size
         shard = value.shards[m]
         assert shard is not None
-        window = window_of(shard, m, access, axes, splits) if windowed and number == len(order) - 1 else None
-        whole = shard.tile * shard.count
-        if windowed and number == len(order) - 1:
-            if window is None or window.width >= whole:
-                return None
-            cycles += elements * 1.5
-            elements = elements // shard.tile * window.width
-        else:
-            cycles += elements / 4
-            elements *= shard.count
-        cycles += elements / 4 + line_cycles(elements, value.fmt, shard.count, size[m])
-        words = max(words, elements * WORDS[value.fmt])
-        steps.append(Step(m, window))
-    return Plan(value, tuple(steps), words, cycles)
+        indexed = step.windows[shard.dim] is not None
+        each = block / 4 + value.size * (1.5 if indexed else 0.25) + line_cycles(block, value.fmt, shard.count, size[m])
+        if step.blocks > 1:
+            each += block / 4
+        held = block * (2 if step.blocks > 1 else 1) * WORDS[value.fmt]
+        total = cycles + each * step.blocks
+        yield from _plans(origin, made, order[1:], access, axes, splits, size, (*steps, step), max(words, held), total)
 
 
-def lines_across(value: Value, m: int, splits: Splits, size: tuple[int, int], window: Window | None) -> int:
-    """How many lines along `m` take part: those that hold the value and, for a window, those that run the nest."""
-    other = value.shards[1 - m]
-    count = other.count if other is not None else size[1 - m]
-    across = splits[1 - m]
-    if window is not None and across is not None:
-        count = min(count, across.count)
-    return count
+def _steps(value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, last: bool) -> Iterator[Step]:
+    """Whole; narrowed to what a line needs; narrowed to what each core needs."""
+    rank = len(value.local)
+    yield Step(m, (None,) * rank, 1, last)
+    seen = {(None,) * rank}
+    split = splits[m]
+    for own in (False, True) if split is not None else (False,):
+        windows = _windows(value, m, access, axes, splits, own, last)
+        blocks = split.count if split is not None and any(w is not None and w.per[m] for w in windows) else 1
+        if windows not in seen and blocks <= _MOST_BLOCKS:
+            seen.add(windows)
+            yield Step(m, windows, blocks, last)
 
 
-def window_local(value: Value, dim: int, width: int) -> tuple[int, ...]:
-    """Local extents of a windowed copy."""
-    return tuple(width if d == dim else n for d, n in enumerate(value.local))
+def _windows(
+    value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, own: bool, last: bool
+) -> tuple[Window | None, ...]:
+    """The window of every dimension; positions along the other mesh axis count only if nothing is brought together along it later."""
+    shard, other = value.shards[m], value.shards[1 - m]
+    assert shard is not None
+    cut = (own if m == Y else last, own if m == X else last)
+    found: list[Window | None] = []
+    for d in range(len(value.local)):
+        whole = shard.tile * shard.count if d == shard.dim else value.local[d]
+        window = window_of(d, access, axes, splits, cut)
+        fixed = (other is not None and other.dim == d) or any(value.offsets[d])
+        found.append(window if window is not None and not fixed and window.width < whole else None)
+    return tuple(found)

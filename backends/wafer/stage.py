@@ -8,7 +8,7 @@ image is written), once for each different walk.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -24,7 +24,7 @@ from ...machines.wafer.tables import ObjectKind
 from .emitter import Emitter, Role
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
-from .relayout import Window, lines_across, plans, window_local
+from .relayout import Step, after, plans
 
 
 def element_of(dtype: DType) -> Element:
@@ -236,9 +236,8 @@ class Stage:
         plan = min((p for v in self.variants(node_id).values() for p in plans(v, access, axes, splits, size)), key=lambda p: p.cycles)
         value = plan.value
         for step in plan.steps:
-            if step.window is not None:
-                return self.windowed(value, step.m, step.window, access, axes, splits)
-            value = self.unshard(node_id, value, step.m)
+            whole = step.full and not value.shift
+            value = self.unshard(node_id, value, step.m) if whole else collect(self, value, step, splits)
         return reference(self._padded(value, access, axes, splits), access, axes, splits)
 
     def _clean(self, value: Value) -> None:
@@ -261,7 +260,7 @@ class Stage:
         """The value, or a copy with zeros behind its end where cores of a padded cut would read beyond it."""
         local = list(value.local)
         for d, entry in enumerate(access):
-            if not isinstance(entry, Index):
+            if not isinstance(entry, Index) or value.shift:
                 continue
             high = entry.offset
             for axis, c in entry.terms:
@@ -284,38 +283,6 @@ class Stage:
         source = Ref(value.obj, value.fmt, 0, value.strides)
         self.e.vec(Op.MOV, PLAIN[value.fmt], role, value.local, Ref(obj, value.fmt, 0, copy.strides), source)
         return copy
-
-    def windowed(self, value: Value, m: int, window: Window, access: Access, axes: Sequence[int], splits: Splits) -> Ref:
-        """A copy of the window that each line along `m` needs, for one nest; freed when the node is done."""
-        e = self.e
-        shard = value.shards[m]
-        assert shard is not None
-        local = window_local(value, shard.dim, window.width)
-        strides = row_major(local)
-        total = prod(local)
-        obj = e.object(value.fmt, (total,), ObjectKind.SCRATCH)
-        self.temporaries.append(obj)
-        count = lines_across(value, m, splits, (e.rows, e.cols), window)
-        across: Splits = (None, Split(0, 1, count)) if m == Y else (Split(0, 1, count), None)
-        members = Split(0, 1, shard.count)
-        fmt = PLAIN[value.fmt]
-        e.vec(Op.MOV, fmt, e.role(across), [total], Ref(obj, value.fmt, 0, (1,)), 0.0)
-        rank = len(local)
-        index = self.iota(shard.tile * shard.count, Split(shard.dim, shard.tile, shard.count), m)
-        index = index.walk([int(d == shard.dim) for d in range(rank)])
-        target = Ref(obj, value.fmt, 0, tuple(0 if d == shard.dim else s for d, s in enumerate(strides)))
-        source = Ref(value.obj, value.fmt, 0, value.strides)
-        shift = (0, window.per_line) if m == Y else (window.per_line, 0)
-        look = (window.first, window.width, strides[shard.dim], *shift)
-        inner = max((d for d in range(rank) if d != shard.dim and value.local[d] > 1), key=lambda d: value.local[d], default=-1)
-        role = e.role((members, across[X]) if m == Y else (across[Y], members))
-        e.vec(Op.STX, fmt, role, value.local, target, source, None, index, inner=inner, look=look)
-        reduce_line(e, m, shard.count, count, Ref(obj, value.fmt, 0, (1,)), total)
-        shards: Shards = (None, value.shards[X]) if m == Y else (value.shards[Y], None)
-        ref = reference(Value(value.shape, value.fmt, shards, obj, local), access, axes, splits)
-        per = [ref.per_row, ref.per_col]
-        per[1 - m] -= window.per_line * strides[shard.dim]
-        return Ref(obj, value.fmt, ref.base - window.first * strides[shard.dim], ref.strides, per[Y], per[X])
 
     def unshard(self, node_id: int, value: Value, m: int) -> Value:
         """A copy that is whole along mesh axis `m`: blocks laid into zeros and added up along every line."""
@@ -359,6 +326,94 @@ class Stage:
                 for value in self.values.pop(operand, {}).values():
                     if value.obj not in self.pinned and value.obj in self.e.address:
                         self.e.free(value.obj)
+
+
+def collect(stage: Stage, value: Value, step: Step, splits: Splits) -> Value:
+    """Carry out one step of a relayout: a copy for one nest, freed when the node is done."""
+    e, m = stage.e, step.m
+    shard = value.shards[m]
+    assert shard is not None
+    made = after(value, step)
+    buffer = e.object(value.fmt, (made.size,), ObjectKind.SCRATCH)
+    home = buffer if step.blocks == 1 else e.object(value.fmt, (made.size,), ObjectKind.SCRATCH)
+    stage.temporaries += [buffer] if home == buffer else [buffer, home]
+    fmt = PLAIN[value.fmt]
+    flat = Ref(buffer, value.fmt, 0, (1,))
+    count = lines_of(e, value, step, splits)
+    for block in range(step.blocks):
+        e.vec(Op.MOV, fmt, _cells(m, full(shard.count), full(count)), [made.size], flat, 0.0)
+        for lines, part, source, target in _pieces(value, made, step, block, count):
+            role = _cells(m, full(shard.count), lines)
+            source, target = replace(source, obj=value.obj), replace(target, obj=buffer)
+            window = step.windows[shard.dim]
+            if window is None:
+                move = shard.tile * made.strides[shard.dim]
+                target = replace(target, per_row=move if m == Y else 0, per_col=move if m == X else 0)
+                e.vec(Op.MOV, fmt, role, part, target, source)
+                continue
+            rank = len(part)
+            index = stage.iota(shard.tile * shard.count, Split(shard.dim, shard.tile, shard.count), m)
+            index = index.walk([int(d == shard.dim) for d in range(rank)])
+            target = target.walk([0 if d == shard.dim else s for d, s in enumerate(target.strides)])
+            per = [0 if k == m else window.per[k] for k in (Y, X)]
+            look = (window.first + window.per[m] * block, window.width, made.strides[shard.dim], per[Y], per[X])
+            inner = max((d for d in range(rank) if d != shard.dim and part[d] > 1), key=lambda d: part[d], default=-1)
+            e.vec(Op.STX, fmt, role, part, target, source, None, index, inner=inner, look=look)
+        reduce_line(e, m, shard.count, count, flat, made.size)
+        if home != buffer:
+            e.vec(Op.MOV, fmt, _cells(m, one(block), full(count)), [made.size], replace(flat, obj=home), flat)
+    return replace(made, obj=home)
+
+
+def lines_of(e: Emitter, value: Value, step: Step, splits: Splits) -> int:
+    """How many lines take part in a copy for a nest: those that hold the value and, in the last step, run the nest."""
+    other, across = value.shards[1 - step.m], splits[1 - step.m]
+    count = other.count if other is not None else (e.cols if step.m == Y else e.rows)
+    return min(count, across.count) if across is not None and step.last else count
+
+
+def _cells(m: int, along: Range, across: Range) -> Role:
+    return Role(along, across) if m == Y else Role(across, along)
+
+
+def _pieces(value: Value, made: Value, step: Step, block: int, count: int) -> list[tuple[Range, list[int], Ref, Ref]]:
+    """What every core copies in one round: (lines, extents, source, target). Lines whose windows reach beyond the tensor copy less."""
+    m = step.m
+    shard = value.shards[m]
+    assert shard is not None
+    narrow = [d for d, w in enumerate(step.windows) if w is not None and d != shard.dim]
+
+    def starts(line: int) -> list[int]:
+        found = []
+        for d in narrow:
+            window = step.windows[d]
+            assert window is not None
+            found.append(window.first + window.per[m] * block + window.per[1 - m] * line)
+        return found
+
+    def extents(line: int) -> list[int]:
+        widths = [step.windows[d].width for d in narrow]  # type: ignore[union-attr]
+        return [max(0, min(w, value.local[d] - s)) for d, w, s in zip(narrow, widths, starts(line), strict=True)]
+
+    pieces: list[tuple[Range, list[int], Ref, Ref]] = []
+    line = 0
+    while line < count:
+        here = extents(line)
+        end = line + 1
+        while end < count and extents(end) == here:
+            end += 1
+        if all(here):
+            part = list(value.local)
+            for d, n in zip(narrow, here, strict=True):
+                part[d] = n
+            base = sum(s * value.strides[d] for d, s in zip(narrow, starts(0), strict=True))
+            per = sum(step.windows[d].per[1 - m] * value.strides[d] for d in narrow)  # type: ignore[union-attr]
+            if end == line + 1:
+                base, per = base + per * line, 0
+            source = Ref(-1, value.fmt, base, value.strides, 0 if m == Y else per, per if m == Y else 0)
+            pieces.append(((line, end, 1), part, source, Ref(-1, value.fmt, 0, made.strides)))
+        line = end
+    return pieces
 
 
 def identity(rank: int) -> Access:
