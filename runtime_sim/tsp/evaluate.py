@@ -31,7 +31,8 @@ HALF_TABLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.floa
 class Evaluation:
     """One run over an arena.
 
-    `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, by burst; `tiles`, `selections` are installed arrays.
+    `states` are accumulators of ALUs, `sums` stored accumulator entries of passes, by burst; `tiles` are installed arrays,
+    `selections` those that only move lanes, by IW event and by the rows they were loaded from.
     """
 
     a: Analysis
@@ -42,7 +43,7 @@ class Evaluation:
     states: dict[int, Array] = field(default_factory=dict)
     sums: dict[int, Array] = field(default_factory=dict)
     tiles: dict[tuple[int, ...], Array] = field(default_factory=dict)
-    selections: dict[int, tuple[Array, Array] | None] = field(default_factory=dict)
+    selections: dict[bytes | int, tuple[Array, Array] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         a = self.a
@@ -58,8 +59,26 @@ class Evaluation:
         adders = np.flatnonzero(passes.acc_source >= 0)
         edges = np.unique(passes.acc_row[passes.acc_source[adders]] * (1 << 32) + passes.acc_row[adders])
         self.waiting = {int(k): int(n) for k, n in zip(*np.unique(edges >> 32, return_counts=True), strict=True)}
+        self._sole_source = self._sole_sources()
         used = passes.iw[passes.iw >= 0]
         self.tile_uses = np.bincount(used, minlength=len(passes.iw_burst)) if len(used) else np.zeros(len(passes.iw_burst), np.int64)
+
+    def _sole_sources(self) -> Array:
+        """For each ACC burst the one burst whose element k stored what its element k adds, for all k; -1 where it is not that simple."""
+        passes, flat = self.a.passes, self.a.flat
+        result = np.full(flat.size, -1, np.int64)
+        rows = np.unique(passes.acc_row)
+        if not len(rows):
+            return result
+        sort = self._acc_elements
+        source = passes.acc_source[sort]
+        giver = np.where(source >= 0, passes.acc_row[source], -1)
+        straight = (source >= 0) & (passes.acc_k[source] == passes.acc_k[sort])
+        starts = self._acc_start[rows]
+        first = giver[starts]
+        simple = np.minimum.reduceat(straight & (giver == np.repeat(first, flat.count[rows])), starts)
+        result[rows] = np.where(simple & (flat.count[np.maximum(first, 0)] == flat.count[rows]), first, -1)
+        return result
 
     def run(self) -> None:
         """Compute all bursts."""
@@ -208,8 +227,13 @@ class Evaluation:
     def _selection(self, k: int) -> tuple[Array, Array] | None:
         """(lane, factor) per output of an int8 pass whose weights have at most one entry a row: such a pass only moves lanes."""
         iw = int(self.a.passes.iw[k])
-        if iw not in self.selections:
-            tile = self.take(*self._tile_pointers(iw), np.int8)
+        if iw in self.selections:
+            return self.selections[iw]
+        pointers = self._tile_pointers(iw)
+        settled = int(pointers[0].max()) < self.v.bound and not self.a.memory.dynamic.any()
+        key = pointers[0].tobytes() if settled else b""
+        if not settled or key not in self.selections:
+            tile = self.take(*pointers, np.int8)
             chosen = None
             if int(np.count_nonzero(tile)) <= self.vector:
                 lane = (tile != 0).argmax(axis=1)
@@ -217,8 +241,9 @@ class Evaluation:
                 lane = np.where(factor != 0, lane, -1)
                 if np.count_nonzero(factor) == np.count_nonzero(tile):
                     chosen = (lane, factor)
-            self.selections[iw] = chosen
-        return self.selections[iw]
+            self.selections[key] = chosen
+        self.selections[iw] = self.selections[key]
+        return self.selections[key]
 
     def _tile_pointers(self, iw: int) -> tuple[Array, Array]:
         if iw < 0:
@@ -238,27 +263,25 @@ class Evaluation:
         if not self.tile_uses[iw]:
             for key in [key for key in self.tiles if key[0] == iw]:
                 del self.tiles[key]
-            self.selections.pop(iw, None)
 
     def _before(self, row: int, dtype: Any) -> Array:
         """What an ACC burst adds to, [elements, 320] to be overwritten: zeros, or the entries that it finds."""
         passes = self.a.passes
-        zero = np.zeros((int(self.a.flat.count[row]), self.vector), dtype)
+        sole = int(self._sole_source[row])
+        if sole >= 0:
+            left = self.waiting[sole] - 1
+            self.waiting[sole] = left
+            return self.sums[sole].copy() if left else self.sums.pop(sole)
+        result = np.zeros((int(self.a.flat.count[row]), self.vector), dtype)
         if not self.a.flat.b["add"][row]:
-            return zero
+            return result
         elements = self._acc_elements[self._acc_start[row] : self._acc_start[row + 1]]
         source = passes.acc_source[elements]
-        if (source < 0).all():
-            return zero
         froms, ks = passes.acc_row[np.maximum(source, 0)], passes.acc_k[np.maximum(source, 0)]
         distinct = np.unique(froms[source >= 0]).tolist()
-        if len(distinct) == 1 and (source >= 0).all() and bool((ks == np.arange(len(ks))).all()) and len(self.sums[distinct[0]]) == len(ks):
-            result = self.sums[distinct[0]] if self.waiting[distinct[0]] == 1 else self.sums[distinct[0]].copy()
-        else:
-            result = zero
-            for burst in distinct:
-                mine = (froms == burst) & (source >= 0)
-                result[mine] = self.sums[burst][ks[mine]]
+        for burst in distinct:
+            mine = (froms == burst) & (source >= 0)
+            result[mine] = self.sums[burst][ks[mine]]
         for burst in distinct:
             self.waiting[burst] -= 1
             if not self.waiting[burst]:
