@@ -48,12 +48,11 @@ def points(box: Box, extents: list[int]) -> dict[int, int]:
     return found
 
 
+EXTENTS = st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), min_size=1, max_size=3)
+
+
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), min_size=1, max_size=3),
-    st.lists(st.sampled_from([2, 3, 4, 8]), max_size=3),
-    st.data(),
-)
+@given(EXTENTS, st.lists(st.sampled_from([2, 3, 4, 8]), max_size=3), st.data())
 def test_boxes_cover_every_position_once(extents: list[int], radices: list[int], data: st.DataObject) -> None:
     size = prod(extents)
     order = data.draw(st.permutations(range(len(radices) + 1)))
@@ -143,10 +142,18 @@ def test_linear(shape: tuple[int, int, int], precision: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"lanes": 1}, {"lanes": 4}, {"lanes": 8, "lanes_per_memory": 8}, {"lmm_bytes": 32768}, {"rows": 32}, {"dma": "peak"}, {"extensions": ()},
-     {"preset": "cgla-imax3-fpga"}],
+    [
+        {"lanes": 1},
+        {"lanes": 4},
+        {"lanes": 8, "lanes_per_memory": 8},
+        {"lmm_bytes": 32768},
+        {"rows": 32},
+        {"dma": "peak"},
+        {"extensions": ()},
+        {"preset": "cgla-imax3-fpga"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_machines(fields: dict[str, object]) -> None:
     run(linear(37, 130, 150), weights(150, 130), {"x": RNG.standard_normal((37, 130)).astype(np.float32)}, **fields)
 

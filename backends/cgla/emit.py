@@ -163,6 +163,10 @@ class Emitter:
         size = items * DTYPE_BYTES[dtype]
         return Value(self.symbol(Scratch(size), size), dtype, (items,))
 
+    def _part(self, items: int, dtype: str) -> tuple[int, str]:
+        value = self.scratch(items, dtype)
+        return value.symbol, value.dtype
+
     def value(self, node_id: int) -> Value:
         """Where the value of a node lies."""
         node = self.graph[node_id]
@@ -230,9 +234,9 @@ class Emitter:
     def _host_tasks(self, node: Node, values: Sequence[Value], result: Value) -> list[HostTask]:
         label = label_of(node)
         if isinstance(node, Map):
-            return map_tasks(node, values, result, label)
+            return map_tasks(node, values, result, self._part, label)
         if isinstance(node, Reduce):
-            return reduce_tasks(node, values, result, label)
+            return reduce_tasks(node, values, result, self._part, label)
         if isinstance(node, Gather):
             return gather_tasks(node, values, result, label)
         if isinstance(node, Move):

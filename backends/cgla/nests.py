@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from math import prod
 
 from ...ir.access import access_strides, order_of, row_major
-from ...ir.expr import arg, cast, make
+from ...ir.expr import arg, args_of, cast, make
 from ...ir.graph import Access, Contract, Gather, Lookup, Map, Move, Nest, Node, Piece, Reduce, Scan, Scatter, Sort
 from ...ir.types import DType
 from ...machines.cgla.tables import DTYPE_BYTES, HostKind
-from .host import HostLookup, HostOperand, HostTask, constant, encode, identity
+from .hoist import Hoisted, hoist
+from .host import ExprRow, HostLookup, HostOperand, HostTask, constant, encode, identity
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,30 @@ def _nest_operands(node: Nest, values: Sequence[Value], result: Value) -> tuple[
     return (result_of(result, node.axes, node.groups), *reads)
 
 
-def map_tasks(node: Map, values: Sequence[Value], result: Value, label: str) -> list[HostTask]:
-    """One MAP."""
-    args = {i: i + 1 for i in range(len(values))}
-    exprs = encode(node.expr, args, cast=result.dtype)
-    return [HostTask(HostKind.MAP, node.axes, _nest_operands(node, values, result), exprs, label=label)]
+Scratch = Callable[[int, str], tuple[int, str]]
 
 
-def reduce_tasks(node: Reduce, values: Sequence[Value], result: Value, label: str) -> list[HostTask]:
-    """One REDUCE."""
-    args = {i: i + 1 for i in range(len(values))}
-    exprs = encode(node.expr, args)
-    return [HostTask(HostKind.REDUCE, node.axes, _nest_operands(node, values, result), exprs, op=node.op, label=label)]
+def map_tasks(node: Map, values: Sequence[Value], result: Value, scratch: Scratch, label: str) -> list[HostTask]:
+    """One MAP, after those of its invariant parts."""
+    target, *reads = _nest_operands(node, values, result)
+    hoisted = hoist(node, reads, scratch, label)
+    exprs, operands = _read(hoisted, (target,), result.dtype)
+    return [*hoisted.tasks, HostTask(HostKind.MAP, node.axes, operands, exprs, label=label)]
+
+
+def reduce_tasks(node: Reduce, values: Sequence[Value], result: Value, scratch: Scratch, label: str) -> list[HostTask]:
+    """One REDUCE, after the MAPs of its invariant parts."""
+    target, *reads = _nest_operands(node, values, result)
+    hoisted = hoist(node, reads, scratch, label)
+    exprs, operands = _read(hoisted, (target,), "")
+    return [*hoisted.tasks, HostTask(HostKind.REDUCE, node.axes, operands, exprs, op=node.op, label=label)]
+
+
+def _read(hoisted: Hoisted, target: tuple[HostOperand, ...], cast_to: str) -> tuple[tuple[ExprRow, ...], tuple[HostOperand, ...]]:
+    """Expression rows and operands, those that the expression reads."""
+    used = args_of(hoisted.expr)
+    exprs = encode(hoisted.expr, {index: position + 1 for position, index in enumerate(used)}, cast=cast_to)
+    return exprs, (*target, *(hoisted.operands[index] for index in used))
 
 
 def contract_tasks(node: Contract, values: Sequence[Value], result: Value, types: Sequence[DType], label: str) -> list[HostTask]:
