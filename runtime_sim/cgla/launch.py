@@ -18,8 +18,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from .chain_forms import GridLoads, LaneMemory
 from .dataflow import Dataflow
-from .fast import FastFlow, GridLoads
+from .fast import FastFlow
 from .kernel import Value
 from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
 from .words import Words, join
@@ -78,8 +79,8 @@ def _grid(plan: LaunchPlan) -> Grid:
 class Loader(GridLoads):
     """Gives load data over a grid."""
 
-    def __init__(self, plan: LaunchPlan, memory: Memory, grid: Grid, dense: bool) -> None:
-        super().__init__(plan, memory, grid.digits)
+    def __init__(self, plan: LaunchPlan, lane: LaneMemory, grid: Grid, dense: bool) -> None:
+        super().__init__(plan, lane, grid.digits)
         self.grid = grid
         self.dense = dense
         self.steps: dict[int, tuple[int, ...] | None] = {}
@@ -153,15 +154,16 @@ def _view(
     return as_strided(row[start : start + size].view(dtype), shape, strides)[...].reshape(shape)
 
 
-def run_launch(plan: LaunchPlan, memory: Memory, exact: bool) -> None:
-    """Executes a launch on the local memories of a lane, `memory` [rows, bytes], in place."""
+def run_launch(plan: LaunchPlan, lane: LaneMemory, exact: bool) -> None:
+    """Executes a launch on the local memories of a lane, in place."""
     grid = plain_grid(plan) if exact else _grid(plan)
-    loader = Loader(plan, memory, grid, exact)
+    loader = Loader(plan, lane, grid, exact)
     make = Dataflow if exact else FastFlow
     flow = make(plan.kernel, plan.constants, grid.digits, grid.inner, loader)
     writes = [write for access in plan.accesses if access.store for write in _store(plan, flow, loader, access, grid, exact)]
     for row, address, data in writes:
-        view = memory[row].view(data.dtype)
+        lane.touch(row)
+        view = lane.data[row].view(data.dtype)
         view[address // data.dtype.itemsize] = data
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -154,14 +155,22 @@ def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multipl
         flat = memory.reshape(-1).view({8: np.uint64, 4: np.uint32, 1: np.uint8}[part.item])
         loaded = flat[part.index].astype(np.uint64, copy=False)
         lanes = w.parts(compute(part.recipe, loaded), "<f4")
-        where = list(part.links)
+        where = _slice(part.links)
         if layout == "pairs":
-            packed[:, 0, :, where, : 2 * own] = np.moveaxis(lanes.reshape(batch, steps, len(where), 2 * own), 2, 0)
+            packed[:, 0][:, :, where, : 2 * own] = lanes.reshape(batch, steps, len(part.links), 2 * own)
         elif layout == "low":
-            packed[:, 0, :, where, :own] = np.moveaxis(lanes[..., 0], 2, 0)
+            packed[:, 0][:, :, where, :own] = lanes[..., 0]
         else:
             packed[:, :, :, where, :own] = np.transpose(lanes, (0, 4, 1, 2, 3))
     return packed.reshape(batch * heads, steps, links, width)
+
+
+def _slice(links: tuple[int, ...]) -> slice | list[int]:
+    """Positions as a slice where they are evenly spaced."""
+    step = links[1] - links[0] if len(links) > 1 else 1
+    if all(b - a == step for a, b in pairwise(links)):
+        return slice(links[0], links[-1] + 1, step)
+    return list(links)
 
 
 def sizes_of(groups: Sequence[tuple[int, ...]], digits: tuple[int, ...]) -> tuple[int, ...]:

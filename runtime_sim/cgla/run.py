@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...errors import Violation
 from ...machines.cgla.tables import BufferKind, Direction
 from .account import state_buffers
+from .chain_forms import LaneMemory
 from .host import HostError, HostTask, run_task
 from .launch import run_launch
 from .memory import Ddr, check_names
@@ -32,7 +33,7 @@ def run_program(
     for number, binding in state_buffers(verdict, BufferKind.STATE):
         if binding.name in states:
             ddr.put(number, states[binding.name])
-    lanes = [np.zeros((machine.rows, machine.lmm_bytes), dtype=np.uint8) for _ in range(machine.lanes)]
+    lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
     breaches: list[Violation] = []
     for index, (segment, cycle) in enumerate(verdict.instances):
         report = verdict.reports[segment]
@@ -50,7 +51,7 @@ def run_program(
 
 
 class _Instance:
-    def __init__(self, report: SegmentReport, ddr: Ddr, binds: Mapping[int, tuple[int, int]], lanes: Sequence[Bytes]) -> None:
+    def __init__(self, report: SegmentReport, ddr: Ddr, binds: Mapping[int, tuple[int, int]], lanes: Sequence[LaneMemory]) -> None:
         self.report = report
         self.ddr = ddr
         self.binds = binds
@@ -82,12 +83,14 @@ class _Instance:
                 raise HostError("CGLA-036", f"the DMA index is {value}, it must be in 0..{row['index_limit'] - 1}")
             offset += value * row["index_stride"]
         data = self.view(row["symbol"])[offset : offset + row["bytes"]]
-        memory = self.lanes[row["lane"]]
+        lane = self.lanes[row["lane"]]
         for number, low, high, start, size in parts:
             first, count = low - row["lmm"], high - low + 1
             place = low % size
             head = min(count, size - place)
-            local = memory[number]
+            local = lane.data[number]
+            if row["direction"] == Direction.LOAD:
+                lane.touch(number)
             pieces = ((start + place, first, head), (start, first + head, count - head))
             for at, source, amount in pieces:
                 if amount and row["direction"] == Direction.LOAD:
