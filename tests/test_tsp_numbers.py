@@ -391,3 +391,42 @@ def test_wrong_inputs_are_one_sentence() -> None:
         execute(program, {"x": np.zeros((2, 320))})
     with pytest.raises(BadInput, match="no input 'z'"):
         execute(program, {"x": np.zeros((1, 320)), "z": np.zeros(1)})
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_int8_passes_are_exact(sparse: bool) -> None:
+    """Dense weights, and weights with one entry a row (computed as a gather), against integers."""
+    rows, k = 40, 3
+    b = Builder()
+    s = b.s
+    slices = [(1, p) for p in range(43, 20, -1) if (1, p) not in MACHINE.reserved_slices][:16]
+    weights = RNG.integers(-128, 128, (320, 320)).astype(np.int8)
+    if sparse:
+        weights[:] = 0
+        weights[np.arange(300), RNG.integers(0, 320, 300)] = RNG.integers(-128, 128, 300)
+    order = sorted(slices)
+    w = b.constant(slices, np.stack([weights[slices.index(sl) :: 16] for sl in order]).view(np.uint8))
+    x = b.memory(Kind.INPUT, [(1, 0)], rows)
+    y = b.memory(Kind.OUTPUT, [(1, p) for p in range(4)], rows, bank=1)
+    take = G.mxm_take(1)
+    for j, (h, slice_) in enumerate(slices):
+        s.mem_read(h, slice_, w, 0, Out(j, E, take), t=30 - 20 + slice_ // 4, n=20)
+    s.lw(3, 0, t=30)
+    s.iw(3, t=50)
+    for p in range(k):
+        t = 51 + p * rows
+        s.mem_read(1, 0, x, 0, Out(16, E, take), t=t - 20, n=rows)
+        s.abc(3, 16, I8, t=t, n=rows)
+        s.acc(3, t=t + 14, n=rows, add=int(p > 0), store=int(p < k - 1), out=Out(0, W, G.alu_take(0, W), 4) if p == k - 1 else None)
+    t = 51 + (k - 1) * rows + 67
+    s.alu(0, Opcode.IDENTITY, In(0, W), None, [Out(4, E, G.mem_take(1, 0, E), 4)], I32, t=t, n=rows)
+    for p in range(4):
+        s.mem_write(1, p, y, 0, In(4 + p, E), t=t + 3, n=rows)
+    b.bind("x", "input", "int8", "i8", [rows, 320], [region(x, [rows, 320], 1, [1, 0], [[(1, 0)]])])
+    b.bind("y", "output", "int32", "i32", [rows, 320], [region(y, [rows, 320], 1, [1, 0], [[(1, p)] for p in range(4)])])
+    data = RNG.integers(-128, 128, (rows, 320)).astype(np.int8)
+    expected = k * (data.astype(np.int64) @ weights.T.astype(np.int64))
+    for exact in (False, True):
+        run = execute(b.program(), {"x": data}, exact=exact)
+        assert [str(v) for v in run.violations] == []
+        assert np.array_equal(run.outputs["y"], expected)

@@ -144,7 +144,8 @@ def parse(data: object, source: str = "machine") -> TspMachine:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "machine"
-        raise BadInput(f"{source}: field {field} = {first.get('input')!r}: {first['msg'].lower()}") from error
+        text = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{source}: field {field} = {first.get('input')!r}: {text[:1].lower()}{text[1:]}") from error
 
 
 def load(path: str | Path) -> TspMachine:
