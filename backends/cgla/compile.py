@@ -6,20 +6,22 @@ layout of their reader; what lives inside a segment lies in one scratch buffer t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...ir.graph import Constant, ConstantRef, Graph, Input, Node, State
+from ...errors import UnsupportedOp
+from ...ir.graph import Constant, ConstantRef, Contract, Graph, Input, Node, State
 from ...ir.store import ConstantStore
 from ...machines.cgla import tables as t
 from ...machines.cgla.description import CglaMachine
 from ...machines.program import Binding, Program, Segment, Table
 from ..options import CompileOptions
 from .bound import lower_bound
-from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, constant_cast
+from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, constant_cast, provenance_of
 from .images import Image, image_array
 from .nests import Value
 from .pieces import Piece, cut, in_place
@@ -125,6 +127,7 @@ class _Linker:
 def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -> Program:
     """Compile `graph` for the machine of `options`. Raises Infeasible and UnsupportedOp."""
     machine: CglaMachine = options.machine
+    _refuse_without_host(graph, options)
     pools = Pools(machine)
     aliases = in_place(graph)
     linker = _Linker(graph, store, options, aliases)
@@ -137,6 +140,19 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         compiled.append(_compile_piece(graph, pools, options, piece, crossing, aliases, last))
     options.progress("compile", len(pieces), len(pieces))
     return _link(graph, options, pools, linker, [c for c in compiled if c.length])
+
+
+def _refuse_without_host(graph: Graph, options: CompileOptions) -> None:
+    """This backend computes everything but products, and the layouts of products, on the host: without it every op is listed."""
+    if options.host_ops == "published":
+        return
+    nodes = [node for node in graph.nodes if not isinstance(node, Input | Constant | State)]
+    if not nodes:
+        return
+    kinds = Counter(node.kind.lower() if not isinstance(node, Contract) else "layout of contract" for node in nodes)
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    message = f"host_ops={options.host_ops!r} leaves {len(nodes)} ops without a place on this machine ({listed}): use host_ops='published'"
+    raise UnsupportedOp(message, [provenance_of(node) for node in nodes])
 
 
 def _crossing(graph: Graph, pieces: Sequence[Piece]) -> frozenset[int]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
-from ...errors import UnsupportedOp
 from ...ir.access import access_strides, is_affine, order_of, row_major
 from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
 from ...ir.types import BF16, F16, F32
@@ -222,10 +221,6 @@ class Emitter:
         self.schedule.host(replace(task, provenance=provenance))
 
     def _host(self, node: Node) -> None:
-        if self.options.host_ops == "none":
-            raise UnsupportedOp(
-                f"{node.kind.lower()} stays on the host of this machine: compile with host_ops='published'", (provenance_of(node),)
-            )
         values = [self.value(o) for o in node.operands]
         result = self._result(node)
         for task in self._host_tasks(node, values, result):

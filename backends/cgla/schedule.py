@@ -39,6 +39,7 @@ class Pools:
         self.kernels: dict[GemmKernel, int] = {}
         self._sets: dict[tuple[Any, ...], int] = {}
         self._ranges: dict[tuple[Any, ...], int] = {}
+        self._settings: dict[tuple[Geometry, tuple[int, int, int]], tuple[int, int, int]] = {}
         self.registers: list[Registers] = []
         self.ranges: list[Descriptors] = []
         self.slots: list[dict[tuple[int, int], dict[str, int]]] = []
@@ -61,6 +62,14 @@ class Pools:
             self._sets[key] = len(self.registers)
             self.registers.append(dict(values))
         return self._sets[key]
+
+    def settings(self, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The numbers of kernel, register set and range set of a geometry whose arrays use these places."""
+        key = (geometry, places)
+        if key not in self._settings:
+            registers = self.register_set(geometry.registers(places))
+            self._settings[key] = self.kernel(geometry.kernel), registers, self.range_set(geometry.descriptors())
+        return self._settings[key]
 
     def range_set(self, values: Descriptors) -> int:
         """The number of a range set; it holds every descriptor of the lane, so that none is stale."""
@@ -208,10 +217,8 @@ class Schedule:
     def configure(self, lane: Lane, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
         """CONF, REGV and RANGE as far as anything changes; returns the numbers of kernel, register set and range set."""
         pools = self.pools
-        kernel = pools.kernel(geometry.kernel)
-        values = geometry.registers(places)
-        register_set = pools.register_set(values)
-        range_set = pools.range_set(geometry.descriptors())
+        kernel, register_set, range_set = pools.settings(geometry, places)
+        values = pools.registers[register_set]
         if lane.kernel != kernel:
             self._phase(lane, t.Phase.CONF, kernel, conf_cycles(self.machine, self._changed_slots(lane.kernel, kernel)))
             lane.kernel = kernel
