@@ -12,7 +12,7 @@ from ...machines.cgla.description import CglaMachine
 
 _ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "fma"})
 _FREE = frozenset({"and", "or", "xor", "not", "shl", "shr", "abs"})
-STORED_BITS = {"q8_0": 8.5, "q4_0": 4.5, "q4_1": 5.0, "q3_k": 3.4375, "q6_k": 6.5625}
+STORED_BITS = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5.0, "q3_k": 3.4375, "q6_k": 6.5625}
 
 
 def lower_bound(graph: Graph, machine: CglaMachine, host_ops: str = "published", precision: str = "fp16") -> dict[str, Any]:
@@ -55,10 +55,10 @@ def _operand_bytes(graph: Graph, node: Nest, position: int) -> float:
 
 
 def _weight_bits(node: Constant, precision: str) -> float:
-    """Stored bits an item of a weight: its block format, or fp16 unless fp32 is asked for."""
+    """Stored bits an item of a weight: its storage, or fp16 unless fp32 is asked for."""
     if node.ref.storage in STORED_BITS:
         return STORED_BITS[node.ref.storage]
-    return float(min(node.dtype.bits, 32 if precision == "fp32" else STORED_BITS.get(precision, 16)))
+    return float(min(node.dtype.bits, 32 if precision == "fp32" else 16))
 
 
 def _compulsory_bytes(graph: Graph, host_ops: str, precision: str) -> float:

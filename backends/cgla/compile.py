@@ -228,7 +228,7 @@ def _link(graph: Graph, options: CompileOptions, pools: Pools, linker: _Linker, 
     return Program(
         target="cgla", machine=options.machine.to_json(), bindings=tuple(linker.bindings), tables=tables,
         segments=tuple(Segment(f"segment{n}", segment.tables) for n, segment in enumerate(compiled)), images=linker.images,
-        predicted_cycles=cycle, bound=lower_bound(graph, options.machine), provenance=tuple(pools.provenance), meta=dict(options.meta),
+        predicted_cycles=cycle, bound=lower_bound(graph, options.machine, options.host_ops, options.precision or "fp16"), provenance=tuple(pools.provenance), meta=dict(options.meta),
     )  # fmt: skip
 
 
