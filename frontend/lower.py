@@ -7,6 +7,7 @@ and one UnsupportedOp names them all.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ..ir.store import ConstantStore
 from ..ir.types import DType
 from .constants import TorchConstants
 from .emit import Emitter
-from .export import decompose, export
+from .export import decompose, export, is_plain
 from .provenance import module_path, op_name, op_name_of, origin_of, source_line
 from .ranges import derive_ranges
 from .registry import COMPLEX, LOWERINGS, NOTHING, PARTWISE, REFUSED, TAKES_EMPTY
@@ -111,10 +112,13 @@ def lower_module(
     program = export(module, args, kwargs)
     try:
         return lower_exported(program)
-    except UnsupportedOp:
-        decomposed = decompose(program)  # torch may resolve a composite op that its lowering refuses
-        if [n.target for n in decomposed.graph.nodes] == [n.target for n in program.graph.nodes]:
+    except UnsupportedOp as refusal:
+        if not is_plain(program):
             raise
+        try:
+            decomposed = decompose(program)  # torch may resolve a composite op that its lowering refuses
+        except UnsupportedOp:
+            raise refusal from None
         return lower_exported(decomposed)
 
 
@@ -288,6 +292,10 @@ class _Walk:
             return _POISON
         if function is None:
             return self._python(node, args)
+        try:
+            inspect.signature(function).bind(self.emit, *args, **kwargs)
+        except TypeError as error:
+            return self._refuse(node, f"its lowering does not take these arguments: {error}")
         try:
             self._enter(node)
             first = self.emit.results[0] if len(self.emit.results) == 1 else None
