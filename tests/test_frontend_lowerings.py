@@ -14,7 +14,7 @@ import torch
 from spatialc.frontend import lower_exported
 from spatialc.frontend.export import decompose, is_plain
 from spatialc.frontend.provenance import op_name
-from spatialc.frontend.registry import COMPLEX, LOWERINGS, REFUSED
+from spatialc.frontend.registry import COMPLEX, LOWERINGS, NOTHING, REFUSED
 from spatialc.ir.interpret import interpret
 from spatialc.ir.verify import verify
 
@@ -161,3 +161,15 @@ def test_both_ways_are_taken() -> None:
     """The direct path must be direct: a batch of lowered ops needs no decomposition."""
     module = Batch(BATCHES[0][1])
     assert is_plain(torch.export.export(module, tuple(module.tensors()), strict=False))
+
+
+def test_the_documented_ops_are_the_ones_we_take() -> None:
+    """Every op of transformer models in the page's table is lowered, refused, or arithmetic on sizes."""
+    page = Path(__file__).parent.parent / "docs" / "frontend.md"
+    rows = [line.strip("| \n").split(" | ") for line in page.read_text().splitlines() if line.startswith(("| aten.", "| transformers."))]
+    assert len(rows) > 100
+    for name, _, _, where in rows:
+        families = {table[name].__module__.rpartition(".")[2] for table in (LOWERINGS, COMPLEX) if name in table}
+        assert where in families or (where.startswith("nothing") and name in NOTHING) or (where.startswith("refused") and name in REFUSED), name
+    known = len(set(LOWERINGS) | set(COMPLEX))
+    assert f"{known} names in {len(TABLES)} families, and {len(REFUSED)} refused" in page.read_text()
