@@ -145,6 +145,22 @@ def test_the_last_of_equal_targets_wins() -> None:
     assert got.tolist() == [[6, 7], [0, 0], [4, 5]]
 
 
+def test_lookups_beside_offsets_and_strides() -> None:
+    table = np.arange(60, dtype=np.float32).reshape(5, 12)
+    got = run(
+        '%0: f32[5,12] = input "t"\n%1: i64[3] = input "i"\n%2: f32[3,4] = gather [i,j] over i:3 j:4: %0[%1[i],2*j+3]\noutput %2\n',
+        t=table,
+        i=np.array([4, 0, 2]),
+    )
+    np.testing.assert_array_equal(got, table[[4, 0, 2], 3:10:2])
+    got = run(
+        '%0: f32[5,12] = input "t"\n%1: i64[3] = input "i"\n%2: f32[3] = gather [i] over i:3: %0[i+1,%1[i]]\noutput %2\n',
+        t=table,
+        i=np.array([11, 0, 5]),
+    )
+    assert got.tolist() == [23, 24, 41]
+
+
 def test_a_linear_recurrence() -> None:
     rng = np.random.default_rng(0)
     a, b, h = rng.random((5, 3)), rng.random((5, 3)), rng.random(3)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from spatialc.ir.access import (
     access_strides,
@@ -22,6 +23,7 @@ from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse, print_graph
 from spatialc.ir.verify import verify
+from spatialc.passes import repeats as repeats_module
 from spatialc.passes.fuse import find_regions
 from spatialc.passes.materialise import materialise
 from spatialc.passes.repeats import FindRepeats, find_repeats, sources_first
@@ -113,6 +115,35 @@ def test_an_odd_layer_splits_a_repeat() -> None:
     graph = FindRepeats().run(model(7, extra=2), STORE)
     assert verify(graph) == []
     assert sorted((r.period, r.count) for r in graph.repeats) == [(15, 3), (15, 4)]
+
+
+def test_layers_that_read_elsewhere_are_no_repeat() -> None:
+    lines = ['%0: f32[4] = input "x"']
+    for n, before in enumerate((0, 3, 3)):  # the third layer reads what the second does
+        first = 1 + 3 * n
+        lines.append(f"%{first}: f32[4] = map [i] over i:4: exp(%{before}[i])")
+        lines.append(f"%{first + 1}: f32[4] = map [i] over i:4: tanh(%{first}[i])")
+        lines.append(f"%{first + 2}: f32[4] = map [i] over i:4: (%{first + 1}[i] + %{before}[i])")
+    text = "\n".join(lines)
+    straight = text.replace("%7: f32[4] = map [i] over i:4: exp(%3[i])", "%7: f32[4] = map [i] over i:4: exp(%6[i])").replace(
+        "(%8[i] + %3[i])", "(%8[i] + %6[i])"
+    )
+    shortest = 2
+    for graph, count in ((parse(straight + "\noutput %9\n"), 3), (parse(text + "\noutput %9, %6\n"), 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(repeats_module, "_SHORTEST", shortest)
+            found = find_repeats(graph)
+        assert [r.count for r in found] == [count]
+        assert verify(replace(graph, repeats=found)) == []
+
+
+def test_a_region_that_is_left_and_entered_again_is_none() -> None:
+    graph = parse(
+        '%0: f32[4,8] = input "x"\n%1: f32[4] = reduce sum [i] over i:4 j:8: (%0[i,j] * %0[i,j])\n'
+        "%2: f32[4] = map [i] over i:4: tanh(%1[i])\n"
+        "%3: f32[4,8] = map [i,j] over i:4 j:8: ((%0[i,j] * rsqrt(%1[i])) + %2[i])\noutput %3\n"
+    )
+    assert [r for r in find_regions(graph) if 1 in r.nodes] == []
 
 
 def test_one_layer_repeats_nothing() -> None:
