@@ -2,7 +2,8 @@
 
 A column of FMA slots computes v = (((h + a1 b1) + a2 b2) + ...) with every product and every sum rounded to fp32; a self-updating FAD
 below it adds the v of one iteration after the other. The loop here does the same operations in the same order for many independent
-outputs at once (nothing is re-associated, no product is fused with its sum), so it equals the slot-by-slot evaluation bit for bit.
+outputs at once, four links and four columns a pass over memory. Nothing is re-associated and no product is fused with its sum, so it
+equals the slot-by-slot evaluation bit for bit.
 """
 
 from __future__ import annotations
@@ -29,56 +30,60 @@ def _compiled() -> Callable[..., None]:
     from numba import njit
 
     @njit(nogil=True, fastmath=False)  # type: ignore[untyped-decorator]
-    def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, first_job: int, last_job: int) -> None:
+    def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, block: int, first_job: int, last_job: int) -> None:
         _, steps, links, width = a.shape
         columns = b.shape[3]
-        blocks = width // BLOCK
+        blocks = width // block
+        v0, v1 = np.empty(block, np.float32), np.empty(block, np.float32)
+        v2, v3 = np.empty(block, np.float32), np.empty(block, np.float32)
         for job in range(first_job, last_job):
             t = job // blocks
-            j0 = (job % blocks) * BLOCK
-            v = np.empty((COLUMNS, BLOCK), np.float32)
-            total = np.empty((COLUMNS, BLOCK), np.float32)
-            for c0 in range(0, columns, COLUMNS):
-                for c in range(COLUMNS):
-                    for j in range(BLOCK):
-                        total[c, j] = out[t, c0 + c, j0 + j]
+            j0 = (job % blocks) * block
+            for c in range(0, columns, 4):
+                o0, o1, o2, o3 = (out[t, c, j0:], out[t, c + 1, j0:], out[t, c + 2, j0:], out[t, c + 3, j0:])
                 for k in range(steps):
-                    first = 0
+                    w, x = a[t, k], b[t, k]
+                    r = 0
                     if product_head:
-                        first = 1
-                        for c in range(COLUMNS):
-                            for j in range(BLOCK):
-                                v[c, j] = a[t, k, 0, j0 + j] * b[t, k, 0, c0 + c]
+                        for j in range(block):
+                            p = w[0, j0 + j]
+                            v0[j], v1[j], v2[j], v3[j] = p * x[0, c], p * x[0, c + 1], p * x[0, c + 2], p * x[0, c + 3]
+                        r = 1
                     elif add:
-                        for c in range(COLUMNS):
-                            for j in range(BLOCK):
-                                v[c, j] = head[t]
+                        v0[:], v1[:], v2[:], v3[:] = head[t], head[t], head[t], head[t]
                     else:
-                        for c in range(COLUMNS):
-                            for j in range(BLOCK):
-                                v[c, j] = total[c, j]
-                    for r in range(first, links):
-                        x0 = b[t, k, r, c0]
-                        x1 = b[t, k, r, c0 + 1]
-                        x2 = b[t, k, r, c0 + 2]
-                        x3 = b[t, k, r, c0 + 3]
-                        for j in range(BLOCK):
-                            w = a[t, k, r, j0 + j]
-                            v[0, j] += w * x0
-                            v[1, j] += w * x1
-                            v[2, j] += w * x2
-                            v[3, j] += w * x3
+                        for j in range(block):
+                            v0[j], v1[j], v2[j], v3[j] = o0[j], o1[j], o2[j], o3[j]
+                    while r + 4 <= links:
+                        wa, wb, wc, wd = (w[r, j0:], w[r + 1, j0:], w[r + 2, j0:], w[r + 3, j0:])
+                        a0, a1, a2, a3 = (x[r, c], x[r, c + 1], x[r, c + 2], x[r, c + 3])
+                        b0, b1, b2, b3 = (x[r + 1, c], x[r + 1, c + 1], x[r + 1, c + 2], x[r + 1, c + 3])
+                        c0, c1, c2, c3 = (x[r + 2, c], x[r + 2, c + 1], x[r + 2, c + 2], x[r + 2, c + 3])
+                        d0, d1, d2, d3 = (x[r + 3, c], x[r + 3, c + 1], x[r + 3, c + 2], x[r + 3, c + 3])
+                        for j in range(block):
+                            p, q, s, u = wa[j], wb[j], wc[j], wd[j]
+                            v0[j] = (((v0[j] + p * a0) + q * b0) + s * c0) + u * d0
+                            v1[j] = (((v1[j] + p * a1) + q * b1) + s * c1) + u * d1
+                            v2[j] = (((v2[j] + p * a2) + q * b2) + s * c2) + u * d2
+                            v3[j] = (((v3[j] + p * a3) + q * b3) + s * c3) + u * d3
+                        r += 4
+                    while r < links:
+                        for j in range(block):
+                            p = w[r, j0 + j]
+                            v0[j] += p * x[r, c]
+                            v1[j] += p * x[r, c + 1]
+                            v2[j] += p * x[r, c + 2]
+                            v3[j] += p * x[r, c + 3]
+                        r += 1
                     if add:
-                        for c in range(COLUMNS):
-                            for j in range(BLOCK):
-                                total[c, j] += v[c, j]
+                        for j in range(block):
+                            o0[j] += v0[j]
+                            o1[j] += v1[j]
+                            o2[j] += v2[j]
+                            o3[j] += v3[j]
                     else:
-                        for c in range(COLUMNS):
-                            for j in range(BLOCK):
-                                total[c, j] = v[c, j]
-                for c in range(COLUMNS):
-                    for j in range(BLOCK):
-                        out[t, c0 + c, j0 + j] = total[c, j]
+                        for j in range(block):
+                            o0[j], o1[j], o2[j], o3[j] = v0[j], v1[j], v2[j], v3[j]
 
     compiled: Callable[..., None] = chain
     return compiled
@@ -96,15 +101,16 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     added to `start` one after the other (with `product_head`, K = 1 and the first product takes the place of `start`).
     """
     out = np.ascontiguousarray(start)
-    jobs = a.shape[0] * (a.shape[3] // BLOCK)
+    block = next(size for size in (4 * BLOCK, 2 * BLOCK, BLOCK) if a.shape[3] % size == 0)
+    jobs = a.shape[0] * (a.shape[3] // block)
     work = a.size * b.shape[3]
     threads = min(os.cpu_count() or 1, MAX_THREADS, jobs) if work >= THREADED_WORK else 1
     cuts = [jobs * i // threads for i in range(threads + 1)]
     function = _compiled()
     if threads == 1:
-        function(a, b, head, product_head, add, out, 0, jobs)
+        function(a, b, head, product_head, add, out, block, 0, jobs)
         return out
-    pieces = [_pool().submit(function, a, b, head, product_head, add, out, low, high) for low, high in pairwise(cuts)]
+    pieces = [_pool().submit(function, a, b, head, product_head, add, out, block, low, high) for low, high in pairwise(cuts)]
     for piece in pieces:
         piece.result()
     return out

@@ -82,6 +82,7 @@ class Kernel:
     violations: list[Violation] = field(default_factory=list)
     drivers: dict[tuple[int, int], Value | None] = field(default_factory=dict)
     chains: dict[tuple[int, int], Any] = field(default_factory=dict)
+    ports: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -103,6 +104,11 @@ class Kernel:
 
     def port_ops(self, row: int, ea: int) -> int:
         """Slots of a row that have a memory op on EA0 (port 0) or EA1 (port 1); IM ops do not count, STRQ counts all four (2.8)."""
+        if (row, ea) not in self.ports:
+            self.ports[(row, ea)] = self._port_ops(row, ea)
+        return self.ports[(row, ea)]
+
+    def _port_ops(self, row: int, ea: int) -> int:
         count = 0
         for col in range(COLUMNS):
             slot = self.slots.get((row, col))

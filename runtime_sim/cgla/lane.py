@@ -6,7 +6,7 @@ for each row and 4-byte word of its LMM, the logical address of the word that li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,19 +111,25 @@ class Residency:
         row[place] = words
 
 
-def row_parts(
-    machine: CglaMachine, kernel: Kernel | None, ranges: Mapping[tuple[int, int], Descriptor], tag: int, first: int, last: int, read: bool
+def receivers(
+    machine: CglaMachine, kernel: Kernel | None, ranges: Mapping[tuple[int, int], Descriptor], tag: int, read: bool
 ) -> list[tuple[int, int, int, int, int]]:
-    """(row, low, high, partition start, partition size) of every row whose enabled descriptor of slot `tag` meets bytes first..last."""
+    """(row, top, bottom, partition start, partition size) of every enabled descriptor of slot `tag`; size 0 where the slot is not
+    configured."""
     result = []
     for row in range(machine.rows):
         descriptor = ranges.get((row, tag))
-        if descriptor is None or not descriptor[3 if read else 2]:
-            continue
-        low, high = max(first, descriptor[0]), min(last, descriptor[1])
-        if low > high:
-            continue
-        slot = kernel.slots.get((row, tag)) if kernel is not None else None
-        start, size = partition(machine.lmm_bytes, slot.lmm, tag) if slot is not None else (-1, 0)
-        result.append((row, low, high, start, size))
+        if descriptor is not None and descriptor[3 if read else 2]:
+            slot = kernel.slots.get((row, tag)) if kernel is not None else None
+            start, size = partition(machine.lmm_bytes, slot.lmm, tag) if slot is not None else (-1, 0)
+            result.append((row, descriptor[0], descriptor[1], start, size))
     return result
+
+
+def row_parts(enabled: Sequence[tuple[int, int, int, int, int]], first: int, last: int) -> list[tuple[int, int, int, int, int]]:
+    """The parts of bytes first..last that fall into each descriptor: (row, low, high, partition start, partition size)."""
+    return [
+        (row, max(first, top), min(last, bottom), start, size)
+        for row, top, bottom, start, size in enabled
+        if top <= last and first <= bottom
+    ]

@@ -28,6 +28,7 @@ from .lane import (
     changed_ranges,
     changed_registers,
     changed_slots,
+    receivers,
     row_parts,
 )
 from .plan import ADDRESS_LIMIT, Ints, LaunchPlan
@@ -318,6 +319,8 @@ class LaneReplay:
         self.launches = [row for row in checker.launch_rows if row["lane"] == lane]
         self.dmas = [row for row in checker.dma_rows if row["lane"] == lane]
         self.told: set[tuple[int, int]] = set()
+        self.enabled: dict[tuple[int, bool], list[RowPart]] = {}
+        self.trusted: tuple[int, int, int] | None = None
 
     def report(self, rule: str, message: str, row: Row, claimants: Sequence[str] = ()) -> None:
         """Adds a breach of this lane."""
@@ -340,6 +343,8 @@ class LaneReplay:
 
     def _phase(self, row: Row) -> None:
         kind, target = Phase(row["kind"]), row["target"]
+        self.enabled.clear()
+        self.trusted = None
         if kind == Phase.CONF:
             kernels = self.decoded.kernels
             held = kernels[self.held.kernel] if self.held.kernel != UNKNOWN else None
@@ -362,8 +367,7 @@ class LaneReplay:
         assert self.residency is not None
         drain = row["direction"] == Direction.DRAIN
         first, last = row["lmm"], row["lmm"] + row["bytes"] - 1
-        kernel = self.decoded.kernels[self.held.kernel] if self.held.kernel != UNKNOWN else None
-        parts = row_parts(self.machine, kernel, self.held.ranges, row["tag"], first, last, drain)
+        parts = row_parts(self._receivers(row["tag"], drain), first, last)
         rule = "CGLA-023" if drain else "CGLA-022"
         word = "gives" if drain else "takes"
         for part in parts:
@@ -387,6 +391,13 @@ class LaneReplay:
                 self.residency.load(low_row, start + logical % size, logical)
         self.result.parts[row["index"]] = parts
         self.result.steps.append((row["start"], "dma", row["index"]))
+
+    def _receivers(self, tag: int, read: bool) -> list[RowPart]:
+        """Enabled descriptors of a slot, kept until the next register phase."""
+        if (tag, read) not in self.enabled:
+            kernel = self.decoded.kernels[self.held.kernel] if self.held.kernel != UNKNOWN else None
+            self.enabled[(tag, read)] = receivers(self.machine, kernel, self.held.ranges, tag, read)
+        return self.enabled[(tag, read)]
 
     @staticmethod
     def _covered(parts: Sequence[RowPart], first: int, last: int) -> bool:
@@ -439,6 +450,10 @@ class LaneReplay:
                 self.residency.store(access)
 
     def _relies(self, row: Row) -> None:
+        sets = (row["kernel"], row["registers"], row["ranges"])
+        if sets == self.trusted:
+            return
+        self.trusted = sets
         if self.held.kernel != row["kernel"]:
             self.report("CGLA-031", f"launch of kernel {row['kernel']}, the lane holds {self.held.kernel}", row)
         wanted = self.decoded.register_sets[row["registers"]]
