@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, OutputSpec, TensorArgument
 from torch.utils import _pytree as pytree
 
 from ..errors import UnsupportedOp
@@ -32,6 +32,7 @@ from .registry import COMPLEX, LOWERINGS, NOTHING, PARTWISE, REFUSED, TAKES_EMPT
 from .types import Empty, Pair, Refused, Result, Value, from_torch, result_of
 from .weights import block_of
 
+_CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
 _DATA_DEPENDENT = "it needs a number that depends on data while compiling"
 
 
@@ -144,55 +145,59 @@ class _Walk:
         self.unused: set[str] = set()
 
     def run(self) -> Lowered:
-        signature = self.program.graph_signature
         self._placeholders()
         for node in self.program.graph.nodes:
             if node.op == "call_function":
                 self.values[node] = self._call(node)
             elif node.op == "get_attr":
                 self.values[node] = self._refuse(node, "submodules in a graph (control flow) have no form in the IR")
-        output = next(n for n in self.program.graph.nodes if n.op == "output")
-        results = list(output.args[0])
-        outputs: list[int] = []
-        bindings: list[Binding] = []
-        leaves: list[int | tuple[object]] = []
-        updates: dict[str, int] = {}
-        paths = _output_paths(self.program)
-        for spec, result in zip(signature.output_specs, results, strict=True):
-            if spec.kind is OutputKind.USER_OUTPUT:
-                path = next(paths)
-                if not isinstance(result, torch.fx.Node):
-                    leaves.append((result,))
-                    continue
-                value = self._result(result)
-                if value is None:
-                    continue
-                leaves.append(len(outputs))
-                bindings.append(Binding(f"output_{len(outputs)}", path, *_torch_type(result), "output"))
-                outputs.append(value.id)
-            elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-                value = self._result(result)
-                if value is not None:
-                    updates[str(spec.target)] = value.id
-            elif spec.kind is not OutputKind.TOKEN:
-                self.missing.append(_Missing(f"output {spec.kind.name.lower()}", "", "", "training graphs cannot be compiled"))
+        outputs, leaves = self._outputs()
         if self.missing:
             raise unsupported(self.missing)
-        updates = {self.states[self._targets[target]]: value for target, value in updates.items()}
-        graph = derive_ranges(self.builder.finish(outputs, updates))
+        updates = {self.states[self._targets[target]]: value for target, value in self._updates().items()}
+        graph = derive_ranges(self.builder.finish([value.id for value, _ in outputs], updates))
         return Lowered(
-            graph, self.store, tuple(self.inputs), tuple(bindings), tuple(leaves), _spec_text(self.program.call_spec.in_spec),
-            _spec_text(self.program.call_spec.out_spec), self.program, frozenset(self.unused), _table_rows(graph),
+            graph, self.store, tuple(self.inputs), tuple(binding for _, binding in outputs), tuple(leaves),
+            _spec_text(self.program.call_spec.in_spec), _spec_text(self.program.call_spec.out_spec), self.program,
+            frozenset(self.unused), _table_rows(graph),
         )  # fmt: skip
+
+    def _returned(self) -> list[tuple[OutputSpec, Any]]:
+        """What the program returns beside what the signature says of it."""
+        output = next(n for n in self.program.graph.nodes if n.op == "output")
+        results: Any = output.args[0]
+        return list(zip(self.program.graph_signature.output_specs, results, strict=True))
+
+    def _outputs(self) -> tuple[list[tuple[Value, Binding]], list[int | tuple[object]]]:
+        """The tensors that torch returns with their bindings, and every leaf of torch's result; refuses what cannot be returned."""
+        outputs: list[tuple[Value, Binding]] = []
+        leaves: list[int | tuple[object]] = []
+        paths = _output_paths(self.program)
+        for spec, result in self._returned():
+            if spec.kind is OutputKind.USER_OUTPUT:
+                path = next(paths)
+                value = self.values.get(result, _POISON) if isinstance(result, torch.fx.Node) else result
+                if value is None or isinstance(value, int | float | bool | str):
+                    leaves.append((value,))
+                elif self._tensor_result(result, value):
+                    leaves.append(len(outputs))
+                    outputs.append((value, Binding(f"output_{len(outputs)}", path, *_torch_type(result), "output")))
+            elif spec.kind in _CHANGES:
+                self._tensor_result(result, self.values.get(result, _POISON))
+            elif spec.kind is not OutputKind.TOKEN:
+                self.missing.append(_Missing(f"output {spec.kind.name.lower()}", "", "", "training graphs cannot be compiled"))
+        return outputs, leaves
+
+    def _updates(self) -> dict[str, int]:
+        """The new value of every changed buffer and argument, by its name in the signature."""
+        return {str(spec.target): self.values[result].id for spec, result in self._returned() if spec.kind in _CHANGES}
 
     # -- sources ------------------------------------------------------------------------------------------------------------------
 
     def _placeholders(self) -> None:
         signature = self.program.graph_signature
         nodes = [n for n in self.program.graph.nodes if n.op == "placeholder"]
-        changed = {
-            str(s.target) for s in signature.output_specs if s.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
-        }
+        changed = {str(s.target) for s in signature.output_specs if s.kind in _CHANGES}
         paths = _input_paths(self.program)
         for node, spec in zip(nodes, signature.input_specs, strict=True):
             self.emit.origin = Origin((node.name,), "", "", "placeholder")
@@ -366,16 +371,13 @@ class _Walk:
 
     # -- results and refusals -----------------------------------------------------------------------------------------------------------
 
-    def _result(self, node: torch.fx.Node) -> Value | None:
-        """The real value of an output; complex and empty ones are refused."""
-        value = self.values.get(node, _POISON)
-        if isinstance(value, Value):
-            return value
+    def _tensor_result(self, node: torch.fx.Node, value: Any) -> bool:
+        """Whether `value` is a real tensor; complex and empty ones are refused."""
         if isinstance(value, Pair):
             self._refuse(node, "a complex result cannot be returned: return torch.view_as_real(x)")
         elif isinstance(value, Empty):
             self._refuse(node, "a result without elements cannot be returned")
-        return None
+        return isinstance(value, Value)
 
     def _refuse(self, node: Any, reason: str) -> _Poison:
         self.missing.append(_Missing(op_name(node), module_path(node), source_line(node), reason))
