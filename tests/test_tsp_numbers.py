@@ -393,15 +393,15 @@ def test_wrong_inputs_are_one_sentence() -> None:
         execute(program, {"x": np.zeros((1, 320)), "z": np.zeros(1)})
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_int8_passes_are_exact(sparse: bool) -> None:
-    """Dense weights, and weights with one entry a row (computed as a gather), against integers."""
+@pytest.mark.parametrize("sparse", ["no", "weights", "activations"])
+def test_int8_passes_are_exact(sparse: str) -> None:
+    """Dense operands, and weights or activations with at most one entry a row (computed as a gather), against integers."""
     rows, k = 40, 3
     b = Builder()
     s = b.s
     slices = [(1, p) for p in range(43, 20, -1) if (1, p) not in MACHINE.reserved_slices][:16]
     weights = RNG.integers(-128, 128, (320, 320)).astype(np.int8)
-    if sparse:
+    if sparse == "weights":
         weights[:] = 0
         weights[np.arange(300), RNG.integers(0, 320, 300)] = RNG.integers(-128, 128, 300)
     order = sorted(slices)
@@ -425,6 +425,9 @@ def test_int8_passes_are_exact(sparse: bool) -> None:
     b.bind("x", "input", "int8", "i8", [rows, 320], [region(x, [rows, 320], 1, [1, 0], [[(1, 0)]])])
     b.bind("y", "output", "int32", "i32", [rows, 320], [region(y, [rows, 320], 1, [1, 0], [[(1, p)] for p in range(4)])])
     data = RNG.integers(-128, 128, (rows, 320)).astype(np.int8)
+    if sparse == "activations":
+        data[:] = 0
+        data[np.arange(rows - 1), RNG.integers(0, 320, rows - 1)] = RNG.integers(-128, 128, rows - 1)
     expected = k * (data.astype(np.int64) @ weights.T.astype(np.int64))
     for exact in (False, True):
         run = execute(b.program(), {"x": data}, exact=exact)

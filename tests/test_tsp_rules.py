@@ -390,3 +390,20 @@ def test_units_of_rows_are_what_they_seem() -> None:
     assert sxm_unit(1, Class.C2C) == 143
     assert HALF_BOTH == 2
     assert MACHINE.reserved_slices >= {(0, 16), (1, 28)}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("allocation", 99), ("allocation", "0"), ("row", -1), ("row", 1),
+        ("start", [1]), ("start", None), ("shape", [321]), ("shape", [320.5]),
+        ("lane_axis", 3), ("lane_tile", 0), ("lane_tile", 400), ("lane_offset", 1), ("broadcast", 1), ("strides", [1, 2]), ("planes", []),
+        ("planes", [[[0, 99]]]), ("planes", [[0]]), ("planes", [[[0, 21], [0, 8]]]),
+    ],
+)  # fmt: skip
+def test_garbled_regions_are_refused_by_rule(field: str, value: object) -> None:
+    program = example_d()
+    changed = replace(program.bindings[0], where=[{**program.bindings[0].where[0], field: value}])
+    assert rules(replace(program, bindings=(changed, *program.bindings[1:]))) == {"TSP-001"}
+    assert rules(replace(program, bindings=(replace(changed, where=None), *program.bindings[1:]))) == {"TSP-001"}
+    assert rules(replace(program, bindings=(replace(changed, kind="toll"), *program.bindings[1:]))) == {"TSP-001"}

@@ -21,6 +21,7 @@ from .report import Report
 from .values import Values
 
 _LANES_HALF = 160
+_I8 = int(DType.I8)
 _CHUNK = 1024
 """Elements that an ALU group computes at a time: operands and result stay in the cache."""
 HALF_TABLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -193,14 +194,17 @@ class Evaluation:
     def run_acc(self, rows: Array) -> None:
         """Matrix passes, one product each; the odd burst of an fp16 pair is done with the even one."""
         b, passes = self.a.flat.b, self.a.passes
+        byte_passes = []
         for row in rows.tolist():
             k = self.pass_of.get(row)
             if k is None:
                 continue
-            if b["dtype"][passes.abc[k]] == DType.I8:
-                self._int8_pass(row, k)
+            if b["dtype"][passes.abc[k]] == _I8:
+                byte_passes.append((row, k))
             elif passes.partner[k] >= 0 and (b["unit"][row] - isa.MXM_BASE) // 3 % 2 == 0:
                 self._half_pass(row, k)
+        if byte_passes:
+            self._int8_passes(byte_passes)
 
     def _weights(self, k: int, *, part: int) -> Array:
         """The array of pass k as float32 [320, 320]: int8 (part -1), fp16 whole (0), low (1) or high (2) byte."""
@@ -331,23 +335,44 @@ class Evaluation:
             start = int(v.total[row])
             self.arena[start : start + joined.size * 4].view(np.float32).reshape(joined.shape)[...] = joined
 
-    def _int8_pass(self, row: int, k: int) -> None:
-        """An int8 pass of one plane: sums of at most 320 products are exact in float32; entries wrap at 2^31 (MX-6)."""
+    def _int8_product(self, k: int, x: Array) -> Array:
+        """x [count, 320] times the array of pass k as int32; vectors with at most one entry pick columns (a transpose is made of such)."""
+        if not self.exact and int(np.count_nonzero(x, axis=1).max(initial=0)) <= 1:
+            key = (int(self.a.passes.iw[k]), -1, -2)
+            if key not in self.tiles:
+                self.tiles[key] = np.ascontiguousarray(self.take(*self._tile_pointers(key[0]), np.int8).T)
+            lane = (x != 0).argmax(axis=1)
+            picked: Array = self.tiles[key][lane] * x[np.arange(len(x)), lane].astype(np.int32)[:, None]
+            return picked
+        product: Array = (x.astype(np.float32) @ self._weights(k, part=-1).T).astype(np.int32)
+        return product
+
+    def _int8_passes(self, group: list[tuple[int, int]]) -> None:
+        """int8 passes (ACC burst, pass) of one group: sums of at most 320 products are exact in float32; entries wrap at 2^31 (MX-6)."""
         b, passes = self.a.flat.b, self.a.passes
-        abc = np.array([passes.abc[k]])
+        abc = passes.abc[[k for _, k in group]]
         offset, step = self.pointers(abc, 0, 1)
-        chosen = None if self.exact else self._selection(k)
-        result = self._before(row, np.int32)
-        if chosen is None:
-            x = self.take(offset, step, np.int8).astype(np.float32)
-            result += (x @ self._weights(k, part=-1).T).astype(np.int32)
-        else:
-            kernels.select(self.arena, offset[0], step[0], *chosen, result)
-        if b["store"][row] and self.waiting.get(row):
-            self.sums[row] = result
-        if b["emit"][row]:
-            self.spread(np.array([row]), result.view(np.uint8))
-        self._release(k)
+        counts = self.a.flat.count[abc]
+        result = np.zeros((offset.shape[1], self.vector), np.int32)
+        lanes = np.full((len(group), self.vector), -1, np.int64)
+        factors = np.zeros((len(group), self.vector), np.int32)
+        ends = np.cumsum(counts)
+        for number, ((row, k), end, count) in enumerate(zip(group, ends.tolist(), counts.tolist(), strict=True)):
+            mine = slice(end - count, end)
+            if b["add"][row]:
+                result[mine] = self._before(row, np.int32)
+            chosen = None if self.exact else self._selection(k)
+            if chosen is None:
+                result[mine] += self._int8_product(k, self.take(offset[:, mine], step[:, mine], np.int8))
+            else:
+                lanes[number], factors[number] = chosen
+        kernels.select(self.arena, offset[0], step[0], np.repeat(np.arange(len(group)), counts), lanes, factors, result)
+        for (row, k), end, count in zip(group, ends.tolist(), counts.tolist(), strict=True):
+            if b["store"][row] and self.waiting.get(row):
+                self.sums[row] = result[end - count : end]
+            if b["emit"][row]:
+                self.spread(np.array([row]), result[end - count : end].view(np.uint8))
+            self._release(k)
 
     # SXM -----------------------------------------------------------------------------------------------------------------
     def run_sxm(self, rows: Array) -> None:

@@ -284,15 +284,15 @@ def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
 
 
 @_jit
-def select(arena: Any, offset: Any, step: Any, lane: Any, factor: Any, out: Any) -> None:
-    """out[m, n] int32 += int8 byte `lane[n]` of vector m times factor[n], modulo 2^32; lane -1 adds nothing."""
+def select(arena: Any, offset: Any, step: Any, table: Any, lane: Any, factor: Any, out: Any) -> None:
+    """out[m, n] int32 += int8 byte `lane[q, n]` of vector m times factor[q, n], q = table[m], modulo 2^32; lane -1 adds nothing."""
     for m in range(len(offset)):
-        o, s = offset[m], step[m]
+        o, s, q = offset[m], step[m], table[m]
         if o < 0:
             continue
-        for n in range(len(lane)):
-            if lane[n] >= 0:
-                out[m, n] += np.int32(np.int8(arena[o + lane[n] * s])) * factor[n]
+        for n in range(lane.shape[1]):
+            if lane[q, n] >= 0:
+                out[m, n] += np.int32(np.int8(arena[o + lane[q, n] * s])) * factor[q, n]
 
 
 @_jit

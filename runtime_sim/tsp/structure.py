@@ -410,7 +410,11 @@ def _check_bindings(program: Program, machine: TspMachine, report: Report) -> bo
     sound = True
     bound: set[tuple[str, int]] = set()
     for binding in program.bindings:
-        for index, region in enumerate(binding.where or ()):
+        if binding.kind not in _HOLDS or not isinstance(binding.where, list):
+            report.add("TSP-001", "a binding is an input, output or state with a list of regions", unit=f"binding {binding.name}")
+            sound = False
+            continue
+        for index, region in enumerate(binding.where):
             problem = region_problem(region, binding.shape, binding.stored, alloc, machine)
             if problem:
                 sound = False
@@ -432,10 +436,28 @@ _FILLED = {Kind.CONST: "placement", Kind.INPUT: "input", Kind.STATE: "state", Ki
 REGION_KEYS = frozenset({"allocation", "row", "start", "shape", "lane_axis", "lane_tile", "lane_offset", "broadcast", "strides", "planes"})
 
 
+def _well_typed(region: dict[str, Any]) -> bool:
+    """Integers, lists of integers and lists of [hemisphere, slice] lists, where they belong."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 40
+
+    lists = all(isinstance(region[name], list) and all(map(whole, region[name])) for name in ("start", "shape", "strides"))
+    numbers = all(whole(region[name]) for name in ("allocation", "row", "lane_tile", "lane_offset"))
+    axis = region["lane_axis"] is None or whole(region["lane_axis"])
+    planes = isinstance(region["planes"], list) and all(
+        isinstance(plane, list) and all(isinstance(pair, list) and len(pair) == 2 and all(map(whole, pair)) for pair in plane)
+        for plane in region["planes"]
+    )
+    return lists and numbers and axis and planes and isinstance(region["broadcast"], bool)
+
+
 def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Columns, machine: TspMachine) -> str:
-    """What is wrong with a region, or ''."""
+    """What is wrong with a region, or '' (its fields may be anything that JSON holds)."""
     if not isinstance(region, dict) or set(region) != REGION_KEYS:
         return f"a region needs exactly the keys {sorted(REGION_KEYS)}"
+    if not _well_typed(region):
+        return "a field of the region has the wrong type"
     if stored not in STORED:
         return f"stored format {stored!r} is none of {sorted(STORED)}"
     allocation, rank = region["allocation"], len(shape)
