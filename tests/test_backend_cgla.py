@@ -208,6 +208,31 @@ def test_every_host_kind() -> None:
     run(KINDS, ConstantStore(), inputs)
 
 
+TYPED = """
+%0: f16[5,40] = input "x"
+%1: f16[9,40] = constant "w"
+%2: f16[5,9] = contract [i,j] over i:5 j:9 k:40: %0[i,k] * %1[j,k] acc f32
+%3: i8[5,7] = input "a" range -128 to 127
+%4: i8[6,7] = input "b" range -128 to 127
+%5: i32[5,6] = contract [i,j] over i:5 j:6 k:7: %3[i,k] * %4[j,k] acc i32
+%6: bf16[5,9] = map [i,j] over i:5 j:9: bf16(%2[i,j])
+%7: bf16[9,9] = contract [i,j] over i:9 j:9 k:5: %6[k,i] * %6[k,j] acc f32
+%8: f64[5] = reduce sum [i] over i:5 j:9: f64(%2[i,j])
+output %2, %5, %7, %8
+"""
+
+
+def test_formats() -> None:
+    store = ConstantStore()
+    store.put("w", RNG.standard_normal((9, 40)).astype(np.float16))
+    inputs = {
+        "x": RNG.standard_normal((5, 40)).astype(np.float16),
+        "a": RNG.integers(-128, 128, (5, 7)).astype(np.int8),
+        "b": RNG.integers(-128, 128, (6, 7)).astype(np.int8),
+    }
+    run(TYPED, store, inputs, limit=1e-3)
+
+
 CACHE = """
 %0: f32[1,8] = input "x"
 %1: i64[1] = input "pos" range 0 to 4
@@ -253,6 +278,8 @@ def test_what_does_not_fit_says_so() -> None:
         plan_contract(machine, "f16", 1, 4, 4, 4, True, "a test")
     with pytest.raises(Infeasible, match="local memory of a row is too small"):
         plan_contract(load_machine(PRESET), "f32", 1, 4, 4, 1 << 20, False, "a test")
+    with pytest.raises(Infeasible, match="DMA-able memory is too small"):
+        compiled(linear(5, 1024, 1024), weights(1024, 1024), ddr_bytes=1 << 20)
     options = CompileOptions(machine=load_machine(PRESET), host_ops="none")
     with pytest.raises(UnsupportedOp, match="host_ops='published'"):
         compile_graph(parse(linear(5, 30, 20)), weights(20, 30), options)

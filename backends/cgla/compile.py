@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedOp
+from ...errors import Infeasible, UnsupportedOp
 from ...ir.graph import Constant, ConstantRef, Contract, Graph, Input, Node, State
 from ...ir.store import ConstantStore
 from ...machines.cgla import tables as t
@@ -58,6 +58,12 @@ class _Memory:
         self.rows.append({"kind": int(kind), "address": self._next, "bytes": size, "binding": binding})
         self._next += _aligned(size)
         return len(self.rows) - 1
+
+    def require(self, ddr_bytes: int) -> None:
+        """Raises Infeasible where the buffers do not fit."""
+        if self._next > ddr_bytes:
+            levers = ["more memory (ddr_bytes)", "a smaller weight format (precision q8_0)", "a shorter sequence"]
+            raise Infeasible("DMA-able memory", self._next, ddr_bytes, "bytes", "the whole program", levers)
 
 
 class _Linker:
@@ -204,6 +210,7 @@ def _link(graph: Graph, options: CompileOptions, pools: Pools, linker: _Linker, 
             first = graph[segment.piece.counterpart(copy, segment.piece.start)]
             instances.append({"segment": number, "cycle": cycle, "provenance": pools.note(first.origin.module)})
             cycle += segment.length
+    linker.memory.require(options.machine.ddr_bytes)
     tables = {
         "kernels": t.KERNELS.from_rows([{"provenance": pools.note(str(k.form) + f" product, {k.groups} groups")} for k in pools.kernels]),
         "slots": t.SLOTS.from_rows([{"kernel": n, **slot} for n, slots in enumerate(pools.slots) for _, slot in sorted(slots.items())]),
@@ -226,10 +233,17 @@ def _link(graph: Graph, options: CompileOptions, pools: Pools, linker: _Linker, 
         "binds": t.BINDS.from_rows(binds),
     }
     return Program(
-        target="cgla", machine=options.machine.to_json(), bindings=tuple(linker.bindings), tables=tables,
-        segments=tuple(Segment(f"segment{n}", segment.tables) for n, segment in enumerate(compiled)), images=linker.images,
-        predicted_cycles=cycle, bound=lower_bound(graph, options.machine, options.host_ops, options.precision or "fp16"), provenance=tuple(pools.provenance), meta=dict(options.meta),
-    )  # fmt: skip
+        target="cgla",
+        machine=options.machine.to_json(),
+        bindings=tuple(linker.bindings),
+        tables=tables,
+        segments=tuple(Segment(f"segment{n}", segment.tables) for n, segment in enumerate(compiled)),
+        images=linker.images,
+        predicted_cycles=cycle,
+        bound=lower_bound(graph, options.machine, options.host_ops, options.precision or "fp16"),
+        provenance=tuple(pools.provenance),
+        meta=dict(options.meta),
+    )
 
 
 def _scratch_bytes(segment: _Compiled) -> int:
