@@ -320,7 +320,7 @@ class LaneReplay:
         self.dmas = [row for row in checker.dma_rows if row["lane"] == lane]
         self.told: set[tuple[int, int]] = set()
         self.enabled: dict[tuple[int, bool], list[RowPart]] = {}
-        self.trusted: tuple[int, int, int] | None = None
+        self.newest = {Phase.REGV: UNKNOWN, Phase.RANGE: UNKNOWN}
 
     def report(self, rule: str, message: str, row: Row, claimants: Sequence[str] = ()) -> None:
         """Adds a breach of this lane."""
@@ -344,7 +344,8 @@ class LaneReplay:
     def _phase(self, row: Row) -> None:
         kind, target = Phase(row["kind"]), row["target"]
         self.enabled.clear()
-        self.trusted = None
+        if kind != Phase.CONF:
+            self.newest[kind] = target
         if kind == Phase.CONF:
             kernels = self.decoded.kernels
             held = kernels[self.held.kernel] if self.held.kernel != UNKNOWN else None
@@ -450,12 +451,18 @@ class LaneReplay:
                 self.residency.store(access)
 
     def _relies(self, row: Row) -> None:
-        sets = (row["kernel"], row["registers"], row["ranges"])
-        if sets == self.trusted:
-            return
-        self.trusted = sets
         if self.held.kernel != row["kernel"]:
             self.report("CGLA-031", f"launch of kernel {row['kernel']}, the lane holds {self.held.kernel}", row)
+        if self.newest[Phase.REGV] != row["registers"]:
+            self._relies_on_values(row)
+        if row["ranges"] not in (-1, self.newest[Phase.RANGE]):
+            ranges = self.decoded.range_sets[row["ranges"]]
+            moved = sorted(place for place, descriptor in ranges.items() if self.held.ranges.get(place) != descriptor)
+            if moved:
+                self.report("CGLA-031", f"descriptor of row {moved[0][0]} slot {moved[0][1]} is not what was last written", row)
+
+    def _relies_on_values(self, row: Row) -> None:
+        """Register values against what the lane holds (a set that was just written holds by itself)."""
         wanted = self.decoded.register_sets[row["registers"]]
         unknown = sorted(place for place in wanted if place not in self.held.values)
         stale = sorted(place for place, value in wanted.items() if place in self.held.values and self.held.values[place] != value)
@@ -465,10 +472,6 @@ class LaneReplay:
         others = [place for place in unknown if place[2] > 3] + stale
         if others:
             self.report("CGLA-031", f"register {others[0][2]} of row {others[0][0]} slot {others[0][1]} is not what was last written", row)
-        ranges = self.decoded.range_sets.get(row["ranges"], {})
-        moved = sorted(place for place, descriptor in ranges.items() if self.held.ranges.get(place) != descriptor)
-        if moved:
-            self.report("CGLA-031", f"descriptor of row {moved[0][0]} slot {moved[0][1]} is not what was last written", row)
 
     # --- overlaps in time --------------------------------------------------------------------------------------------------------
 
