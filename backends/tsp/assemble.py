@@ -80,6 +80,7 @@ class Slot:
             base, bank = max(spots)
             self.allocator.used[units, -bank, base : base + vectors] = True
             self.allocator.written[units, -bank, base : base + vectors] = True
+            self.allocator.kept[units, -bank, base : base + vectors] = True
             found.append((-bank, base))
         return tuple(found)
 
@@ -91,6 +92,7 @@ class Lowered:
     section: Section
     timeline: Timeline
     borders: Mapping[int, list[Storage]]
+    written: Array
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Assembly:
     lowered: list[Lowered] = field(default_factory=list)
     slots: dict[int, Slot] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
-    outputs: list[tuple[str, int, list[Storage]]] = field(default_factory=list)
+    outputs: list[tuple[str, int, list[tuple[tuple[tuple[int, int], ...], Storage]]]] = field(default_factory=list)
 
     def export(self, section: Section, node: int, slot: Slot, carried: int | None) -> None:
         """Remember slot and place of a value for every copy: two places in turn for what only the next copy reads, else one each."""
@@ -128,34 +130,30 @@ class Assembly:
 
     def add(self, section: Section, timeline: Timeline, borders: Mapping[int, list[Storage]]) -> None:
         """A lowered section."""
-        self.lowered.append(Lowered(section, timeline, borders))
+        self.lowered.append(Lowered(section, timeline, borders, self.allocator.here))
 
     def program(self, bound: Mapping[str, Any]) -> Program:
-        """Try ever more cautious fillings of the chips. Raises Infeasible where even the most cautious does not fit."""
-        error: Infeasible | None = None
-        for margin in (0.96, 0.85, 0.7):
-            try:
-                return _Layout(self, margin).program(bound)
-            except Infeasible as found:
-                error = error or found
-        assert error is not None
-        raise error
+        """Lay everything out. Raises Infeasible where the machine's chips do not suffice."""
+        return _Layout(self).program(bound)
 
 
 @dataclass
 class _Chip:
     """What is placed on one chip."""
 
-    taken: Array
+    fixed: Array
+    """Rows of what lies there from before cycle 0."""
+    scratch: Array
+    """Rows that some section on this chip uses, and slots."""
     free: dict[tuple[Any, ...], int] = field(default_factory=dict)
     allocations: dict[Any, int] = field(default_factory=dict)
 
 
 class _Layout:
-    """One attempt to lay all instances on chips."""
+    """All instances on chips."""
 
-    def __init__(self, assembly: Assembly, margin: float) -> None:
-        self.assembly, self.margin = assembly, margin
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
         self.machine, self.graph = assembly.machine, assembly.graph
         self.chips: list[_Chip] = []
         self.rows: list[dict[str, int]] = []
@@ -200,17 +198,32 @@ class _Layout:
         )  # fmt: skip
 
     def _new_chip(self) -> _Chip:
-        chip = _Chip(self.assembly.allocator.written.copy())
+        chip = _Chip(self.assembly.allocator.reserved.copy(), self.assembly.allocator.kept.copy())
         self.chips.append(chip)
         return chip
 
     def _instance(self, position: int, item: Lowered, copy: int) -> None:
         names = mapping(self.graph, item.section, copy) if copy else {}
         fixed = [s for s in item.timeline.objects if s.kind in (Kind.CONST, Kind.INPUT, Kind.STATE)]
-        if not self.chips:
-            self._new_chip()
-        elif not self._fits(self.chips[-1], fixed, names):
-            self._new_chip()
+        chip = self.chips[-1] if self.chips else self._new_chip()
+        rows = self._plan(chip, item, fixed, names)
+        if rows is None and chip.allocations:
+            chip = self._new_chip()
+            rows = self._plan(chip, item, fixed, names)
+        if rows is None:
+            demand = sum(s.rows * len(s.units) for s in fixed) * LANES
+            raise Infeasible(
+                "memory", max(demand, self.machine.capacity_bytes + 1), self.machine.capacity_bytes, "bytes",
+                f"one chip for section {item.section.name}", ("a shorter sequence", "a smaller model"),
+            )  # fmt: skip
+        chip.scratch |= item.written
+        for storage, bank, row in rows:
+            units = sorted(storage.units)
+            chip.fixed[units, bank, row : row + storage.rows] = True
+            key = self._key(storage, names)
+            self._row(len(self.chips) - 1, key, storage, bank, row, storage.kind)
+            if storage.kind == Kind.CONST:
+                self._image(key, storage, chip.allocations[key])
         number = len(self.chips) - 1
         chip = self.chips[number]
         needed = sorted({names.get(s.slot[0], s.slot[0]) for s in item.timeline.objects if s.slot is not None})
@@ -229,13 +242,27 @@ class _Layout:
         for node, storages in item.borders.items():
             self.inputs.setdefault(names.get(node, node), []).append((number, storages))
 
-    def _fits(self, chip: _Chip, fixed: Sequence[Storage], names: Mapping[int, int]) -> bool:
-        need = np.zeros(88, dtype=np.int64)
-        for storage in fixed:
-            if self._key(storage, names) not in chip.allocations:
-                need[sorted(storage.units)] += storage.rows
-        used = chip.taken.sum(axis=(1, 2))
-        return bool((used + need <= self.margin * self.machine.rows * self.machine.banks)[need > 0].all())
+    def _plan(
+        self, chip: _Chip, item: Lowered, fixed: Sequence[Storage], names: Mapping[int, int]
+    ) -> list[tuple[Storage, int, int]] | None:
+        """(storage, bank, row) of everything that is not on the chip yet, large ones first; None where it does not fit."""
+        if (chip.fixed & item.written & ~self.assembly.allocator.reserved).any():
+            return None
+        taken = chip.fixed | chip.scratch | item.written
+        found = []
+        for storage in sorted(fixed, key=lambda s: -s.rows):
+            if self._key(storage, names) in chip.allocations:
+                continue
+            units = sorted(storage.units)
+            for bank in range(self.machine.banks):
+                row = self.assembly.allocator.gap(units, bank, storage.rows, False, taken)
+                if row is not None:
+                    taken[units, bank, row : row + storage.rows] = True
+                    found.append((storage, bank, row))
+                    break
+            else:
+                return None
+        return found
 
     def _start(self, chip: _Chip, timeline: Timeline) -> int:
         shift = 0
@@ -260,26 +287,8 @@ class _Layout:
             return self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH)
         if storage.kind in (Kind.CONST, Kind.INPUT, Kind.STATE):
             key = self._key(storage, names)
-            if key not in chip.allocations:
-                bank, row = self._find(chip, storage)
-                self._row(number, key, storage, bank, row, storage.kind)
-                if storage.kind == Kind.CONST:
-                    self._image(key, storage, chip.allocations[key])
             return chip.allocations[key]
         return self._row(number, ("instance", instance, id(storage)), storage, storage.bank, storage.base, storage.kind)
-
-    def _find(self, chip: _Chip, storage: Storage) -> tuple[int, int]:
-        units = sorted(storage.units)
-        for bank in range(self.machine.banks):
-            row = self.assembly.allocator.gap(units, bank, storage.rows, False, chip.taken)
-            if row is not None:
-                chip.taken[units, bank, row : row + storage.rows] = True
-                return bank, row
-        free = int((~chip.taken[units]).sum())
-        raise Infeasible(
-            "memory", max(storage.rows * len(units), free + 1) * LANES, free * LANES, "bytes",
-            f"slices of chip {len(self.chips) - 1} at {storage.label}", ("more chips", "a smaller model"),
-        )  # fmt: skip
 
     def _row(self, number: int, key: Any, storage: Storage, bank: int, row: int, kind: Kind) -> int:
         chip = self.chips[number]
@@ -358,7 +367,7 @@ class _Layout:
         for name, number, storages in self.assembly.outputs:
             node = self.graph[number]
             regions = []
-            for (box, _), storage in zip(border_parts(node.shape), storages, strict=True):
+            for box, storage in storages:
                 regions.append(region(node.shape, box, self.chips[last].allocations["instance", final, id(storage)], storage))
             found.append(
                 Binding(name, "output", node.dtype.name, tuple(node.shape), STORED[ISA_TYPE[node.dtype]], options.paths.get(name, ""), None, regions)
@@ -378,7 +387,13 @@ class _Layout:
                 kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
                 storage = self.assembly.allocator.linear(ISA_TYPE[node.dtype], count, kind, frozenset(), node.name)
                 storage.source = node.id
-                self._allocation(0, storage, {}, 0)
+                units = sorted(storage.units)
+                taken = self.chips[0].fixed | self.chips[0].scratch
+                bank, row = next(
+                    (b, r) for b in range(self.machine.banks) if (r := self.assembly.allocator.gap(units, b, count, False, taken)) is not None
+                )
+                self.chips[0].fixed[units, bank, row : row + count] = True
+                self._row(0, (id(storage), node.id), storage, bank, row, kind)
                 storages.append(storage)
             seen[0, 0] = (0, storages)
         return list(seen.values())

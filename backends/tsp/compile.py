@@ -36,6 +36,10 @@ from .step import Timeline
 from .values import Copy, Value, arrange, row_major_strides
 
 
+Box = tuple[tuple[int, int], ...]
+"""(start, extent) per dimension."""
+
+
 @dataclass
 class Lowering(BaseLowering):
     """The lowering of one section: sources and imported values are made at first use."""
@@ -113,6 +117,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
 def _lower_section(
     graph: Graph, store: ConstantStore, section: Section, allocator: Allocator, machine: TspMachine, assembly: Assembly
 ) -> Lowering:
+    allocator.begin()
     engine = Engine(machine, allocator, Timeline(section.name))
     lowering = Lowering(engine, graph, store, slots=assembly.slots)
     last: dict[int, int] = {}
@@ -155,7 +160,7 @@ def border_layout(shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
     return arrange(0, digits(strides, extents, range(len(extents) - 1)), lanes), lanes
 
 
-def border_parts(shape: tuple[int, ...], most: int = 4096) -> list[tuple[tuple[tuple[int, int], ...], int]]:
+def border_parts(shape: tuple[int, ...], most: int = 4096) -> list[tuple[Box, int]]:
     """Boxes (start, extent per dimension) in row-major order and their vectors, each of at most `most` vectors."""
     extents = shape or (1,)
     tiles = -(-extents[-1] // LANES)
@@ -216,17 +221,41 @@ def _outputs(lowering: Lowering, assembly: Assembly) -> None:
     """Copy every output to where its binding says."""
     engine = lowering.engine
     engine.label = "results"
-    done: dict[int, list[Storage]] = {}
+    done: dict[int, list[tuple[Box, Storage]]] = {}
     for position, number in enumerate(lowering.graph.outputs):
         if number not in done:
-            source = arranged(lowering, number)
             shape = lowering.graph[number].shape
-            storages = [
-                engine.allocator.linear(source.dtype, count, Kind.OUTPUT, source.units, f"output {position}") for _, count in border_parts(shape)
-            ]
-            engine.copy_into(source, Seq.chain(storages))
-            done[number] = storages
+            done[number] = _in_place(lowering, number)
+        if not done[number]:
+            source = arranged(lowering, number)
+            first = 0
+            for box, count in border_parts(shape):
+                part = source.take(np.arange(first, first + count))
+                storage = engine.allocator.linear(source.dtype, count, Kind.OUTPUT, part.units, f"output {position}")
+                engine.copy_into(part, Seq.of(storage))
+                done[number].append((box, storage))
+                first += count
         assembly.outputs.append((f"output_{position}", number, done[number]))
+
+
+def _in_place(lowering: Lowering, number: int) -> list[tuple[Box, Storage]]:
+    """A large result of a contraction that already lies as an output: its storages become the output's, without a copy."""
+    value = lowering.value(number)
+    shape = lowering.graph[number].shape
+    if not value.copies or not value.copies[0].blocks or number not in lowering.values or not shape:
+        return []
+    copy = value.copies[0]
+    if not np.array_equal(copy.element, border_layout(shape)[0]):
+        return []
+    found: list[tuple[Box, Storage]] = []
+    for storage, low, high in copy.blocks:
+        if storage.kind != Kind.SCRATCH or storage.slot is not None:
+            return []
+        start = low * LANES
+        found.append(((*((0, n) for n in shape[:-1]), (start, min(high * LANES, shape[-1]) - start)), storage))
+    for _, storage in found:
+        storage.kind = Kind.OUTPUT
+    return found
 
 
 def arranged(lowering: Lowering, number: int) -> Seq:

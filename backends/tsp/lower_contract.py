@@ -152,28 +152,45 @@ def contract(
     )
     provider = lowering.fetch(moving.value, need, clean=True)
     order = np.arange(len(need)).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
-    weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16)
-    passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
-    job = MatrixJob(
-        EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((_ordered(provider, order), (0, 1)),) * 2
-    )
-    moved = job.moving[0]
-    job = MatrixJob(EAST, DType.F16, job.passes, job.stationary, (moved, moved))
-    out = batch * m * tiles_n
+    ordered = _ordered(provider, order)
+    parts = []
+    for low, high in _column_blocks(batch, tiles_n, tiles_k):
+        weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16, (low, high))
+        passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth)
+        job = MatrixJob(EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((ordered, (0, 1)),) * 2)
+        parts.append(_results(lowering, job, batch * m * (high - low), index))
+    whole = Seq.join(parts)
+    if len(parts) > 1:  # parts are [batch, M, their tiles]: put the tiles of a vector side by side
+        numbers = np.split(np.arange(len(whole)), np.cumsum([len(part) for part in parts])[:-1])
+        whole = whole.take(np.concatenate([part.reshape(batch * m, -1) for part in numbers], axis=1).reshape(-1))
+    lanes = digits(strides, axes, roles.n)
+    element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
+    clean = n % LANES == 0 or (stationary.value.array is not None and n > LANES)
+    blocks = tuple((part.storages[0], *pair) for part, pair in zip(parts, _column_blocks(batch, tiles_n, tiles_k), strict=True))
+    single = all(len(part.storages) == 1 for part in parts)
+    return Value(tuple(shape), DType.F32, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
+
+
+BLOCK_VECTORS = 16384
+
+
+def _column_blocks(batch: int, tiles_n: int, tiles_k: int) -> list[tuple[int, int]]:
+    """Ranges of N tiles whose weights fit one set of slices, so that results find room beside them."""
+    step = max(1, BLOCK_VECTORS // (batch * tiles_k * LANES))
+    return [(low, min(low + step, tiles_n)) for low in range(0, tiles_n, step)]
+
+
+def _results(lowering: Lowering, job: MatrixJob, count: int, index: Array) -> Seq:
+    """Run a job in f16: the two planes' partial results are added and stored."""
     base: list[Seq] = []
 
     def sink(avoid: frozenset[int]) -> Seq:
-        base.append(engine.scratch(DType.F32, out, avoid))
+        base.append(lowering.engine.scratch(DType.F32, count, avoid))
         return base[0].take(index)
 
-    engine.run(
-        "contract", [Plane(0, DType.F32), Plane(1, DType.F32)], [ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))],
-        [Sink(0, sink)], out, job=job,
-    )  # fmt: skip
-    lanes = digits(strides, axes, roles.n)
-    element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = n % LANES == 0 or (stationary.value.array is not None and rows == LANES)
-    return Value(tuple(shape), DType.F32, [Copy(element, base[0], lanes, False, clean)])
+    add = ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))
+    lowering.engine.run("contract", [Plane(0, DType.F32), Plane(1, DType.F32)], [add], [Sink(0, sink)], count, job=job)
+    return base[0]
 
 
 def _ordered(provider: Provider, order: Array) -> Provider:
@@ -198,29 +215,31 @@ def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int
     return passes, np.concatenate(emitted)
 
 
-def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType) -> tuple[tuple[Storage, ...], int]:
+def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, columns: tuple[int, int] | None = None) -> tuple[tuple[Storage, ...], int]:
     """The stationary operand as tiles [batch, N tile, K tile, rows] of vectors with K along lanes; returns storage and rows per tile."""
     batch, n, k = extent(axes, roles.batch), extent(axes, roles.n), extent(axes, roles.k)
     tiles_n, tiles_k = -(-n // LANES), -(-k // LANES)
     rows = LANES if n > LANES else -(-n // STRIPES) * STRIPES
+    low, high = columns or (0, tiles_n)
     engine = lowering.engine
     value = operand.value
     if value.array is not None:
-        key = ("tiles", operand.offset, operand.strides, roles, tuple(axes), constant_identity(value))
-        image = _constant_tiles(operand, roles, axes, (batch, n, k, tiles_n, tiles_k, rows))
-        return engine.constant(batch * tiles_n * tiles_k * rows, dtype, frozenset(), key, image, value.source, rows), rows
+        key = ("tiles", operand.offset, operand.strides, roles, tuple(axes), constant_identity(value), low, high)
+        image = _constant_tiles(operand, roles, axes, (batch, n, k, tiles_n, tiles_k, rows), (low, high))
+        return engine.constant(batch * (high - low) * tiles_k * rows, dtype, frozenset(), key, image, value.source, rows), rows
     need = arrange(operand.offset, digits(operand.strides, axes, (*roles.batch, *roles.n)), digits(operand.strides, axes, roles.k))
     source = lowering.fetch(operand.value, need, clean=True)(frozenset())
-    index = np.minimum(np.arange(tiles_n * rows), n - 1)
+    index = np.minimum(np.arange(low * rows, high * rows), n - 1)
     order = (np.arange(batch)[:, None, None] * n + index.reshape(1, 1, -1)) * tiles_k + np.arange(tiles_k)[None, :, None]
-    order = order.reshape(batch, tiles_k, tiles_n, rows).transpose(0, 2, 1, 3).reshape(-1)
+    order = order.reshape(batch, tiles_k, high - low, rows).transpose(0, 2, 1, 3).reshape(-1)
     source = source.take(order)
     return stripe(lowering, source, rows), rows
 
 
-def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...]) -> Callable[[Array | None], Array]:
+def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...], columns: tuple[int, int]) -> Callable[[Array | None], Array]:
     """How the tiles of a constant come from its array."""
-    batch, n, k, tiles_n, tiles_k, rows = sizes
+    batch, n, k, _, tiles_k, rows = sizes
+    low, high = columns[0] * rows, columns[1] * rows
     order = (*roles.batch, *roles.n, *roles.k)
 
     def image(given: Array | None) -> Array:
@@ -230,9 +249,9 @@ def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], sizes: 
         view = np.lib.stride_tricks.as_strided(
             flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
         ).reshape(batch, n, k)
-        padded = np.zeros((batch, tiles_n * rows, tiles_k * LANES), dtype=view.dtype)
-        padded[:, :n, :k] = view
-        return padded.reshape(batch, tiles_n, rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
+        padded = np.zeros((batch, high - low, tiles_k * LANES), dtype=view.dtype)
+        padded[:, : min(n, high) - low, :k] = view[:, low:high]
+        return padded.reshape(batch, columns[1] - columns[0], rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
 
     return image
 

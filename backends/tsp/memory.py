@@ -130,7 +130,10 @@ class Allocator:
         for side, number in self.machine.user_slices:
             used[44 * side + number] = False
         self.used = used
-        self.written = used.copy()
+        self.written = used.copy()  # ever used by scratch, in any section
+        self.reserved = used.copy()
+        self.kept = used.copy()  # slots between sections
+        self.here = used.copy()  # ever used by scratch in this section
         self.load = np.zeros(88, dtype=np.int64)
         for side in (1, 0):
             quads = self._quads(side)
@@ -159,15 +162,28 @@ class Allocator:
         free = np.flatnonzero(count[rows:] == count[: len(count) - rows])
         return None if not len(free) else int(free[-1] if top else free[0])
 
-    def _scratch(self, dtype: DType, vectors: int, planes: Planes, offsets: tuple[int, ...], rows: int, kind: Kind, label: str) -> Storage | None:
-        units = sorted({unit for plane in planes for unit in plane})
-        found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
-        if not found:
-            return None
-        base, bank = max(found)
-        self.used[units, -bank, base : base + rows] = True
-        self.written[units, -bank, base : base + rows] = True
-        return Storage(dtype, vectors, planes, offsets, kind, -bank, base, rows, label=label)
+    def _scratch(
+        self, dtype: DType, vectors: int, candidates: Sequence[tuple[Planes, tuple[int, ...]]], rows: int, kind: Kind, label: str
+    ) -> Storage | None:
+        """The first candidate with a gap near the top, so that scratch keeps to the upper rows as long as it can."""
+        spots: list[tuple[int, int]] = []
+        for quarters in (3, 2, 1, 0):
+            for k, (planes, offsets) in enumerate(candidates):
+                units = sorted({unit for plane in planes for unit in plane})
+                if k == len(spots):
+                    found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
+                    spots.append(max(found, default=(-1, 0)))
+                base, bank = spots[k]
+                if base >= 0 and base + rows > self.machine.rows * quarters // 4:
+                    for table in (self.used, self.written, self.here):
+                        table[units, -bank, base : base + rows] = True
+                    return Storage(dtype, vectors, planes, offsets, kind, -bank, base, rows, label=label)
+        return None
+
+    def begin(self) -> None:
+        """A new section: it balances its own constants, since its copies may fill a chip alone."""
+        self.load[:] = 0
+        self.here = self.reserved.copy()
 
     def _turned(self, items: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         self.turn += 1
@@ -181,16 +197,15 @@ class Allocator:
         picks = [quad[k : k + width] for quad in quads for k in range(0, 4, width)]
         picks = [pick for pick in picks if not avoid.intersection(pick)]
         if kind in FIXED:
-            picks.sort(key=lambda pick: int(self.load[list(pick)].max()))
+            picks.sort(key=lambda pick: int(max(self.load[u] + self.here[u].sum() for u in pick)))
             if not picks or vectors > self.machine.rows:
                 raise self.full(vectors * width, label)
             self.load[list(picks[0])] += vectors
             return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
-        for pick in picks:
-            found = self._scratch(dtype, vectors, tuple((u,) for u in pick), (0,) * width, vectors, kind, label)
-            if found is not None:
-                return found
-        raise self.full(vectors * width, label)
+        found = self._scratch(dtype, vectors, [(tuple((u,) for u in pick), (0,) * width) for pick in picks], vectors, kind, label)
+        if found is None:
+            raise self.full(vectors * width, label)
+        return found
 
     def chunks(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1) -> list[Storage]:
         """Linear storages for any number of vectors, each a multiple of `step`, all in one hemisphere."""
@@ -228,20 +243,17 @@ class Allocator:
             found = None
             if kind in FIXED:
                 room = self.machine.rows * self.machine.banks * 7 // 10
-                fit = [s for s in sets if self.load[list(s)].max() + rows * width <= room]
+                filled = {s: int(max(self.load[u] + self.here[u].sum() for u in s)) for s in sets}
+                fit = [s for s in sets if filled[s] + rows * width <= room]
                 mine = [s for s in fit if made and s[0] in made[-1].units]
-                chosen = mine or sorted(fit or sets, key=lambda s: int(self.load[list(s)].max()))
+                chosen = mine or sorted(fit or sets, key=lambda s: filled[s])
                 if not chosen:
                     raise self.full(vectors * width, label)
                 self.load[list(chosen[0])] += rows * width
                 found = Storage(dtype, count, _striped_planes(chosen[0], width), tuple(p * rows for p in range(width)), kind, 0, -1, rows * width, label=label)
             else:
-                for slices in sets:
-                    found = self._scratch(
-                        dtype, count, _striped_planes(slices, width), tuple(p * rows for p in range(width)), rows * width, kind, label
-                    )
-                    if found is not None:
-                        break
+                offsets = tuple(p * rows for p in range(width))
+                found = self._scratch(dtype, count, [(_striped_planes(s, width), offsets) for s in sets], rows * width, kind, label)
             if found is None:
                 raise self.full(vectors * width, label)
             made.append(found)

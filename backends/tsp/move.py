@@ -52,35 +52,78 @@ def move(lowering: Lowering, value: Value, need: Array, clean: bool = False) -> 
 
     Array rows that a tile does not load keep what an earlier tile left there, so clean results load all 320.
     """
-    best: tuple[float, Copy, Pairs, bool] | None = None
+    best: tuple[float, Seq, list[_Option]] | None = None
     for copy in value.copies:
         vector, lane = copy.origin(value.size)
         valid = need >= 0
         at = np.where(valid, vector[need], -1)
-        if (at[valid] < 0).any():
-            continue
-        from_lane = np.where(valid, lane[need], -1)
-        selection = _pairs(at, from_lane, len(copy.seq))
-        units = _pairs(from_lane, at, LANES)
-        for pairs, is_unit in ((selection, False), (units, True)):
-            if pairs is not None:
-                cost = pairs.vectors + len(pairs.patterns) * (360 if is_unit else 40)
-                if best is None or cost < best[0]:
-                    best = (cost, copy, pairs, is_unit)
+        if not (at[valid] < 0).any():
+            options = _options(at, np.where(valid, lane[need], -1), len(copy.seq))
+            cost = min(option.cost for option in options)
+            if best is None or cost < best[0]:
+                best = (cost, copy.seq, options)
     assert best is not None, "no copy holds all elements"
-    _, copy, pairs, is_unit = best
-    made = _run(lowering, copy.seq, pairs, is_unit, len(need), clean or _accumulates(pairs), clean)
-    return Copy(need, made, (), _replicated(need), clean)
+    return Copy(need, _carry_out(lowering, best[1], best[2], len(need), clean), (), _replicated(need), clean)
 
 
 def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Seq:
     """Fresh vectors of which number m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
-    selection = _pairs(vector, lane, len(seq))
+    return _carry_out(lowering, seq, _options(vector, lane, len(seq)), len(vector), True)
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One way to rearrange: pairs, whether they are unit vectors, and for two stages what the second stage does with the first's result."""
+
+    cost: float
+    pairs: Pairs
+    is_unit: bool
+    then: tuple[Array, Array] | None = None
+
+
+def _options(vector: Array, lane: Array, size: int) -> list[_Option]:
+    """Selection, unit vectors, and where patterns are many, selection to the first lanes and from there to their place."""
+    found = []
+    selection = _pairs(vector, lane, size)
     units = _pairs(lane, vector, LANES)
-    options = [(pairs.vectors + len(pairs.patterns) * (360 if unit else 40), unit, pairs)
-               for unit, pairs in ((False, selection), (True, units)) if pairs is not None]  # fmt: skip
-    _, unit, pairs = min(options, key=lambda item: item[:2])
-    return _run(lowering, seq, pairs, unit, len(vector), True, True)
+    if selection is not None:
+        found.append(_Option(selection.vectors + 60 * len(selection.patterns), selection, False))
+        if len(selection.patterns) > 48:
+            found.append(_two_stages(selection, vector.shape))
+    if units is not None:
+        found.append(_Option(units.vectors + 360 * len(units.patterns), units, True))
+    return found
+
+
+def _two_stages(pairs: Pairs, shape: tuple[int, ...]) -> _Option:
+    """First every pair's lanes are packed to the front, then spread to where they belong: patterns add instead of multiplying."""
+    from .lower import unique_rows
+
+    maps = pairs.patterns[pairs.pattern]
+    valid = maps >= 0
+    rank = np.cumsum(valid, axis=1) - 1
+    packed = np.full(maps.shape, -1, dtype=np.int32)
+    at = np.nonzero(valid)
+    packed[at[0], rank[at]] = maps[at]
+    keyed, number = unique_rows(np.concatenate([pairs.moving[:, None].astype(np.int32), packed], axis=1))
+    patterns, pattern = unique_rows(np.ascontiguousarray(keyed[:, 1:]))
+    first = Pairs(np.arange(len(keyed)), keyed[:, 0].astype(np.int64), pattern, patterns)
+    vector = np.full(shape, -1, dtype=np.int64)
+    lane = np.full(shape, -1, dtype=np.int64)
+    vector[pairs.row[at[0]], at[1]] = number[at[0]]
+    lane[pairs.row[at[0]], at[1]] = rank[at]
+    spread = len(unique_rows(np.where(valid, rank, -1).astype(np.int32))[0])
+    return _Option(first.vectors + pairs.vectors + 60 * (len(patterns) + spread) + 300, first, False, (vector, lane))
+
+
+def _carry_out(lowering: Lowering, seq: Seq, options: list[_Option], rows: int, clean: bool) -> Seq:
+    option = min(options, key=lambda item: item.cost)
+    if option.then is None:
+        return _run(lowering, seq, option.pairs, option.is_unit, rows, clean or _accumulates(option.pairs), clean)
+    packed = _run(lowering, seq, option.pairs, False, option.pairs.vectors, False, False)
+    vector, lane = option.then
+    second = [o for o in _options(vector, lane, len(packed)) if o.then is None]
+    return _carry_out(lowering, packed, second, rows, clean)
 
 
 def _replicated(need: Array) -> bool:

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from ...machines.tsp.isa import DType
-from .memory import LANES, Seq
+from .memory import LANES, Seq, Storage
 
 Array = np.ndarray
 Digits = tuple[tuple[int, int], ...]
@@ -31,6 +31,8 @@ class Copy:
     replicated: bool = False
     clean: bool = False
     """True where lanes that hold nothing hold zero."""
+    blocks: tuple[tuple[Storage, int, int], ...] = ()
+    """Where the copy is [vectors, tiles] with tiles low..high of all vectors in one storage each: (storage, low, high)."""
     _row: Array | None = None
     _lane: Array | None = None
 
