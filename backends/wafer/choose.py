@@ -16,6 +16,7 @@ from ...ir.access import axes_used
 from ...ir.expr import Expr, entries
 from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
 from ...machines.wafer.isa import WORDS, Element
+from .contract import chunk_of
 from .layout import Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
 from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
@@ -39,6 +40,8 @@ class Choice:
     splits: Splits
     keep: Splits = (None, None)
     """Contract: what each core of a line stores of a result that the line has in full."""
+    chunk: tuple[int, int] | None = None
+    """Contract: an axis, and how much of it to do at a time, where operands do not fit otherwise."""
 
 
 def largest_divisor(n: int, limit: int) -> int:
@@ -85,6 +88,7 @@ def node_axes(graph: Graph, node: Node) -> tuple[int, ...]:
 
 def reads(node: Node) -> list[tuple[int, Access, tuple[int, ...], Callable[[Splits], Splits | None]]]:
     """(operand node, access, axes, how a cut of the node cuts that nest) for everything a node reads affinely."""
+
     def same(splits: Splits) -> Splits | None:
         return splits
 
@@ -110,10 +114,36 @@ class Chooser:
 
     def choices(self, node: Node) -> list[Choice]:
         """Legal cuts, cheapest first; the last one is always "not at all" where that fits."""
-        found = [
-            Choice(self.price(node, splits, keep), splits, keep) for splits in self._pairs(node) for keep in self._keeps(node, splits)
-        ]
-        return sorted((c for c in found if c.cycles < inf), key=lambda c: (c.cycles, str(c.splits)))
+        cuts = [(splits, keep) for splits in self._pairs(node) for keep in self._keeps(node, splits)]
+        found = [Choice(self.price(node, splits, keep), splits, keep) for splits, keep in cuts]
+        if isinstance(node, Contract) and all(c.cycles == inf for c in found):
+            for chunk in self._chunks(node):
+                axis, size = chunk
+                part = chunk_of(node, axis, 0, size)
+                rounds = -(-node.axes[axis] // size)
+                for splits, keep in cuts:
+                    if all(s is None or s.axis != axis for s in splits):
+                        cycles = self.price(part, splits, keep, node) * rounds
+                        found.append(Choice(cycles, splits, keep, chunk))
+        return sorted((c for c in found if c.cycles < inf), key=lambda c: (c.cycles, str(c)))
+
+    def _chunks(self, node: Contract) -> list[tuple[int, int]]:
+        """Axes of the result along which an operand is cut now, in multiples of its blocks."""
+        found: dict[tuple[int, int], None] = {}
+        for operand, access in zip(node.operands, node.accesses, strict=True):
+            for value in self.stage.variants(operand).values():
+                for shard in value.shards:
+                    entry = access[shard.dim] if shard is not None else None
+                    if shard is None or not isinstance(entry, Index) or len(entry.terms) != 1:
+                        continue
+                    axis, coefficient = entry.terms[0]
+                    if axis in node.reduced or coefficient < 1 or shard.tile % coefficient:
+                        continue
+                    fixed = [o for o, a in zip(node.operands, node.accesses, strict=True) if axis in axes_used(a)]
+                    if not any(isinstance(self.graph[o], Constant) for o in fixed):
+                        for times in (4, 1):
+                            found[axis, min(node.axes[axis], times * shard.tile // coefficient)] = None
+        return [c for c in found if c[1] < node.axes[c[0]]]
 
     def _pairs(self, node: Node) -> Iterator[Splits]:
         options = [self._options(node, m) for m in (Y, X)]
@@ -243,14 +273,19 @@ class Chooser:
             return None
         return dim_shards(splits)
 
-    def price(self, node: Node, splits: Splits, keep: Splits = (None, None)) -> float:
-        """Cycles of a cut, infinite where it cannot be."""
+    def price(self, node: Node, splits: Splits, keep: Splits = (None, None), stored: Contract | None = None) -> float:
+        """Cycles of a cut, infinite where it cannot be. `stored` is the whole contraction of which `node` is a chunk."""
         shards = self.result_shards(node, splits)
         if shards is None:
             return inf
-        computed = prod(local_shape(node.shape, shards))
+        computed = (
+            prod(local_axes([n if a not in node.reduced else 1 for a, n in enumerate(node.axes)], splits))
+            if isinstance(node, Contract)
+            else prod(local_shape(node.shape, shards))
+        )
         if keep != (None, None) and isinstance(node, Contract):
-            shards = result_shards(node.groups, node.axes, (keep[Y] or splits[Y], keep[X] or splits[X]))
+            whole = stored or node
+            shards = result_shards(node.groups, whole.axes, (keep[Y] or splits[Y], keep[X] or splits[X]))
             if shards is None or (shards[Y] and shards[X] and shards[Y].dim == shards[X].dim):  # type: ignore[union-attr]
                 return inf
         shape = node.shape
@@ -377,4 +412,3 @@ def _affine(splits: Splits) -> Splits:
     """The cuts of real axes only."""
     y, x = (s if s is not None and s.axis != LOOKUP else None for s in splits)
     return (y, x)
-

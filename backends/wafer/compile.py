@@ -25,13 +25,14 @@ from ...machines.wafer.tables import ObjectKind, image_key
 from ..options import CompileOptions
 from .bound import lower_bound
 from .choose import LARGE_WORDS, Chooser, largest_divisor, units_of
+from .contract import emit_contract
 from .elementwise import convert
 from .emitter import Emitter
 from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, Y
 from .lines import lay_routes
 from .memory import Full
 from .movement import emit_gather, emit_move, emit_scatter
-from .nests import emit_contract, emit_map, emit_reduce
+from .nests import emit_map, emit_reduce
 from .order import emit_scan, emit_sort
 from .partition import Part, cut_points, split
 from .relayout import plans
@@ -136,7 +137,7 @@ def _compile_node(stage: Stage, chooser: Chooser, node: Node) -> None:
         mark = stage.mark()
         try:
             if isinstance(node, Contract):
-                value = emit_contract(stage, node, choice.splits, choice.keep)
+                value = emit_contract(stage, node, choice.splits, choice.keep, choice.chunk)
             else:
                 value = EMITTERS[type(node)](stage, node, choice.splits)
         except Full as full:

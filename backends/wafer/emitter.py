@@ -75,12 +75,14 @@ class Emitter:
         y, x = splits[Y], splits[X]
         return Role(full(y.count if y else self.rows), full(x.count if x else self.cols))
 
-    def object(self, fmt: Element, ext: Sequence[int], kind: ObjectKind = ObjectKind.SCRATCH) -> int:
-        """A new block of memory with these extents. Raises Full."""
-        words = prod(ext) * WORDS[fmt]
+    def object(
+        self, fmt: Element, ext: Sequence[int], kind: ObjectKind = ObjectKind.SCRATCH, pitch: Sequence[int] | None = None
+    ) -> int:
+        """A new block of memory with these extents, dense or with the strides `pitch`. Raises Full."""
+        words = (1 + sum((n - 1) * s for n, s in zip(ext, pitch, strict=True)) if pitch else prod(ext)) * WORDS[fmt]
         fixed = kind in (ObjectKind.WEIGHT, ObjectKind.CONSTANT, ObjectKind.STATE)
         address = self.words.constant(words) if fixed else self.words.take(words)
-        obj = self.builder.object(self.region, address, fmt, ext, kind, prov=self.prov)
+        obj = self.builder.object(self.region, address, fmt, ext, kind, stride=pitch or (), prov=self.prov)
         self.address[obj] = address
         return obj
 

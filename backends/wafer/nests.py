@@ -1,4 +1,4 @@
-"""Map, Reduce and Contract on a rectangle: local bursts, then line reductions along the mesh axes that cut a reduced axis."""
+"""Map and Reduce on a rectangle: local bursts, then line reductions along the mesh axes that cut a reduced axis."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from math import inf, prod
 
-from ...ir.access import axes_used
 from ...ir.expr import Expr, arg, args_of, cast, const, make, postorder
-from ...ir.graph import Contract, Map, Nest, Node, Reduce
+from ...ir.graph import Map, Nest, Node, Reduce
 from ...ir.types import BOOL, F32, I32, DType
-from ...machines.wafer.isa import Element, Fmt, Op
+from ...machines.wafer.isa import Element, Op
 from .elementwise import Evaluator, convert
 from .emitter import Role
 from .layout import Ref, Splits, Value, X, Y, local_axes, result_shards, row_major
@@ -157,7 +156,7 @@ def _reduce_into(stage: Stage, node: Reduce, splits: Splits, expr: Expr, refs: d
         size = prod(extents[a] for a in kept)
         total = stage.e.scratch(work, size)
         shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
-        strides = _dense_strides(shape, kept)
+        strides = dense_strides(shape, kept)
         walk = Ref(total.obj, work, 0, strides)
         _accumulate(stage, role, box, reduced, expr, refs, op, walk, kept)
         for m in (Y, X):
@@ -185,7 +184,7 @@ def _neutral(op: str, dtype: DType) -> Expr:
     return const(-(2**31) if op == "max" else 2**31 - 1, dtype)
 
 
-def _dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+def dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
     """Strides of a dense block whose axes lie in `order`, outermost first; 0 for the others."""
     strides = [0] * len(shape)
     for a, s in zip(order, row_major([shape[a] for a in order]), strict=True):
@@ -208,7 +207,7 @@ def _accumulate(
         here = Evaluator(e, role, sizes, lambda i: window(refs[i], part))
         block_ref = e.scratch(total.fmt, prod(sizes))
         order = [a for a in range(len(sizes)) if a in reduced] + list(kept)
-        block = Ref(block_ref.obj, total.fmt, 0, _dense_strides(sizes, order))
+        block = Ref(block_ref.obj, total.fmt, 0, dense_strides(sizes, order))
         here.store(expr, block)
         live = list(sizes)
         for a in reduced:
@@ -262,117 +261,3 @@ def _emit_arg(stage: Stage, node: Reduce, splits: Splits) -> Value:
     _reduce_into(stage, node, splits, where, refs, "min", value)
     stage.e.free(extreme.obj)
     return value
-
-
-def emit_contract(stage: Stage, node: Node, splits: Splits, keep: Splits = (None, None)) -> Value:
-    """Partial products by multiply-accumulate over this core's part of K, then line reductions of the sums, then one rounding.
-
-    The vector of an FMAC runs along M or N, whichever takes fewer beats; the other operand gives the scalars. Where K is cut along a
-    mesh axis, every core of a line has the sums afterwards; `keep` says which part of an axis of the result each of them stores.
-    """
-    assert isinstance(node, Contract)
-    axes = local_axes(node.axes, splits)
-    stored: Splits = (keep[Y] or splits[Y], keep[X] or splits[X])
-    shards = result_shards(node.groups, node.axes, stored)
-    assert shards is not None
-    reduced = node.reduced
-    kept = [a for group in node.groups for a in group]
-    vector, inner = _vector_axis(node, axes)
-    clean = any(s is not None and s.axis in reduced and s.tile * s.count > node.axes[s.axis] for s in splits)
-    refs = [
-        stage.operand(node.operands[i], node.accesses[i], node.axes, splits, inner if i == vector and inner >= 0 else None, clean)
-        for i in (0, 1)
-    ]
-    half = all(r.fmt == Element.F16 for r in refs)
-    value = stage.new(node.shape, element_of(node.dtype), shards)
-    target = result_ref(value, node.groups, local_axes(node.axes, stored))
-    if any(k is not None and k.tile * k.count > node.axes[k.axis] for k in keep):
-        stage.e.vec(Op.MOV, PLAIN[value.fmt], stage.e.role(stored), [value.size], Ref(value.obj, value.fmt, 0, (1,)), 0.0)
-    role = stage.e.role(splits)
-    order = [a for a in kept if a != inner] + ([inner] if inner >= 0 else [])
-    final = stage.e.role((None if splits[Y] and splits[Y].axis in reduced else splits[Y],  # type: ignore[union-attr]
-                          None if splits[X] and splits[X].axis in reduced else splits[X]))  # type: ignore[union-attr]  # fmt: skip
-
-    def emit(box: Box) -> None:
-        e = stage.e
-        extents = [n for _, n in box]
-        size = prod(extents[a] for a in kept)
-        total = e.scratch(Element.F32, size)
-        walk = Ref(total.obj, Element.F32, 0, _dense_strides(extents, order))
-        flat = Ref(total.obj, Element.F32, 0, (1,))
-        sources = [window(r, box) for r in refs]
-        copies = []
-        if not half:
-            for i, source in enumerate(sources):
-                if source.fmt != Element.F32:
-                    sources[i] = _widened(stage, role, extents, source)
-                    copies.append(sources[i].obj)
-        e.vec(Op.MOV, Fmt.F32, role, [size], flat, 0.0)
-        fmt = Fmt.F16_F32 if half else Fmt.F32
-        e.vec(Op.FMAC, fmt, role, extents, walk, sources[vector], None, sources[1 - vector], inner=inner)
-        for obj in copies:
-            e.free(obj)
-        for m in (Y, X):
-            split = splits[m]
-            if split is not None and split.axis in reduced:
-                other = splits[1 - m]
-                across = other.count if other else (e.cols if m == Y else e.rows)
-                reduce_line(e, m, split.count, across, flat, size)
-        shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
-        _store(stage, final, shape, box, keep, target, walk)
-        e.free(total.obj)
-
-    piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
-    return value
-
-
-def _store(stage: Stage, role: Role, shape: list[int], box: Box, keep: Splits, target: Ref, total: Ref) -> None:
-    """Round the sums of a box into the result; with `keep`, every core takes those of its own block that lie in the box."""
-    m = Y if keep[Y] is not None else X
-    split = keep[m]
-    if split is None:
-        convert(stage.e, role, shape, window(target, box), total)
-        return
-    first, n = box[split.axis]
-    tile, step = split.tile, total.strides[split.axis]
-    rest = tuple((0, 1) if a == split.axis else b for a, b in enumerate(box))
-    place = window(target, rest)
-    block = first // tile
-    while block * tile < first + n:
-        low, high = max(first, block * tile), min(first + n, (block + 1) * tile)
-        last = block + 1
-        if low == block * tile and high == low + tile:
-            last = (first + n) // tile  # all blocks that lie in the box whole
-        cells = (block, last, 1)
-        here = Role(cells, role.cols) if m == Y else Role(role.rows, cells)
-        per = tile * step
-        source = Ref(total.obj, total.fmt, (low - block * tile - first) * step, total.strides, per if m == Y else 0, per if m == X else 0)
-        if last == block + 1:
-            source = total.moved((low - first) * step)
-        part = [high - low if a == split.axis else extent for a, extent in enumerate(shape)]
-        convert(stage.e, here, part, place.moved((low - block * tile) * target.strides[split.axis]), source)
-        block = last
-
-
-def _widened(stage: Stage, role: Role, extents: Sequence[int], source: Ref) -> Ref:
-    """A copy in f32 over the axes that the operand walks."""
-    shape = [n if s else 1 for n, s in zip(extents, source.strides, strict=True)]
-    block = stage.e.scratch(Element.F32, prod(shape))
-    strides = tuple(s if n > 1 else 0 for s, n in zip(row_major(shape), shape, strict=True))
-    wide = Ref(block.obj, Element.F32, 0, strides)
-    convert(stage.e, role, shape, wide, source)
-    return wide
-
-
-def _vector_axis(node: Contract, axes: Sequence[int]) -> tuple[int, int]:
-    """Which operand is the vector (0 or 1) and along which axis; axis -1 where neither M nor N exists."""
-    walked = [axes_used(access) for access in node.accesses]
-    kept = [a for group in node.groups for a in group]
-    best = (0.0, 0, -1)
-    for i in (0, 1):
-        for a in kept:
-            if a in walked[i] and a not in walked[1 - i] and axes[a] > 1:
-                n = axes[a]
-                rate = n / -(-n // 2) + (0.001 * min(n, 999) / 999) + (0.0005 if a == kept[-1] else 0.0)
-                best = max(best, (rate, i, a))
-    return best[1], best[2]

@@ -19,11 +19,12 @@ from ...ir.access import strided
 from ...ir.graph import Access, Constant, Graph, Index, Input, Node, State
 from ...ir.types import BOOL, F16, DType
 from ...machines.wafer.builder import Range, full, one
-from ...machines.wafer.isa import NUMPY, Element, Op
+from ...machines.wafer.isa import NUMPY, WORDS, Element, Op
 from ...machines.wafer.tables import ObjectKind
 from .emitter import Emitter, Role
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
+from .memory import BANKS
 from .relayout import Step, after, plans
 
 
@@ -100,6 +101,7 @@ class Stage:
         cut = {s.axis: (m, s) for m, s in enumerate(splits) if s is not None and s.axis in used}
         local = tuple(cut[a][1].tile if a in cut else axes[a] for a in used)
         fmt = element_of(node.dtype)
+        row = _padded_row(local, fmt) if last in used else 0
         key = (node.ref.key, fmt, access, tuple(axes), tuple(used), splits)
         if key not in self.constants:
             view, ext, groups = _merge_dims(extents, local, [k for k, a in enumerate(used) if a in cut])
@@ -108,7 +110,8 @@ class Stage:
                 m, split = cut.get(used[group[0]], (0, None)) if group else (0, None)
                 tile = split.tile if split else 0
                 origin.append((0, tile if split and m == Y else 0, tile if split and m == X else 0))
-            obj = self.e.object(fmt, ext or (1,), ObjectKind.WEIGHT)
+            pitch = row_major((*ext[:-1], row)) if row else None
+            obj = self.e.object(fmt, ext or (1,), ObjectKind.WEIGHT, pitch)
             self.constants[key] = obj
             make = _maker(access, axes, used, fmt)
             rows = full(min(self.e.rows, splits[Y].count) if splits[Y] and splits[Y].axis in used else self.e.rows)  # type: ignore[union-attr]
@@ -117,7 +120,7 @@ class Stage:
             image = (fmt, access, tuple(axes), tuple(used))
             self.placed[obj] = Placed(node.id, image, make, view or (1,), tuple(origin) or ((0, 0, 0),), coef or ((0,),), rows, cols)
         strides = [0] * len(axes)
-        for a, s in zip(used, row_major(local), strict=True):
+        for a, s in zip(used, row_major((*local[:-1], row) if row else local), strict=True):
             strides[a] = s
         return Ref(self.constants[key], fmt, 0, tuple(strides))
 
@@ -237,7 +240,11 @@ class Stage:
         value = plan.value
         for step in plan.steps:
             whole = step.full and not value.shift
+            before = value
             value = self.unshard(node_id, value, step.m) if whole else collect(self, value, step, splits)
+            if before.obj in self.temporaries:
+                self.temporaries.remove(before.obj)
+                self.e.free(before.obj)
         return reference(self._padded(value, access, axes, splits), access, axes, splits)
 
     def _clean(self, value: Value) -> None:
@@ -313,10 +320,14 @@ class Stage:
 
     def done(self, node_id: int, value: Value) -> None:
         """A node has been computed."""
+        self.drop_temporaries()
+        self.values.setdefault(node_id, {})[value.shards] = value
+
+    def drop_temporaries(self) -> None:
+        """Free the copies that were made for one nest."""
         for obj in self.temporaries:
             self.e.free(obj)
         self.temporaries = []
-        self.values.setdefault(node_id, {})[value.shards] = value
 
     def release(self, operands: Sequence[int]) -> None:
         """One reader less for each operand; memory of values without readers is free again."""
@@ -336,7 +347,7 @@ def collect(stage: Stage, value: Value, step: Step, splits: Splits) -> Value:
     made = after(value, step)
     buffer = e.object(value.fmt, (made.size,), ObjectKind.SCRATCH)
     home = buffer if step.blocks == 1 else e.object(value.fmt, (made.size,), ObjectKind.SCRATCH)
-    stage.temporaries += [buffer] if home == buffer else [buffer, home]
+    stage.temporaries.append(home)
     fmt = PLAIN[value.fmt]
     flat = Ref(buffer, value.fmt, 0, (1,))
     count = lines_of(e, value, step, splits)
@@ -362,6 +373,8 @@ def collect(stage: Stage, value: Value, step: Step, splits: Splits) -> Value:
         reduce_line(e, m, shard.count, count, flat, made.size)
         if home != buffer:
             e.vec(Op.MOV, fmt, _cells(m, one(block), full(count)), [made.size], replace(flat, obj=home), flat)
+    if home != buffer:
+        e.free(buffer)
     return replace(made, obj=home)
 
 
@@ -414,6 +427,15 @@ def _pieces(value: Value, made: Value, step: Step, block: int, count: int) -> li
             pieces.append(((line, end, 1), part, source, Ref(-1, value.fmt, 0, made.strides)))
         line = end
     return pieces
+
+
+def _padded_row(local: Sequence[int], fmt: Element) -> int:
+    """The length to which rows of a constant are padded so that all start at the same bank (C6), 0 where they are not."""
+    step = BANKS // WORDS[fmt]
+    if len(local) < 2 or local[-1] % step == 0:
+        return 0
+    padded = -(-local[-1] // step) * step
+    return padded if padded * 4 <= local[-1] * 5 else 0
 
 
 def identity(rank: int) -> Access:

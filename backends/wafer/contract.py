@@ -1,0 +1,177 @@
+"""Contract on a rectangle: weights stay where they are, partial sums travel along the lines that cut K.
+
+Every core multiplies its part of K for its block of the result, the lines add the partial sums in f32, and the result is rounded once.
+Where an operand would have to be whole on a line and does not fit, the contraction runs chunk by chunk along one of its axes, and only
+what a chunk needs is brought together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+from ...ir.access import axes_used
+from ...ir.graph import Access, Contract, Index
+from ...machines.wafer.isa import WORDS, Element, Fmt, Op
+from .elementwise import convert
+from .emitter import Role
+from .layout import Ref, Splits, Value, X, Y, local_axes, result_shards, row_major
+from .lines import PLAIN, reduce_line
+from .nests import Box, dense_strides, piecewise, result_ref, window
+from .stage import Stage, element_of
+
+_ROW = 8
+"""Rows of accumulators and constants are padded to this many words, where that costs little, so that bank rule C6 holds for all rows."""
+
+
+def emit_contract(stage: Stage, node: Contract, splits: Splits, keep: Splits = (None, None), chunk: tuple[int, int] | None = None) -> Value:
+    """The result of the contraction.
+
+    The vector of an FMAC runs along M or N, whichever takes fewer beats; the other operand gives the scalars. `keep` says which part of
+    an axis of the result each core of a line stores once the line has all sums; `chunk` is an axis and how much of it to do at a time.
+    """
+    stored: Splits = (keep[Y] or splits[Y], keep[X] or splits[X])
+    shards = result_shards(node.groups, node.axes, stored)
+    assert shards is not None
+    value = stage.new(node.shape, element_of(node.dtype), shards)
+    target = result_ref(value, node.groups, local_axes(node.axes, stored))
+    if any(k is not None and k.tile * k.count > node.axes[k.axis] for k in keep):
+        stage.e.vec(Op.MOV, PLAIN[value.fmt], stage.e.role(stored), [value.size], Ref(value.obj, value.fmt, 0, (1,)), 0.0)
+    if chunk is None:
+        _chunk(stage, node, splits, keep, target, (0,) * len(node.axes))
+        return value
+    axis, size = chunk
+    for start in range(0, node.axes[axis], size):
+        part = chunk_of(node, axis, start, min(size, node.axes[axis] - start))
+        _chunk(stage, part, splits, keep, target, tuple(start if a == axis else 0 for a in range(len(node.axes))))
+        stage.drop_temporaries()
+    return value
+
+
+def chunk_of(node: Contract, axis: int, start: int, size: int) -> Contract:
+    """The same contraction over [start, start + size) of one axis."""
+
+    def moved(access: Access) -> Access:
+        return tuple(Index(x.offset + dict(x.terms).get(axis, 0) * start, x.terms) if isinstance(x, Index) else x for x in access)
+
+    axes = tuple(size if a == axis else n for a, n in enumerate(node.axes))
+    return replace(node, axes=axes, accesses=tuple(moved(a) for a in node.accesses))
+
+
+def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: Ref, first: tuple[int, ...]) -> None:
+    """One chunk; `first` is its position in the whole nest, where `target` and `keep` live."""
+    axes = local_axes(node.axes, splits)
+    reduced = node.reduced
+    kept = [a for group in node.groups for a in group]
+    vector, inner = _vector_axis(node, axes)
+    clean = any(s is not None and s.axis in reduced and s.tile * s.count > node.axes[s.axis] for s in splits)
+    refs = [
+        stage.operand(node.operands[i], node.accesses[i], node.axes, splits, inner if i == vector and inner >= 0 else None, clean)
+        for i in (0, 1)
+    ]
+    half = all(r.fmt == Element.F16 for r in refs)
+    role = stage.e.role(splits)
+    order = [a for a in kept if a != inner] + ([inner] if inner >= 0 else [])
+    y, x = (None if s is not None and s.axis in reduced else s for s in splits)
+    final = stage.e.role((y, x))
+
+    def emit(box: Box) -> None:
+        e = stage.e
+        extents = [n for _, n in box]
+        sources = [window(r, box) for r in refs]
+        copies = []
+        if not half:
+            for i, source in enumerate(sources):
+                if source.fmt != Element.F32:
+                    sources[i] = _widened(stage, role, extents, source)
+                    copies.append(sources[i].obj)
+        walk, flat, size = _accumulator(stage, extents, order, sources[vector])
+        e.vec(Op.MOV, Fmt.F32, role, [size], flat, 0.0)
+        fmt = Fmt.F16_F32 if half else Fmt.F32
+        e.vec(Op.FMAC, fmt, role, extents, walk, sources[vector], None, sources[1 - vector], inner=inner)
+        for obj in copies:
+            e.free(obj)
+        for m in (Y, X):
+            split = splits[m]
+            if split is not None and split.axis in reduced:
+                other = splits[1 - m]
+                across = other.count if other else (e.cols if m == Y else e.rows)
+                reduce_line(e, m, split.count, across, flat, size)
+        shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
+        here = tuple((b[0] + f, b[1]) for b, f in zip(box, first, strict=True))
+        _store(stage, final, shape, here, keep, target, walk)
+        e.free(walk.obj)
+
+    piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
+
+
+def _accumulator(stage: Stage, extents: Sequence[int], order: Sequence[int], vector: Ref) -> tuple[Ref, Ref, int]:
+    """f32 sums over the axes `order` (the vector last): their walk, the dense block that holds them, its elements. The first element lies
+    4 words from the vector's modulo 8 and rows are padded, as C6 wants."""
+    e = stage.e
+    shape = list(extents)
+    lines = prod(extents[a] for a in order[:-1])
+    if order and lines > 1:
+        padded = -(-extents[order[-1]] // (_ROW // 2)) * (_ROW // 2)
+        if padded * 4 <= extents[order[-1]] * 5:
+            shape[order[-1]] = padded
+    size = prod(shape[a] for a in order)
+    block = e.scratch(Element.F32, size + 3)
+    word = e.address[vector.obj] + vector.base * WORDS[vector.fmt]
+    offset = ((word - 4) // 2) % 4 if word % 2 == 0 else 0
+    strides = dense_strides(shape, order)
+    return Ref(block.obj, Element.F32, offset, strides), Ref(block.obj, Element.F32, offset, (1,)), size
+
+
+def _store(stage: Stage, role: Role, shape: list[int], box: Box, keep: Splits, target: Ref, total: Ref) -> None:
+    """Round the sums of a box into the result; with `keep`, every core takes those of its own block that lie in the box."""
+    m = Y if keep[Y] is not None else X
+    split = keep[m]
+    if split is None:
+        convert(stage.e, role, shape, window(target, box), total)
+        return
+    first, n = box[split.axis]
+    tile, step = split.tile, total.strides[split.axis]
+    rest = tuple((0, 1) if a == split.axis else b for a, b in enumerate(box))
+    place = window(target, rest)
+    block = first // tile
+    while block * tile < first + n:
+        low, high = max(first, block * tile), min(first + n, (block + 1) * tile)
+        last = block + 1
+        if low == block * tile and high == low + tile:
+            last = (first + n) // tile  # all blocks that lie in the box whole
+        cells = (block, last, 1)
+        here = Role(cells, role.cols) if m == Y else Role(role.rows, cells)
+        per = tile * step
+        base = total.base + (low - block * tile - first) * step
+        source = Ref(total.obj, total.fmt, base, total.strides, per if m == Y else 0, per if m == X else 0)
+        if last == block + 1:
+            source = total.moved((low - first) * step)
+        part = [high - low if a == split.axis else extent for a, extent in enumerate(shape)]
+        convert(stage.e, here, part, place.moved((low - block * tile) * target.strides[split.axis]), source)
+        block = last
+
+
+def _widened(stage: Stage, role: Role, extents: Sequence[int], source: Ref) -> Ref:
+    """A copy in f32 over the axes that the operand walks."""
+    shape = [n if s else 1 for n, s in zip(extents, source.strides, strict=True)]
+    block = stage.e.scratch(Element.F32, prod(shape))
+    strides = tuple(s if n > 1 else 0 for s, n in zip(row_major(shape), shape, strict=True))
+    wide = Ref(block.obj, Element.F32, 0, strides)
+    convert(stage.e, role, shape, wide, source)
+    return wide
+
+
+def _vector_axis(node: Contract, axes: Sequence[int]) -> tuple[int, int]:
+    """Which operand is the vector (0 or 1) and along which axis; axis -1 where neither M nor N exists."""
+    walked = [axes_used(access) for access in node.accesses]
+    kept = [a for group in node.groups for a in group]
+    best = (0.0, 0, -1)
+    for i in (0, 1):
+        for a in kept:
+            if a in walked[i] and a not in walked[1 - i] and axes[a] > 1:
+                n = axes[a]
+                rate = n / -(-n // 2) + (0.001 * min(n, 999) / 999) + (0.0005 if a == kept[-1] else 0.0)
+                best = max(best, (rate, i, a))
+    return best[1], best[2]
