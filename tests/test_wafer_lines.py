@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from wafer_lines import Tree, binary_tree, chain_tree, k_tree, recurrence, reduction, total_cycles, two_phase
+from wafer_programs import star
 
 from spatialc.machines.program import Program
 from spatialc.runtime_sim.wafer import check, execute
-from wafer_lines import Tree, binary_tree, chain_tree, k_tree, recurrence, reduction, total_cycles, two_phase
-from wafer_programs import star
 
 
 def summed(program: Program) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from wafer_programs import BASE, WSE2, bound, chain, edited, local_product, mesh_product, program_of, star, without
 
 from spatialc.machines.program import Program, concatenate
 from spatialc.machines.wafer.builder import FABRIC, ProgramBuilder, SegmentBuilder, full, mem, one
@@ -14,7 +15,6 @@ from spatialc.machines.wafer.description import load_machine
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ROUTES, ObjectKind, Port, Trigger
 from spatialc.runtime_sim.wafer import check
-from wafer_programs import BASE, WSE2, bound, chain, edited, local_product, mesh_product, program_of, star, without
 
 
 def rules(program: Program) -> set[str]:

@@ -4,12 +4,14 @@ and programs of real bursts that follow it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+
+from wafer_programs import BASE, bound, program_of
 
 from spatialc.machines.program import Program
 from spatialc.machines.wafer.builder import FABRIC, NO_OPERAND, ProgramBuilder, SegmentBuilder, full, mem, one
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger
-from wafer_programs import BASE, bound, program_of
 
 D = 5
 """2 * T_R + 1."""
@@ -110,7 +112,7 @@ def k_tree(p: int, groups: tuple[int, ...], broadcast: bool = True) -> Tree:
             roots.append(group[middle])
             for side, chain in ((0, group[:middle]), (1, group[:middle:-1])):
                 path = [*chain, group[middle]]
-                for step, (child, parent) in enumerate(zip(path, path[1:], strict=False)):
+                for step, (child, parent) in enumerate(pairwise(path)):
                     # the last send of the left chain takes colour 0, that of the right chain colour 1
                     colour[child] = 2 * level + (side + len(path) - 2 - step) % 2
                     children[parent].append(child)

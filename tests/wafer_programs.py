@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from spatialc.machines.program import Binding, Program, Segment
-from spatialc.machines.wafer.builder import FABRIC, ProgramBuilder, SegmentBuilder, full, imm, mem, one
+from spatialc.machines.wafer.builder import FABRIC, ProgramBuilder, Range, SegmentBuilder, full, imm, mem, one
 from spatialc.machines.wafer.description import WaferMachine, load_machine
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger, image_key
@@ -127,8 +128,8 @@ def ring_ranks(p: int) -> np.ndarray:
     return ranks
 
 
-def ring_routes(s: SegmentBuilder, r: int, p: int, across: int, colours: Sequence[int], along_x: bool) -> list[tuple[int, int, int]]:
-    """Routes of a folded ring along one axis: every core sends to its successor. Returns (core, send colour, receive colour)."""
+def ring_routes(s: SegmentBuilder, r: int, p: int, across: int, colours: Sequence[int], along_x: bool) -> list[tuple[Range, int, int]]:
+    """Routes of a folded ring along one axis: every core sends to its successor. Returns (cores, send colour, receive colour)."""
     ahead, back = (Port.E, Port.W) if along_x else (Port.S, Port.N)
 
     def entry(core: int, colour: int, rx: Port, tx: Port) -> None:
@@ -155,7 +156,16 @@ def ring_routes(s: SegmentBuilder, r: int, p: int, across: int, colours: Sequenc
             entry(core + step, colour, into, out)
         entry(target, colour, into, Port.RAMP)
         receive[target] = colour
-    return [(core, colours[send[core]], colours[receive[core]]) for core in range(p)]
+    groups: dict[tuple[int, int, int], list[int]] = {}
+    for core in range(p):
+        groups.setdefault((send[core], receive[core], core % 2), []).append(core)
+    out: list[tuple[Range, int, int]] = []
+    for (to, by, _), cores in groups.items():
+        regular = all(b - a == cores[1] - cores[0] for a, b in pairwise(cores))
+        for part in [cores] if regular else [[c] for c in cores]:
+            step = part[1] - part[0] if len(part) > 1 else 1
+            out.append(((part[0], part[-1] + 1, step), colours[to], colours[by]))
+    return out
 
 
 def mesh_product(p: int, mt: int, kt: int, nt: int) -> Program:
@@ -178,8 +188,8 @@ def mesh_product(p: int, mt: int, kt: int, nt: int) -> Program:
     z = s.burst(r, Op.MOV, Fmt.F32, 0, zero, d=mem(c, nt, 1), a=imm(0), ext=(mt, nt), **everywhere)
     receives: list[int] = []
     for obj, size, along_x, colours, qout, qin in ((a, sizes[0], True, (0, 1, 2), 2, 4), (b, sizes[1], False, (3, 4, 5), 3, 5)):
-        for core, send, receive in ring_routes(s, r, p, p, colours, along_x):
-            line = {"rows": full(p), "cols": one(core)} if along_x else {"rows": one(core), "cols": full(p)}
+        for cores, send, receive in ring_routes(s, r, p, p, colours, along_x):
+            line = {"rows": full(p), "cols": cores} if along_x else {"rows": cores, "cols": full(p)}
             into = s.burst(
                 r, Op.MOV, Fmt.F16, zero + 8, period - 8, d=mem(obj, 1, addr=size, step=-size, wrap=2), a=FABRIC, ext=(size,), loop=loop,
                 trigger=Trigger.HOLD, cin=receive, qin=qin, q=2, **line,

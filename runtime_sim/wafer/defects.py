@@ -16,7 +16,7 @@ from .model import Ints
 
 @dataclass(frozen=True)
 class PhysicalMap:
-    """`rho` int64 [rows] and `phi` int64 [rows, cols]: physical row and column (of the fabric) of logical cores of the program rectangle."""
+    """`rho` int64 [rows] and `phi` int64 [rows, cols]: physical row and column, in the fabric, of each logical core."""
 
     machine: WaferMachine
     rho: Ints

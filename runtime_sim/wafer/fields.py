@@ -202,7 +202,7 @@ def _operands(b: dict[str, Any], row: OpRow, unit: str, out: Breaches) -> None:
     sources = [p for p in "abs" if kinds[p] is FABRIC]
     allowed: dict[str, set[tb.OperandKind]] = {"d": {MEM, FABRIC}, "a": {MEM, FABRIC}, "b": {NO}, "s": {NO}}
     if meaning is Semantics.ADVANCE:
-        allowed = dict.fromkeys("dabs", {NO})
+        allowed = {p: {NO} for p in "dabs"}
     elif meaning is Semantics.UNARY and row.op is Op.MOV:
         allowed["a"] = {MEM, FABRIC, IMM}
     elif meaning in (Semantics.BINARY, Semantics.MERGE_PAIRS):
@@ -225,7 +225,7 @@ def _operands(b: dict[str, Any], row: OpRow, unit: str, out: Breaches) -> None:
         wrong.append("two fabric sources")
     if kinds["s"] is FABRIC and row.s is not Element.F16:
         wrong.append("a scalar stream that is not f16")
-    if [k for k in kinds.values()].count(IMM) > 1:
+    if list(kinds.values()).count(IMM) > 1:
         wrong.append("two immediates")
     if row.op is Op.SCALE and (kinds["s"] is not IMM or abs(np.frexp(b["imm"])[0]) != 0.5):
         wrong.append("SCALE by something else than a power of two")

@@ -54,7 +54,7 @@ def _order(layout: Layout, name: str, kind: str, start: int, end: int, out: Brea
                 continue
             instance = layout.instances[slot[0]]
             life = instance.analysis.liveness.lives[slot[1]]
-            if kind == "input" and 0 <= life.first and instance.start + life.first < end:
+            if kind == "input" and life.first >= 0 and instance.start + life.first < end:
                 message = f"is used from cycle {instance.start + life.first}, its stream ends at {end}"
                 out.add("W44", f"input {name}", message, cycle=instance.start + life.first)
             if kind == "output" and life.last_write_end >= 0 and instance.start + life.last_write_end > start:

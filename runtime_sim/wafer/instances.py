@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -382,9 +383,9 @@ def cells(rectangles: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, in
     xs = sorted({x for r in rectangles for x in (r[0], r[2])})
     ys = sorted({y for r in rectangles for y in (r[1], r[3])})
     out = []
-    for y0, y1 in zip(ys, ys[1:], strict=False):
+    for y0, y1 in pairwise(ys):
         row = [r for r in rectangles if r[1] <= y0 and y1 <= r[3]]
-        for x0, x1 in zip(xs, xs[1:], strict=False):
+        for x0, x1 in pairwise(xs):
             if any(r[0] <= x0 and x1 <= r[2] for r in row):
                 out.append((x0, y0, x1, y1))
     return out

@@ -35,7 +35,7 @@ class Judgement:
 
     @cached_property
     def breakdown(self) -> dict[str, int]:
-        """Cycles by cause, summing to `cycles`: some core computes; else some core moves data; else wavelets are on their way; else all wait."""
+        """Cycles by cause, summing to `cycles`: some core computes; else some core moves data; else wavelets fly; else all wait."""
         layout = self.layout
         causes: dict[str, int] = {}
         known: Ints = np.zeros((0, 2), np.int64)

@@ -43,8 +43,8 @@ def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:
 
 
 def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step]:
-    if len(events) == 1 and events[0].time.uniform:
-        return [Step(events[0])]
+    if all(event.time.uniform for event in events):
+        return [Step(event) for event in events]
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(events)))
     _core_edges(events, graph)
@@ -88,9 +88,8 @@ def _delivery_edges(events: list[Event], deliveries: Deliveries, graph: nx.DiGra
 
 
 def _levels(events: list[Event]) -> list[Step]:
-    found = []
+    found: list[tuple[int, int, Step]] = []
     for rank, event in enumerate(events):
         times = event.time.array.reshape(-1)
-        for t in np.unique(times).tolist():
-            found.append((t, rank, Step(event, np.flatnonzero(times == t))))
+        found += [(t, rank, Step(event, np.flatnonzero(times == t))) for t in np.unique(times).tolist()]
     return [step for _, _, step in sorted(found, key=lambda item: item[:2])]

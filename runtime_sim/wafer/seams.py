@@ -106,7 +106,8 @@ def _compare(layout: Layout, earlier: Instance, later: Instance, region: RegionV
     bad = np.argwhere(first < need)
     if len(bad):
         y, x = bad[0].tolist()
-        message = f"{changed[y, x]} route entries change from instance {earlier.number}, its core has no beats for that before cycle {first[y, x]}"
+        entries = f"{changed[y, x]} route entries change from instance {earlier.number}"
+        message = f"{entries}, its core has no beats for that before cycle {first[y, x]}"
         unit = f"core ({x0 + x}, {y0 + y})"
         out.add(
             "W10", unit, message, cycle=later.start + region.first, claimants=[f"instance {later.number}", f"instance {earlier.number}"]

@@ -57,11 +57,10 @@ class Tracer:
         marks = [np.zeros(0, np.int64)]
         marks += [e.burst.core_ids.reshape(-1) * _SPAN + e.time.array.reshape(-1) + 1 + ramp for e in switches]
         self.advances = np.sort(np.concatenate(marks))
-        levels = []
+        levels: list[tuple[int, int, Ints]] = []
         for number, event in enumerate(sends):
             times = event.time.array.reshape(-1)
-            for t in np.unique(times):
-                levels.append((int(t), number, event.burst.core_ids.reshape(-1)[times == t]))
+            levels += [(int(t), number, event.burst.core_ids.reshape(-1)[times == t]) for t in np.unique(times)]
         parts: list[list[Flow]] = [[] for _ in sends]
         for t, number, cores in sorted(levels, key=lambda item: (item[0], item[1])):
             parts[number].append(self._follow(sends[number], number, t, cores))
