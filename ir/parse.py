@@ -339,7 +339,7 @@ class _Line:
         if token in ("inf", "nan"):
             return sign * float(token)
         try:
-            return sign * int(token) if token != "0" or sign > 0 else -0.0
+            return sign * int(token)
         except ValueError:
             return sign * float(token)
 

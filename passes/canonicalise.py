@@ -66,7 +66,7 @@ class _Walk:
         self.inlining = inlining
         self.folder = Folder(store, self.at)
         self.guards = Guards(store, self.at)
-        self.reads = _effective_reads(graph)
+        self.reads = _reads(graph)
         self.reads_of_new: dict[int, int] = {}
         self.store = store
         self._intervals: dict[int, Interval] = {}
@@ -159,15 +159,14 @@ class _Walk:
         return self._intervals[node_id]
 
 
-def _effective_reads(graph: Graph) -> list[int]:
-    """How often every node is read once views are gone: a view passes on its own readers."""
+def _reads(graph: Graph) -> list[int]:
+    """How often every node is read, outputs and updates included. (The first walk inlines nothing, so later ones meet no foldable view.)"""
     reads = [0] * len(graph.nodes)
     for root in (*graph.outputs, *graph.updates.values()):
         reads[root] += 1
-    for node in reversed(graph.nodes):
-        passed = reads[node.id] if isinstance(node, Move) and node.is_view else 1
+    for node in graph.nodes:
         for operand in node.operands:
-            reads[operand] += passed
+            reads[operand] += 1
     return reads
 
 

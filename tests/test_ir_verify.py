@@ -69,6 +69,7 @@ def test_the_legal_graph_is_legal() -> None:
         ("IR-010", changed(5, accesses=((Index(0, ((1, 1), (0, 1))), Index()),))),
         ("IR-011", graph("%4: f32[6] = map [i] over i:6: exp(%0[i,0])", "output %4")),
         ("IR-011", graph("%4: f32[4] = map [i] over i:4: exp(%0[i-1,0])", "output %4")),
+        ("IR-011", graph("%4: f32[5] = map [i] over i:5: exp(%0[i,0])", "output %4")),
         ("IR-012", graph("%4: f32[4] = map [i] over i:4 j:6: exp(%0[i,j])", "output %4")),
         ("IR-012", graph("%4: f32[4,4] = map [i,i] over i:4: exp(%0[i,0])", "output %4")),
         ("IR-020", changed(5, expr=ex.make("exp", ex.arg(1, F32)))),

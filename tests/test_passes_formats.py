@@ -281,6 +281,9 @@ def test_a_cache_that_only_contractions_read_is_kept_in_halves() -> None:
     also_read = text.replace("output %5", "%6: f32[6] = reduce sum [i] over i:6 j:8: %4[i,j]\noutput %5, %6")
     graph = Precision(F16, F32).run(parse(also_read), STORE)
     assert graph.states[0].dtype is F32 and verify(graph) == []
+    old_read = text.replace("output %5", "%6: f32[6] = reduce sum [i] over i:6 j:8: %0[i,j]\noutput %5, %6")
+    graph = Precision(F16, F32).run(parse(old_read), STORE)
+    assert graph.states[0].dtype is F32 and verify(graph) == []
     assert graph[3].dtype is F32, "what is written to an f32 cache is not rounded"
 
 

@@ -165,9 +165,9 @@ def test_sources_move_to_the_front_and_values_stay() -> None:
 
 def test_materialise_writes_what_cannot_be_addressed() -> None:
     text = (
-        '%0: f32[6,4] = input "x"\n%1: f32[8,6] = input "w"\n'
-        "%2: f32[4,8] = contract [i,j] over i:4 j:8 k:6: %0[k,i] * %1[j,k] acc f32\n"
-        "%3: f32[4,8] = contract [i,j] over i:4 j:8 k:6: %0[k,i] * %1[-j+7,k] acc f32\noutput %2, %3\n"
+        '%0: f32[12,4] = input "x"\n%1: f32[8,6] = input "w"\n'
+        "%2: f32[4,8] = contract [i,j] over i:4 j:8 k:6: %0[2*k+1,i] * %1[j,k] acc f32\n"
+        "%3: f32[4,8] = contract [i,j] over i:4 j:8 k:6: %0[2*k+1,i] * %1[-j+7,k] acc f32\noutput %2, %3\n"
     )
 
     def can_address(node: Node, operand: int) -> bool:
@@ -180,9 +180,9 @@ def test_materialise_writes_what_cannot_be_addressed() -> None:
     assert verify(graph) == []
     moves = [n for n in graph.nodes if isinstance(n, Move)]
     assert len(moves) == 1, "both contractions share the transposed operand"
-    assert print_graph(graph, origins=False).splitlines()[2] == "%2: f32[4,6] = move [i,j] over i:4 j:6: %0[j,i]"
+    assert print_graph(graph, origins=False).splitlines()[2] == "%2: f32[4,6] = move [i,j] over i:4 j:6: %0[2*j+1,i]"
     rng = np.random.default_rng(0)
-    inputs = {"x": rng.standard_normal((6, 4)).astype(np.float32), "w": rng.standard_normal((8, 6)).astype(np.float32)}
+    inputs = {"x": rng.standard_normal((12, 4)).astype(np.float32), "w": rng.standard_normal((8, 6)).astype(np.float32)}
     for got, want in zip(interpret(graph, inputs, store=STORE)[0], interpret(parse(text), inputs, store=STORE)[0], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5)
 
