@@ -24,31 +24,29 @@ def computes(flat: Flat, memory: Memory) -> Array:
     return result
 
 
-def _changes(owner: Array, source: Array) -> Array:
-    out = np.empty((2, len(owner)), np.int64)
-    return out[:, : kernels.change_edges(owner, source, out)]
+def _changes(owner_of: Array, owner_burst: Array, source: Array, source_of: Array, source_burst: Array) -> Array:
+    out = np.empty((2, len(source)), np.int64)
+    return out[:, : kernels.change_edges(owner_of, owner_burst, source, source_of, source_burst, out)]
 
 
 def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list[tuple[Array, Array]], report: Report) -> Array:
     """Unique (before, after) pairs of flat bursts."""
     claims, taps = flat.claims, flat.taps
-    claim_burst = np.append(claims.burst, -1)
-    fed = np.where(feeds.source >= 0, feeds.claim_of[feeds.source] if claims.total else -1, -1)
-    parts = [_changes(taps.burst[feeds.tap_of], claim_burst[fed])]
-    seen = np.flatnonzero(memory.link >= 0)
-    parts.append(_changes(claims.burst[feeds.claim_of[seen]], taps.burst[feeds.tap_of[memory.link[seen]]]))
-    loaded = passes.content >= 0
-    if loaded.any():
-        owner = np.repeat(passes.iw_burst, loaded.sum(axis=1))
-        parts.append(_changes(owner, taps.burst[feeds.tap_of[passes.content[loaded]]]))
+    parts = [
+        _changes(feeds.tap_of, taps.burst, feeds.source, feeds.claim_of, claims.burst),
+        _changes(feeds.claim_of, claims.burst, memory.link, feeds.tap_of, taps.burst),
+        _changes(
+            np.arange(passes.content.size) // passes.content.shape[1], passes.iw_burst, passes.content.reshape(-1), feeds.tap_of, taps.burst
+        ),
+    ]
+    order = np.arange(len(passes.acc_row))
+    parts.append(_changes(order, passes.acc_row, passes.acc_source, order, passes.acc_row))
     with_iw = passes.iw >= 0
     parts.append(np.stack([passes.iw_burst[passes.iw[with_iw]], passes.abc[with_iw]]))
     with_acc = passes.acc >= 0
     parts.append(np.stack([passes.abc[with_acc], passes.acc[with_acc]]))
     paired = with_acc & (passes.partner >= 0)
     parts.append(np.stack([passes.abc[passes.partner[paired]], passes.acc[paired]]))
-    summed = np.flatnonzero(passes.acc_source >= 0)
-    parts.append(_changes(passes.acc_row[summed], passes.acc_row[passes.acc_source[summed]]))
     parts += [np.stack(chain) for chain in chains]
     parts.append(_dynamic_order(flat, memory, report))
     joined = np.concatenate(parts, axis=1)

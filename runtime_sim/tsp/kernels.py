@@ -94,11 +94,12 @@ def match(
 @_jit
 def versions(
     place: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, stride: Any, stride2: Any, first: Any,
-    starts: Any, w_time: Any, w_element: Any, initial: Any, link: Any,
+    starts: Any, w_time: Any, w_element: Any, w_alloc: Any, initial: Any, alloc: Any, link: Any, foreign: Any,
 ) -> None:  # fmt: skip
     """For every element of READ bursts the write element whose row it sees (ME-2), -1 - place where it is bound, or -2**62 (undefined).
 
-    `starts` is a CSR index by place into writes sorted by (place, time).
+    `starts` is a CSR index by place into writes sorted by (place, time); `initial` holds 1 + the allocation bound at a place. foreign[r] = 1
+    where burst r sees a row that its own allocation has not filled.
     """
     for r in range(len(place)):
         e = first[r]
@@ -114,28 +115,46 @@ def versions(
                         a = m + 1
                     else:
                         b = m
+                holder = np.int64(initial[p]) - 1
                 if a > low:
                     link[e] = w_element[a - 1]
-                elif initial[p]:
+                    holder = w_alloc[a - 1]
+                elif holder >= 0:
                     link[e] = -1 - p
                 else:
                     link[e] = -(1 << 62)
+                if holder != alloc[r]:
+                    foreign[r] = 1
                 e += 1
 
 
 @_jit
-def change_edges(owner: Any, source: Any, out: Any) -> int:
-    """Pairs (source, owner) of burst numbers, equal neighbours once, source < 0 skipped. Returns how many were written to out[2, :]."""
+def change_edges(owner_of: Any, owner_burst: Any, source: Any, source_of: Any, source_burst: Any, out: Any) -> int:
+    """Pairs (before, after) of bursts: element e of flow `owner_of` takes element source[e] (< 0: none) of flow `source_of`.
+
+    Equal neighbours are written once. Returns how many pairs were written to out[2, :].
+    """
     count = 0
-    last_owner, last_source = -1, -1
-    for e in range(len(owner)):
-        s = source[e]
-        if s >= 0 and (s != last_source or owner[e] != last_owner):
-            last_owner, last_source = owner[e], s
-            out[0, count] = s
-            out[1, count] = owner[e]
-            count += 1
+    last_before, last_after = -1, -1
+    for e in range(len(source)):
+        if source[e] >= 0:
+            before, after = source_burst[source_of[source[e]]], owner_burst[owner_of[e]]
+            if before != last_before or after != last_after:
+                last_before, last_after = before, after
+                out[0, count] = before
+                out[1, count] = after
+                count += 1
     return count
+
+
+@_jit
+def mismatches(first: Any, count: Any, wanted: Any, source: Any, claim_of: Any, produced: Any, allowed: Any, wrong: Any) -> None:
+    """wrong[tap] = 1 where an element's producer type is not allowed[produced, wanted]; wanted 0 takes anything."""
+    for tap in range(len(first)):
+        if wanted[tap]:
+            for e in range(first[tap], first[tap] + count[tap]):
+                if source[e] >= 0 and not allowed[produced[claim_of[source[e]]], wanted[tap]]:
+                    wrong[tap] = 1
 
 
 @_jit

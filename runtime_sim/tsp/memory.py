@@ -78,18 +78,20 @@ def analyse(flat: Flat, program: Program, feeds: Feeds, report: Report) -> Memor
     for a, place, u in zip(owner.tolist(), base.tolist(), unit.tolist(), strict=True):
         if alloc["kind"][a] <= Kind.STATE or (a * isa.QUEUES + u) in slots:
             initial[place : place + int(alloc["rows"][a])] = a + 1
-    starts, w_time, w_element = _writes(flat, alloc, dynamic, report)
+    starts, w_time, w_element, w_alloc = _writes(flat, alloc, dynamic, report)
     link = np.full(flat.claims.total, UNDEFINED, np.int64)
     reads = flat.of(Opcode.READ)
     reads = reads[~dynamic[reads]]
     first_claim = np.full(flat.size, 0, np.int64)
     first_claim[flat.claims.burst] = flat.claims.first
+    foreign = np.zeros(len(reads), np.uint8)
     b = flat.b
     kernels.versions(
         flat.place(reads), b["t0"][reads], b["n"][reads], b["i"][reads], b["n2"][reads], b["i2"][reads], b["stride"][reads],
-        b["stride2"][reads], first_claim[reads], starts, w_time, w_element, initial, link,
+        b["stride2"][reads], first_claim[reads], starts, w_time, w_element, w_alloc, initial, b["alloc"][reads], link, foreign,
     )  # fmt: skip
-    _report_undefined(flat, report, feeds, link, dynamic, initial)
+    for row in map(int, reads[foreign != 0]):
+        report.bursts("TSP-009", "read of a row that was never written nor bound through its allocation", flat, [row])
     _check_capacity(flat, program, alloc, owner, unit, base, report)
     memory = Memory(link, starts, w_element, initial, dynamic, {}, _used_rows(flat, alloc, owner, unit, base))
     _outputs(flat, program, alloc, feeds, memory, report)
@@ -106,7 +108,8 @@ def _dynamic(flat: Flat) -> tuple[Array, set[int]]:
     return (b["unit"] < isa.MEM_QUEUES) & np.isin(slot, slots), set(slots.tolist())
 
 
-def _writes(flat: Flat, alloc: Columns, dynamic: Array, report: Report) -> tuple[Array, Array, Array]:
+def _writes(flat: Flat, alloc: Columns, dynamic: Array, report: Report) -> tuple[Array, Array, Array, Array]:
+    """Writes sorted by (place, time): CSR by place, time, tap element, allocation; a write to a constant is TSP-009."""
     b = flat.b
     stores = flat.of(Opcode.WRITE, Opcode.SCATTER)
     for row in map(int, stores[alloc["kind"][b["alloc"][stores]] == Kind.CONST] if len(stores) else []):
@@ -124,23 +127,7 @@ def _writes(flat: Flat, alloc: Columns, dynamic: Array, report: Report) -> tuple
     order = np.argsort(place * span + time, kind="stable")
     starts = np.zeros(flat.places + 1, np.int64)
     np.cumsum(np.bincount(place, minlength=flat.places), out=starts[1:])
-    return starts, time[order], element[order]
-
-
-def _report_undefined(flat: Flat, report: Report, feeds: Feeds, link: Array, dynamic: Array, initial: Array) -> None:
-    """A read must see what its own allocation holds: rows that an earlier allocation left behind are as good as never written."""
-    claims = flat.claims
-    reads = (flat.b["opcode"] == Opcode.READ) & ~dynamic
-    which = np.flatnonzero(reads[claims.burst][feeds.claim_of])
-    seen = link[which]
-    reader = flat.b["alloc"][claims.burst][feeds.claim_of[which]]
-    writer = flat.b["alloc"][flat.taps.burst]
-    holder = np.where(seen == UNDEFINED, -1, initial[np.where((seen < 0) & (seen > UNDEFINED), -1 - seen, 0)].astype(np.int64) - 1)
-    written = np.flatnonzero(seen >= 0)
-    holder[written] = writer[feeds.tap_of[seen[written]]]
-    wrong = np.unique(feeds.claim_of[which[holder != reader]])
-    for row in map(int, claims.burst[wrong]):
-        report.bursts("TSP-009", "read of a row that was never written nor bound", flat, [row])
+    return starts, time[order], element[order], b["alloc"][writes[owner[order]]]
 
 
 def _check_capacity(flat: Flat, program: Program, alloc: Columns, owner: Array, unit: Array, base: Array, report: Report) -> None:

@@ -121,11 +121,9 @@ def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:
     for tap_type, producers in enumerate(_TAP_TYPES):
         allowed[list(producers), tap_type] = True
     code = flat.b["opcode"]
-    produced = np.where(code[claims.burst] == Opcode.ACC, _SUM, claims.dtype).astype(np.int8)
-    produced = np.append(produced[feeds.claim_of], DType.NONE).astype(np.int8)
-    wanted = np.where(code[taps.burst] == Opcode.LW, _WEIGHT, taps.dtype).astype(np.int8)
-    typed = wanted != DType.NONE
-    which = np.flatnonzero(typed[feeds.tap_of])
-    wrong = ~allowed[produced[feeds.source[which]], wanted[feeds.tap_of[which]]]
-    for tap in map(int, np.unique(feeds.tap_of[which[wrong]])):
+    produced = np.where(code[claims.burst] == Opcode.ACC, _SUM, claims.dtype)
+    wanted = np.where(code[taps.burst] == Opcode.LW, _WEIGHT, taps.dtype)
+    wrong = np.zeros(taps.size, np.uint8)
+    kernels.mismatches(taps.first, taps.n * taps.n2, wanted, feeds.source, feeds.claim_of, produced, allowed, wrong)
+    for tap in map(int, np.flatnonzero(wrong)):
         report.bursts("TSP-033", "the operand has another number format than its producer", flat, [taps.burst[tap]])
