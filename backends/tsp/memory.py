@@ -108,7 +108,7 @@ def hemisphere(unit: int) -> int:
 
 FIXED = frozenset({Kind.CONST, Kind.INPUT, Kind.STATE})
 """Kinds that lie in memory from before cycle 0."""
-CHUNK = 1024
+CHUNK = 512
 """Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
 
 
