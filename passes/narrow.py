@@ -1,8 +1,8 @@
 """No 64-bit integers: every i64 becomes the smallest type that interval analysis allows, or the graph is refused with the reason.
 
 torch's integers are i64 through lowering so that graphs compare with torch; no machine here has them. Intervals come from axes, constants,
-comparisons and the ranges of inputs and states: given ones, ones derived from use (an id that indexes a table of n rows lies in [0, n)),
-and for the rest the whole 32-bit type, which the runtime checks at the border when it converts torch's arrays.
+comparisons and the ranges of inputs and states (lowering derives those that follow from use: an id that indexes a table of n rows lies
+in [0, n)); the rest gets the whole 32-bit type, which the runtime checks at the border when it converts torch's arrays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ..ir.graph import (
     Graph,
     GraphBuilder,
     Input,
-    Lookup,
     Map,
     Move,
     Node,
@@ -51,10 +50,9 @@ class Narrow(Pass):
     def run(self, graph: Graph, store: ConstantStore) -> Graph:
         if not any(_wide(node) for node in graph.nodes):
             return graph
-        derived = ranges_from_use(graph)
         reasons: list[str] = []
         for unknown in (I32.limits, _MODEST):
-            ranges = {**{n.name: unknown for n in _sources(graph)}, **derived}
+            ranges = {n.name: unknown for n in _sources(graph)}
             rewriter = _Rewriter(graph, store, ranges, self.least_bits)
             reasons = rewriter.reasons
             if not reasons:
@@ -73,50 +71,6 @@ def _wide(node: Node) -> bool:
 
 def _sources(graph: Graph) -> list[Input | State]:
     return [n for n in graph.nodes if isinstance(n, Input | State) and n.dtype is I64 and n.range is None]
-
-
-def ranges_from_use(graph: Graph) -> dict[str, Range]:
-    """Ranges of inputs and states that follow from lookups: an id that directly, or through views, indexes n rows is in [0, n).
-
-    An id looked up as `select((i < 0), i + n, i)` is in [-n, n).
-    """
-    found: dict[str, Range] = {}
-    for node in graph.nodes:
-        if not isinstance(node, Gather | Scatter):
-            continue
-        looked = node.accesses[0] if isinstance(node, Gather) else node.target
-        for d, entry in enumerate(looked):
-            if isinstance(entry, Lookup):
-                extent = graph[node.operands[0]].shape[d]
-                source, low = _looked_up(graph, graph[node.operands[entry.operand]], extent)
-                if source is not None and source.range is None:
-                    old = found.get(source.name, (low, extent - 1))
-                    found[source.name] = (max(old[0], low), min(old[1], extent - 1))
-    return found
-
-
-def _looked_up(graph: Graph, node: Node, extent: int) -> tuple[Input | State | None, int]:
-    """The input or state that an index comes from, and the lowest value it may have."""
-    low = 0
-    while True:
-        if isinstance(node, Input | State):
-            return node, low
-        if isinstance(node, Move) and node.is_view:
-            node = graph[node.operands[0]]
-        elif isinstance(node, Map) and len(node.operands) == 1 and _wraps(node.expr, extent):
-            low = -extent
-            node = graph[node.operands[0]]
-        else:
-            return None, 0
-
-
-def _wraps(root: ex.Expr, extent: int) -> bool:
-    """Whether an expression is `select((i < 0), i + extent, i)`."""
-    if root.op != "select" or root.args[2].op != "arg" or root.args[0].op != "lt" or root.args[1].op != "add":
-        return False
-    i = root.args[2]
-    test, moved = root.args[0].args, root.args[1].args
-    return test[0] is i and test[1].value == 0 and i in moved and any(a.op == "const" and a.value == extent for a in moved)
 
 
 class _Rewriter:

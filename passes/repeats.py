@@ -33,8 +33,15 @@ class FindRepeats(Pass):
 
 
 def sources_first(graph: Graph) -> Graph:
-    """The same graph with inputs, constants and states before all other nodes, each part in its old order."""
-    order = sorted(range(len(graph.nodes)), key=lambda n: (not isinstance(graph[n], Input | Constant | State), n))
+    """The same graph with inputs, constants and states first, then what depends on inputs alone, each part in its old order.
+
+    What is computed from inputs alone (a position, a mask) is shared by the layers, but stands in the first one that reads it.
+    """
+    ranks: list[int] = []
+    for node in graph.nodes:
+        shared = bool(node.operands) and all(isinstance(graph[o], Input) or ranks[o] == 1 for o in node.operands)
+        ranks.append(0 if isinstance(node, Input | Constant | State) else 1 if shared else 2)
+    order = sorted(range(len(graph.nodes)), key=lambda n: (ranks[n], n))
     new_id = [0] * len(order)
     for place, old in enumerate(order):
         new_id[old] = place

@@ -14,7 +14,7 @@ from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse, print_graph
 from spatialc.ir.types import BF16, F16, F32, I8, I32
 from spatialc.ir.verify import verify
-from spatialc.passes.narrow import Narrow, ranges_from_use
+from spatialc.passes.narrow import Narrow
 from spatialc.passes.pipeline import passes_for, prepare, run_pipeline
 from spatialc.passes.precision import POLICIES, Precision, policy_of
 from spatialc.passes.quantise import Quantise, decode_q8_0, encode_q8_0
@@ -30,22 +30,12 @@ def text_of(graph: Graph) -> str:
 # --- narrow ----------------------------------------------------------------------------------------------------------------------------
 
 LOOKUP = """\
-%0: i64[3] = input "ids"
+%0: i64[3] = input "ids" range 0 to 9
 %1: f32[10,4] = input "table"
 %2: f32[3,4] = gather [i,j] over i:3 j:4: %1[%0[i],j]
 %3: f32[3,4] = map [i,j] over i:3 j:4: select((j <= (i + 1)), %2[i,j], 0)
 output %3
 """
-
-
-def test_ranges_come_from_lookups() -> None:
-    assert ranges_from_use(parse(LOOKUP)) == {"ids": (0, 9)}
-    wrapped = (
-        '%0: i64[3] = input "ids"\n%1: f32[10,4] = input "table"\n'
-        "%2: i64[3] = map [i] over i:3: select((%0[i] < 0), (%0[i] + 10), %0[i])\n"
-        "%3: f32[3,4] = gather [i,j] over i:3 j:4: %1[%2[i],j]\noutput %3\n"
-    )
-    assert ranges_from_use(parse(wrapped)) == {"ids": (-10, 9)}
 
 
 def test_no_wide_integer_is_left() -> None:

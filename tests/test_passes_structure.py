@@ -237,3 +237,22 @@ def test_footprints_of_tiles() -> None:
     assert footprint((Lookup(1), Index(1, ((0, 3),))), ((1, 3),), (9, 20)) == ((0, 9), (4, 8))
     assert distinct((Index(1, ((0, 3),)),), ((1, 3),), (20,)) == 2
     assert result_box(GROUPED, ((0, 2), (1, 3), (0, 2), (0, 5), (2, 4), (0, 8))) == ((0, 2), (2, 6), (0, 5), (2, 4))
+
+
+def test_a_position_that_all_layers_read_stands_before_them() -> None:
+    lines = ['%0: f32[4] = state "x"', '%1: i32[1] = input "position" range -4 to 3']
+    before, position = 0, -1
+    for n in range(3):
+        a = len(lines)
+        lines.append(f"%{a}: f32[4] = map [i] over i:4: exp(%{before}[i])")
+        if not n:
+            position = a + 1
+            lines.append(f"%{position}: i32[1] = map [0] over: abs(%1[0])")
+        b = len(lines)
+        lines.append(f"%{b}: f32[4] = scatter add %{a} over: [%{position}[0]] <- %{before}[0]")
+        lines.append(f"%{b + 1}: f32[4] = map [i] over i:4: tanh(%{b}[i])")
+        lines.append(f"%{b + 2}: f32[4] = map [i] over i:4: (%{b + 1}[i] + %{before}[i])")
+        before = b + 2
+    graph = FindRepeats().run(parse("\n".join(lines) + f"\noutput %{before}\n"), STORE)
+    assert verify(graph) == []
+    assert [(r.start, r.period, r.count) for r in graph.repeats] == [(3, 4, 3)]
