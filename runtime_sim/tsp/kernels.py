@@ -98,8 +98,8 @@ def versions(
 ) -> None:  # fmt: skip
     """For every element of READ bursts the write element whose row it sees (ME-2), -1 - place where it is bound, or -2**62 (undefined).
 
-    `starts` is a CSR index by place into writes sorted by (place, time); `initial` holds 1 + the allocation bound at a place. foreign[r] = 1
-    where burst r sees a row that its own allocation has not filled.
+    `starts` is a CSR index by place into writes sorted by (place, time); `initial` holds 1 + the allocation bound at a place.
+    foreign[r] = 1 where burst r sees a row that its own allocation has not filled.
     """
     for r in range(len(place)):
         e = first[r]
