@@ -198,6 +198,7 @@ def _broadcast(s: SegmentBuilder, r: int, rows: int, tree: Tree, acc: int, b: in
     for cols in ((0, root, 1), (root + 1, p, 1)):
         if len(range(*cols)):
             s.burst(
-                r, Op.MOV, Fmt.F32, start + D, b, vx=distance, cols=cols, d=mem(acc, 1), a=FABRIC, trigger=Trigger.ARRIVE, cin=colour, qin=4,
+                r, Op.MOV, Fmt.F32, start + D, b, vx=distance, cols=cols, d=mem(acc, 1), a=FABRIC, trigger=Trigger.ARRIVE, cin=colour,
+                qin=4,
                 **common,
             )  # fmt: skip

@@ -238,8 +238,8 @@ def star(p: int, b: int) -> Program:
     # the send of distance h leaves at (h-1)*(b-1): its last wavelet is one hop ahead of the next one
     starts = [max(0, (p - 2 - c) * (b - 1)) for c in range(p - 1)] + [0]
     sends = s.burst(
-        r, Op.MOV, Fmt.F32, 0, b, vx=s.vector(starts), rows=one(0), cols=(0, p - 1, 1), d=FABRIC, a=mem(x, 1), ext=(b,), cout=0, qout=2, q=1,
-        trigger=Trigger.HOLD,
+        r, Op.MOV, Fmt.F32, 0, b, vx=s.vector(starts), rows=one(0), cols=(0, p - 1, 1), d=FABRIC, a=mem(x, 1), ext=(b,), cout=0, qout=2,
+        q=1, trigger=Trigger.HOLD,
     )  # fmt: skip
     if p > 2:
         s.burst(r, Op.SWITCH, Fmt.F16, b, 1, vx=s.vector(starts), rows=one(0), cols=(1, p - 1, 1), after=[sends], cout=0)

@@ -206,7 +206,7 @@ class SegmentBuilder:
         end = int(row["t0"]) + sum(late) + dense + int(row["span"])
         loop = row["loop"]
         while loop != NONE:
-            end += (self.loops[loop]["rep"] - 1) * self.loops[loop]["period"]
+            end += int((self.loops[loop]["rep"] - 1) * self.loops[loop]["period"])
             loop = self.loops[loop]["parent"]
         return end
 

@@ -65,7 +65,7 @@ def multiply_add(acc: Values, a: Values, s: Values, fmt_a: Element, fmt_d: Eleme
         with np.errstate(over="ignore"):
             return (acc.astype(np.float64) + a.astype(np.float64) * s).astype(np.float16).astype(np.float32)
     if fmt_a is Element.F16:
-        return acc + a * s
+        return np.asarray(acc + a * s)
     return _fused(acc, a, s)
 
 
@@ -87,7 +87,7 @@ def _shift_left(x: Values, n: Values) -> Values:
 
 
 def _shift_right(x: Values, n: Values) -> Values:
-    return x >> np.clip(n, 0, 31)
+    return np.asarray(x >> np.clip(n, 0, 31))
 
 
 _BINARY: dict[Op, Callable[[Values, Values], Values]] = {

@@ -263,7 +263,7 @@ class _Tracker:
     def _here(self, burst: BurstView, name: str, k: int) -> Ints:
         """Blocks that an operand finds on the cores of the role."""
         block = self.block[burst.operand(name).obj][self._slot(burst, name, k)]
-        return block[np.ix_(np.array(burst.rows), np.array(burst.cols))]
+        return np.asarray(block[np.ix_(np.array(burst.rows), np.array(burst.cols))])
 
     def _arrive(self, burst: BurstView, k: int, flight: dict[int, Ints]) -> bool:
         got = np.full(burst.cores, -1)

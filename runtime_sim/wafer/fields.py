@@ -59,9 +59,9 @@ def check_rows(segment: Segment, machine: WaferMachine, out: Breaches) -> None:
     if keys != sorted(keys):
         out.add("W05", "table bursts", "rows are not ordered by region, t0, id")
     used: set[int] = set()
-    ids = {b["id"] for b in t["bursts"]}
+    known = {b["id"] for b in t["bursts"]}
     for b in t["bursts"]:
-        _burst(b, regions, objects, loops, vectors, ids, machine, out, used)
+        _burst(b, regions, objects, loops, vectors, known, machine, out, used)
     for number in sorted(vectors.keys() - used):
         out.add("W05", f"pool vector {number}", "is not used by any burst")
 
@@ -170,7 +170,7 @@ def _burst(
     bad += [f"operand kind {b[f'{p}_kind']}" for p in tb.OPERANDS if b[f"{p}_kind"] not in list(tb.OperandKind)]
     bad += [f"object {b[f'{p}_obj']}" for p in tb.OPERANDS if b[f"{p}_kind"] == MEM and b[f"{p}_obj"] not in objects]
     bad += [f"{name} {b[name]}" for name in ("control",) if b[name] not in (0, 1)]
-    if not 0 <= b["t0"] < FAR or not 1 <= b["span"] < 1 << 30 or (not np.isfinite(b["imm"]) and not abs(b["imm"]) == np.inf):
+    if not 0 <= b["t0"] < FAR or not 1 <= b["span"] < 1 << 30 or np.isnan(b["imm"]):
         bad.append(f"t0 {b['t0']}, span {b['span']} or immediate {b['imm']}")
     if bad:
         out.add("W01", unit, f"unknown or out of range: {', '.join(bad)}", prov=prov, fatal=True)

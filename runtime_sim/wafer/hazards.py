@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
 from .addresses import nest, one_to_one, reads, start, walk, writes
@@ -14,6 +15,8 @@ from .events import Event
 from .flows import Fabric
 from .model import BurstView, Ints, SegmentView
 from .overlaps import Claim, Meeting, Sweep, claim_of, overlap_mask
+
+Mask = NDArray[np.bool_]
 
 
 class Hazards:
@@ -52,7 +55,7 @@ class Hazards:
                 message = f"{name} {queue} is not one of {sorted(known)}"
                 self.out.add("W38", f"region {burst.region.id}", message, claimants=[burst.name], prov=[burst.prov])
 
-    def _breach(self, rule: str, sweep: Sweep, m: Meeting, mask: Ints, message: str) -> None:
+    def _breach(self, rule: str, sweep: Sweep, m: Meeting, mask: Mask, message: str) -> None:
         a, b = sweep.claims[m.first], sweep.claims[m.second]
         at = np.argwhere(mask)[0]
         row, column = int(m.rows[1][at[0]]), int(m.cols[1][at[1]])
@@ -149,7 +152,7 @@ class Hazards:
             return True
         return bool(np.isin(b + shift, a, assume_unique=True).any())
 
-    def _in_step(self, first: BurstView, p: str, second: BurstView, q: str, shift: Ints, delta: Ints) -> Ints:
+    def _in_step(self, first: BurstView, p: str, second: BurstView, q: str, shift: Ints, delta: Ints) -> Mask:
         """Where both walk the same elements in the same order, the later one at least a beat behind for every element."""
         a, b = first.operand(p), second.operand(q)
         same = np.array_equal(nest(first.ext, a.stride), nest(second.ext, b.stride)) and one_to_one(first, a)
@@ -161,7 +164,7 @@ class Hazards:
         cb = (position * second.m // count) * second.span // second.m
         after = (delta > 0) & (delta + int((cb - ca).min()) >= 1)
         before = (delta < 0) & (-delta + int((ca - cb).min()) >= 1)
-        return (shift == 0) & (after | before)
+        return np.asarray((shift == 0) & (after | before))
 
     def _within(self, burst: BurstView) -> None:
         """W43 inside one burst: a source may meet the destination only by walking it element for element."""

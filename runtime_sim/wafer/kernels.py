@@ -61,8 +61,8 @@ def move(source: Any, source_core: Any, target: Any, target_core: Any, start: in
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def add(
-    source: Any, source_core: Any, own: Any, own_core: Any, own_start: int, target: Any, bits: Any, target_core: Any, start: int, count: int,
-    half: bool,
+    source: Any, source_core: Any, own: Any, own_core: Any, own_start: int, target: Any, bits: Any, target_core: Any, start: int,
+    count: int, half: bool,
 ) -> None:  # fmt: skip
     """target[core, start + j] = source[source core, j] + own[core, own_start + j], rounded to f16 if `half`."""
     for i in range(target_core.size):

@@ -156,7 +156,7 @@ class Liveness:
         if first.ndim and step.at is not None:
             first = first.reshape(-1)[step.at]
         steps, _ = self._walks(burst, name)
-        return first[..., None] + steps if first.ndim else (first + steps).reshape((1,) * (rank - 1) + (-1,))
+        return np.asarray(first[..., None] + steps if first.ndim else (first + steps).reshape((1,) * (rank - 1) + (-1,)))
 
     def _report(self, step: Step, name: str, missing: Mask, fabric: Fabric, out: Breaches) -> None:
         burst = step.event.burst

@@ -298,22 +298,24 @@ def _view_burst(index: int, row: dict[str, Any], seg: SegmentView) -> BurstView:
     dense = None
     if row["dense"] != tb.NONE:
         dense = seg.vectors[row["dense"]].reshape(region.h, region.w)[np.ix_(y, x)]
-    operands = [
-        OperandView(
-            tb.OperandKind(row[f"{p}_kind"]), row[f"{p}_obj"], row[f"{p}_addr"], tuple(row[f"{p}_stride"]), tuple(row[f"{p}_step"]),
-            tuple(row[f"{p}_wrap"]), row[f"{p}_py"], row[f"{p}_px"], row[f"{p}_pvy"], row[f"{p}_pvx"],
-        )
-        for p in tb.OPERANDS
-    ]  # fmt: skip
+    d, a, b, s = (_view_operand(row, p) for p in tb.OPERANDS)
     after = tuple((i, lag) for i, lag in zip(row["after"], row["lag"], strict=True) if i != tb.NONE)
     burst = BurstView(
-        index, row["id"], loop, outer, region, rows, cols, find(row["op"], row["fmt"]), tb.Trigger(row["trigger"]), after, row["span"],
-        *operands, row["imm"], tuple(row["ext"]), row["cin"], row["qin"], row["cout"], row["qout"], row["q"], row["mt"],
-        bool(row["control"]), tuple(row["look"]), row["prov"], Separable(row["t0"], u, v, dense),
-        (region.y + y)[:, None].astype(np.int64) * seg.w + (region.x + x)[None, :],
-    )  # type: ignore[arg-type]  # fmt: skip
+        row=index, id=row["id"], loop=loop, outer=outer, region=region, rows=rows, cols=cols, op=find(row["op"], row["fmt"]),
+        trigger=tb.Trigger(row["trigger"]), after=after, span=row["span"], d=d, a=a, b=b, s=s, imm=row["imm"], ext=tuple(row["ext"]),
+        cin=row["cin"], qin=row["qin"], cout=row["cout"], qout=row["qout"], q=row["q"], mt=row["mt"], control=bool(row["control"]),
+        look=tuple(row["look"]), prov=row["prov"], time=Separable(row["t0"], u, v, dense),
+        core_ids=(region.y + y)[:, None].astype(np.int64) * seg.w + (region.x + x)[None, :],
+    )  # fmt: skip
     _derive(burst, seg)
     return burst
+
+
+def _view_operand(row: dict[str, Any], p: str) -> OperandView:
+    return OperandView(
+        tb.OperandKind(row[f"{p}_kind"]), row[f"{p}_obj"], row[f"{p}_addr"], tuple(row[f"{p}_stride"]), tuple(row[f"{p}_step"]),
+        tuple(row[f"{p}_wrap"]), row[f"{p}_py"], row[f"{p}_px"], row[f"{p}_pvy"], row[f"{p}_pvx"],
+    )  # fmt: skip
 
 
 def _derive(burst: BurstView, seg: SegmentView) -> None:

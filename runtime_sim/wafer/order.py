@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -17,6 +18,9 @@ from .deliveries import Deliveries
 from .events import Event
 from .model import Ints
 from .overlaps import Sweep, difference_bounds
+
+Graph = Any
+"""A networkx DiGraph of positions in a cluster."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:
 def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step]:
     if all(event.time.uniform for event in events):
         return [Step(event) for event in events]
-    graph = nx.DiGraph()
+    graph: Graph = nx.DiGraph()
     graph.add_nodes_from(range(len(events)))
     _core_edges(events, graph)
     _delivery_edges(events, deliveries, graph)
@@ -60,7 +64,7 @@ def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step]:
     return steps
 
 
-def _core_edges(events: list[Event], graph: nx.DiGraph) -> None:
+def _core_edges(events: list[Event], graph: Graph) -> None:
     sweep = Sweep([])
     for i, first in enumerate(events):
         for j in range(i + 1, len(events)):
@@ -78,7 +82,7 @@ def _core_edges(events: list[Event], graph: nx.DiGraph) -> None:
                 graph.add_edge(j, i)
 
 
-def _delivery_edges(events: list[Event], deliveries: Deliveries, graph: nx.DiGraph) -> None:
+def _delivery_edges(events: list[Event], deliveries: Deliveries, graph: Graph) -> None:
     place = {event.key: i for i, event in enumerate(events)}
     for i, event in enumerate(events):
         delivery = deliveries.of(event) if event.burst.n_in else None

@@ -94,9 +94,11 @@ class Placements:
         outside = None
         for d in range(4):
             constant, per_row, per_column = origin[d]
-            base = constant + per_row * np.array(rows)[:, None] + per_column * np.array(cols)[None, :]
+            base: Ints = constant + per_row * np.array(rows, np.int64)[:, None] + per_column * np.array(cols, np.int64)[None, :]
             if index != tb.NONE:
-                base = self.program.images[tb.image_key(index)][np.ix_(np.array(rows), np.array(cols), [d])][..., 0].astype(np.int64)
+                base = self.program.images[tb.image_key(index)][np.ix_(np.array(rows), np.array(cols), np.array([d]))][..., 0].astype(
+                    np.int64
+                )
             step = nest(obj.ext, tuple(coef[d].tolist()))
             core, element = core * view[d] + base, element * view[d] + step
             if base.min() + step.min() < 0 or base.max() + step.max() >= view[d]:

@@ -17,6 +17,8 @@ from ...machines.wafer.isa import Element
 from .arithmetic import Values
 from .model import BurstView
 
+_KINDS = {(False, True, True): "K", (True, True, False): "M", (True, False, True): "N", (True, True, True): "B"}
+
 
 @cache
 def axis_kinds(ext: tuple[int, ...], d: tuple[int, ...], a: tuple[int, ...], s: tuple[int, ...]) -> str | None:
@@ -24,7 +26,7 @@ def axis_kinds(ext: tuple[int, ...], d: tuple[int, ...], a: tuple[int, ...], s: 
     letters = []
     for n, dd, aa, ss in zip(ext, d, a, s, strict=True):
         key = (dd != 0, aa != 0, ss != 0)
-        found = "1" if n == 1 else {(0, 1, 1): "K", (1, 1, 0): "M", (1, 0, 1): "N", (1, 1, 1): "B"}.get(key)  # type: ignore[call-overload]
+        found = "1" if n == 1 else _KINDS.get(key)
         if found is None:
             return None
         letters.append(found)
@@ -50,8 +52,7 @@ def product(burst: BurstView, a: Values, s: Values) -> Values | None:
     kept = [i for letter in "BMN1" for i, k in enumerate(kinds) if k == letter]
     placed = total.reshape(shape)
     back = np.argsort(kept)
-    placed = placed.transpose(*range(lead), *(lead + int(i) for i in back))
-    return placed
+    return placed.transpose(*range(lead), *(lead + int(i) for i in back))
 
 
 def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView, kinds: str, still: str) -> Values:
@@ -63,35 +64,39 @@ def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView,
     return cut.transpose(*range(lead), *(lead + i for i in order))
 
 
+def _matmul(left: Values, right: Values) -> Values:
+    return np.asarray(np.matmul(left, right))
+
+
 def _multiply(left: Values, right: Values) -> Values:
     """[*cores, B, M, K] x [*cores, B, K, N], with one product for all cores of a row or column that share an operand."""
     if left.ndim != 5:
-        return np.matmul(left, right)
+        return _matmul(left, right)
     h, w, batch, m, k = left.shape
     n = right.shape[-1]
     left_rows, left_cols = (_same_along(left, axis) for axis in (0, 1))
     right_rows, right_cols = (_same_along(right, axis) for axis in (0, 1))
     if left_cols and right_rows:
         # operands as [batch, h*m, k] and [batch, k, w*n]
-        out = np.matmul(left[:, 0].transpose(1, 0, 2, 3).reshape(batch, h * m, k), right[0].transpose(1, 2, 0, 3).reshape(batch, k, w * n))
+        out = _matmul(left[:, 0].transpose(1, 0, 2, 3).reshape(batch, h * m, k), right[0].transpose(1, 2, 0, 3).reshape(batch, k, w * n))
         return out.reshape(batch, h, m, w, n).transpose(1, 3, 0, 2, 4)
     if left_rows and right_cols:
-        out = np.matmul(left[0].transpose(1, 0, 2, 3).reshape(batch, w * m, k), right[:, 0].transpose(1, 2, 0, 3).reshape(batch, k, h * n))
+        out = _matmul(left[0].transpose(1, 0, 2, 3).reshape(batch, w * m, k), right[:, 0].transpose(1, 2, 0, 3).reshape(batch, k, h * n))
         return out.reshape(batch, w, m, h, n).transpose(3, 1, 0, 2, 4)
     if right_cols:
         # one product a row: all columns' M x N
-        out = np.matmul(left.transpose(0, 2, 1, 3, 4).reshape(h, batch, w * m, k), right[:, 0])
+        out = _matmul(left.transpose(0, 2, 1, 3, 4).reshape(h, batch, w * m, k), right[:, 0])
         return out.reshape(h, batch, w, m, n).transpose(0, 2, 1, 3, 4)
     if left_cols:
-        out = np.matmul(left[:, 0], right.transpose(0, 2, 3, 1, 4).reshape(h, batch, k, w * n))
+        out = _matmul(left[:, 0], right.transpose(0, 2, 3, 1, 4).reshape(h, batch, k, w * n))
         return out.reshape(h, batch, m, w, n).transpose(0, 3, 1, 2, 4)
     if right_rows:
-        out = np.matmul(left.transpose(1, 2, 0, 3, 4).reshape(w, batch, h * m, k), right[0])
+        out = _matmul(left.transpose(1, 2, 0, 3, 4).reshape(w, batch, h * m, k), right[0])
         return out.reshape(w, batch, h, m, n).transpose(2, 0, 1, 3, 4)
     if left_rows:
-        out = np.matmul(left[0], right.transpose(1, 2, 3, 0, 4).reshape(w, batch, k, h * n))
+        out = _matmul(left[0], right.transpose(1, 2, 3, 0, 4).reshape(w, batch, k, h * n))
         return out.reshape(w, batch, m, h, n).transpose(3, 0, 1, 2, 4)
-    return np.matmul(left, right)
+    return _matmul(left, right)
 
 
 def _same_along(values: Values, axis: int) -> bool:

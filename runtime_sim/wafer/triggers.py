@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
 from .breaches import Breaches
@@ -69,7 +70,7 @@ class Triggers:
             message = f"starts at {int(actual[at])}, its trigger {burst.trigger.name} gives {int(wanted[at])} ({int(bad.sum())} cores)"
             self.out.add("W37", core, message, cycle=int(actual[at]), claimants=[burst.name], prov=[burst.prov])
 
-    def _predecessors(self, event: Event) -> tuple[Ints, Ints]:
+    def _predecessors(self, event: Event) -> tuple[Ints, NDArray[np.bool_]]:
         """Greatest end of the predecessors on each core (the first cycle of loop or region without any), and where there is one."""
         burst = event.burst
         first = burst.loop.first if burst.loop.id != tb.NONE else burst.region.first
