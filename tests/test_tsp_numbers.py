@@ -72,11 +72,8 @@ _PYTHON: dict[Opcode, Any] = {
 
 
 @pytest.mark.parametrize("dtype", [I8, I16, I32, F16, F32])
-@pytest.mark.parametrize("opcode", sorted(_PYTHON))
-@pytest.mark.parametrize("modular", [0, 1])
+@pytest.mark.parametrize(("opcode", "modular"), [*((op, 0) for op in sorted(_PYTHON)), *((op, 1) for op in sorted(_PYTHON)[:3])])
 def test_arithmetic(opcode: Opcode, dtype: DType, modular: int) -> None:
-    if modular and opcode in (Opcode.MAX, Opcode.MIN):
-        pytest.skip("no overflow")
     a, b = values(dtype), values(dtype)
     fields = {"modular": modular} if opcode not in (Opcode.MAX, Opcode.MIN) else {}
     run = execute(alu_program(opcode, [dtype, dtype], dtype, **fields), {"a": a, "b": b})
