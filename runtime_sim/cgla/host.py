@@ -188,7 +188,10 @@ def _operand(
 def _entry(table: Mapping[str, list[Any]], index: int) -> Entry:
     op, dtype = table["op"][index], table["dtype"][index]
     _need(0 <= op < len(EXPR_OPS) and 0 <= dtype < len(HOST_DTYPES), f"expression entry {index} has an unknown op or dtype")
-    constant = table["real"][index] if HOST_DTYPES[dtype] in FLOATS else table["integer"][index]
+    real, integer = table["real"][index], table["integer"][index]
+    constant, other = (real, integer) if HOST_DTYPES[dtype] in FLOATS else (integer, real)
+    unused = other == 0 and (EXPR_OPS[op] == "const" or constant == 0)
+    _need(unused, f"expression entry {index} ({EXPR_OPS[op]} {HOST_DTYPES[dtype]}) holds a constant that it does not use")
     return Entry(EXPR_OPS[op], HOST_DTYPES[dtype], table["a"][index], table["b"][index], table["c"][index], constant)
 
 
@@ -202,14 +205,7 @@ def _check(task: HostTask, row: Mapping[str, Any]) -> None:
     _need(wanted[0] <= len(task.operands) <= wanted[1], f"{task.kind.name} with {len(task.operands)} operands")
     _need(takes_axis != bool(task.entries), f"{task.kind.name} with {len(task.entries)} expression entries")
     for number, entry in enumerate(task.entries):
-        if entry.op == "arg":
-            _need(1 <= entry.a < len(task.operands), f"arg {entry.a} of {len(task.operands)} operands")
-        elif entry.op == "axis":
-            _need(0 <= entry.a < len(task.extents), f"axis {entry.a} of {len(task.extents)}")
-        elif entry.op != "const":
-            arity = 3 if entry.op in TERNARY else 2 if entry.op in BINARY else 1
-            sources = (entry.a, entry.b, entry.c)[:arity]
-            _need(all(0 <= source < number for source in sources), f"entry {number} ({entry.op}) uses entries {sources}")
+        _check_entry(task, number, entry)
     for number, operand in enumerate(task.operands):
         allowed = number != 0 or task.kind == HostKind.SCATTER
         _need(allowed or not operand.lookups, "only a SCATTER looks up where its result goes")
@@ -218,6 +214,19 @@ def _check(task: HostTask, row: Mapping[str, Any]) -> None:
             _need(good and limit_value >= 1, f"lookup of operand {number} by operand {index}")
     if task.kind != HostKind.SCATTER:
         _once(task)
+
+
+def _check_entry(task: HostTask, number: int, entry: Entry) -> None:
+    arity = {"const": 0, "arg": 1, "axis": 1}.get(entry.op, 3 if entry.op in TERNARY else 2 if entry.op in BINARY else 1)
+    sources = (entry.a, entry.b, entry.c)
+    _need(sources[arity:] == (-1,) * (3 - arity), f"entry {number} ({entry.op}) has operands {sources}, it takes {arity}")
+    if entry.op == "arg":
+        known = 1 <= entry.a < len(task.operands) and task.operands[entry.a].dtype == entry.dtype
+        _need(known, f"arg {entry.a} as {entry.dtype}: no such operand, or of another dtype")
+    elif entry.op == "axis":
+        _need(0 <= entry.a < len(task.extents) and entry.dtype == "i64", f"axis {entry.a} of {len(task.extents)} as {entry.dtype}")
+    else:
+        _need(all(0 <= source < number for source in sources[:arity]), f"entry {number} ({entry.op}) uses entries {sources[:arity]}")
 
 
 def _once(task: HostTask) -> None:
