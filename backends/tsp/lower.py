@@ -233,22 +233,22 @@ def constant_identity(value: Value) -> Hashable:
 
 
 def unique_rows(table: Array) -> tuple[Array, Array]:
-    """Distinct rows in order of first appearance, and the number of each row among them."""
+    """Distinct rows in order of first appearance, and the number of each row among them.
+
+    Rows are told apart by a 64-bit hash of their bytes (odd multipliers of a fixed generator).
+    """
     if len(table) == 1:
         return table, np.zeros(1, dtype=np.int64)
     rows = np.ascontiguousarray(table)
-    bits = rows.view(f"u{rows.dtype.itemsize}")
-    keys = (bits.astype(np.uint64) * _mixer(rows.shape[1])).sum(axis=1)
+    bits = rows.view(np.uint8).reshape(len(rows), -1)
+    words = bits.view(np.uint64) if bits.shape[1] % 8 == 0 else bits.astype(np.uint64)
+    mixed = words * _mixer(words.shape[1])
+    keys = (mixed ^ (mixed >> np.uint64(29))).sum(axis=1, dtype=np.uint64)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    unique, inverse = rows[first[order]], rank[inverse.reshape(-1)]
-    if not np.array_equal(bits[first[order]][inverse], bits):  # two different rows share a key: compare them in full
-        voids = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
-        _, first, inverse = np.unique(voids, return_index=True, return_inverse=True)
-        return rows[first], inverse.reshape(-1)
-    return unique, inverse
+    return rows[first[order]], rank[inverse.reshape(-1)]
 
 
 @lru_cache(maxsize=8)

@@ -52,23 +52,22 @@ def move(lowering: Lowering, value: Value, need: Array, clean: bool = False) -> 
 
     Array rows that a tile does not load keep what an earlier tile left there, so clean results load all 320.
     """
-    best: tuple[float, Seq, list[_Option]] | None = None
+    sources = []
     for copy in value.copies:
         vector, lane = copy.origin(value.size)
         valid = need >= 0
         at = np.where(valid, vector[need], -1)
         if not (at[valid] < 0).any():
-            options = _options(at, np.where(valid, lane[need], -1), len(copy.seq))
-            cost = min(option.cost for option in options)
-            if best is None or cost < best[0]:
-                best = (cost, copy.seq, options)
-    assert best is not None, "no copy holds all elements"
-    return Copy(need, _carry_out(lowering, best[1], best[2], len(need), clean), (), _replicated(need), clean)
+            sources.append((copy.seq, at, np.where(valid, lane[need], -1)))
+    assert sources, "no copy holds all elements"
+    seq, option = _cheapest(sources)
+    return Copy(need, _carry_out(lowering, seq, option, len(need), clean), (), _replicated(need), clean)
 
 
 def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Seq:
     """Fresh vectors of which number m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
-    return _carry_out(lowering, seq, _options(vector, lane, len(seq)), len(vector), True)
+    seq, option = _cheapest([(seq, vector, lane)])
+    return _carry_out(lowering, seq, option, len(vector), True)
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,35 @@ class _Option:
     then: tuple[Array, Array] | None = None
 
 
-def _options(vector: Array, lane: Array, size: int) -> list[_Option]:
-    """Selection, unit vectors, and where patterns are many, selection to the first lanes and from there to their place."""
-    found = []
-    selection = _pairs(vector, lane, size)
-    units = _pairs(lane, vector, LANES)
-    if selection is not None:
-        found.append(_Option(selection.vectors + 60 * len(selection.patterns), selection, False))
-        if len(selection.patterns) > 48:
-            found.append(_two_stages(selection, vector.shape))
-    if units is not None:
-        found.append(_Option(units.vectors + 360 * len(units.patterns), units, True))
-    return found
+def _cheapest(sources: list[tuple[Seq, Array, Array]], stages: bool = True) -> tuple[Seq, _Option]:
+    """The cheapest way to take lane `lane[m, n]` of vector `vector[m, n]`, over sources (sequence, vector, lane).
+
+    Ways are tried in the order of an estimate of their vectors, until no estimate is below the best cost.
+    """
+    tries = []
+    for k, (_, vector, lane) in enumerate(sources):
+        tries += [(_estimate(vector), k, False), (_estimate(lane), k, True)]
+    best: tuple[float, Seq, _Option] | None = None
+    for estimate, k, is_unit in sorted(tries):
+        if best is not None and estimate >= best[0]:
+            break
+        seq, vector, lane = sources[k]
+        pairs = _pairs(lane, vector, LANES) if is_unit else _pairs(vector, lane, len(seq))
+        options = [_Option(pairs.vectors + (360 if is_unit else 60) * len(pairs.patterns), pairs, is_unit)]
+        if stages and not is_unit and len(pairs.patterns) > 48:
+            options.append(_two_stages(pairs, vector.shape))
+        for option in options:
+            if best is None or option.cost < best[0]:
+                best = (option.cost, seq, option)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _estimate(moving: Array) -> float:
+    """Vectors that a move by these moving vectors would take, from a sample of rows."""
+    sample = np.sort(moving[:: max(1, len(moving) // 24)], axis=1)
+    distinct = (np.diff(sample, axis=1) != 0).sum(axis=1) + (sample[:, 0] >= 0)
+    return float(np.maximum(distinct, 1).mean() * len(moving))
 
 
 def _two_stages(pairs: Pairs, shape: tuple[int, ...]) -> _Option:
@@ -116,13 +132,11 @@ def _two_stages(pairs: Pairs, shape: tuple[int, ...]) -> _Option:
     return _Option(first.vectors + pairs.vectors + 60 * (len(patterns) + spread) + 300, first, False, (vector, lane))
 
 
-def _carry_out(lowering: Lowering, seq: Seq, options: list[_Option], rows: int, clean: bool) -> Seq:
-    option = min(options, key=lambda item: item.cost)
+def _carry_out(lowering: Lowering, seq: Seq, option: _Option, rows: int, clean: bool) -> Seq:
     if option.then is None:
         return _run(lowering, seq, option.pairs, option.is_unit, rows, clean or _accumulates(option.pairs), clean)
     packed = _run(lowering, seq, option.pairs, False, option.pairs.vectors, False, False)
-    vector, lane = option.then
-    second = [o for o in _options(vector, lane, len(packed)) if o.then is None]
+    packed, second = _cheapest([(packed, *option.then)], stages=False)
     return _carry_out(lowering, packed, second, rows, clean)
 
 
@@ -134,8 +148,8 @@ def _accumulates(pairs: Pairs) -> bool:
     return len(np.unique(pairs.row)) != len(pairs.row)
 
 
-def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
-    """Group [vectors, 320] maps: for every vector and every distinct `moving` in it the pattern of `mapped`; None where far too many."""
+def _pairs(moving: Array, mapped: Array, size: int) -> Pairs:
+    """Group [vectors, 320] maps: for every vector and every distinct `moving` in it the pattern of `mapped`."""
     from .lower import unique_rows
 
     rows = len(moving)
@@ -144,15 +158,10 @@ def _pairs(moving: Array, mapped: Array, size: int) -> Pairs | None:
     if ((moving == top[:, None]) | ~valid).all():  # one source a vector
         kept = np.flatnonzero(top >= 0)
         patterns, number = unique_rows(mapped[kept].astype(np.int32))
-        return Pairs(kept, top[kept], number, patterns) if len(kept) else None
-    distinct = (np.diff(np.sort(moving[:: max(1, rows // 8)], axis=1), axis=1) != 0).sum(axis=1).mean() if rows else 0
-    if distinct > 128:
-        return None
+        return Pairs(kept, top[kept], number, patterns)
     keys = np.where(valid, np.arange(rows)[:, None] * (size + 1) + moving, -1)
     unique = np.unique(keys)
     unique = unique[unique >= 0]
-    if not len(unique) or len(unique) > 64 * rows + 4096:
-        return None
     row, source = unique // (size + 1), unique % (size + 1)
     maps = np.where(moving[row] == source[:, None], mapped[row], -1)
     patterns, number = unique_rows(maps.astype(np.int32))
