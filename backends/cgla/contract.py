@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from ...errors import Infeasible
 from ...ir.access import contract_axes
@@ -69,6 +70,19 @@ class Plan:
     def launches(self) -> int:
         """Launches on all lanes."""
         return self.batch * self.column_tiles * self.output_tiles
+
+    def shares(self, lanes: int) -> list[list[tuple[int, int, int]]]:
+        """(batch, column tile, output tile) of the launches of every lane, in order: whole batch elements where there are enough of
+        them, else parts of the outputs, else consecutive launches."""
+        tiles = [(c, o) for c in range(self.column_tiles) for o in range(self.output_tiles)]
+        if self.weights_outer:
+            tiles.sort(key=lambda tile: (tile[1], tile[0]))
+        jobs = [(b, c, o) for b in range(self.batch) for c, o in tiles]
+        if self.batch >= lanes or self.output_tiles < lanes:
+            edges = [len(jobs) * n // lanes for n in range(lanes + 1)]
+            return [jobs[low:high] for low, high in pairwise(edges)]
+        edges = [self.output_tiles * n // lanes for n in range(lanes + 1)]
+        return [[job for job in jobs if low <= job[2] < high] for low, high in pairwise(edges)]
 
     @property
     def padded_k(self) -> int:
@@ -144,8 +158,9 @@ def plan_contract(machine: CglaMachine, form: str, batch: int, m: int, n: int, k
         levers = ["a larger local memory (lmm_bytes)", "a smaller inner dimension"]
         need = max(steps * 2 * GemmKernel(form, groups, 1, machine.rows).set_bytes, steps * CHAINS * 8)
         raise Infeasible("local memory of a row", need, half, "bytes", where, levers)
-    limit = min(plan.cycles for plan in found) * NEAR
-    return min((plan for plan in found if plan.cycles <= limit), key=lambda plan: (plan.launches, plan.cycles, plan.result_items))
+    best = min(plan.cycles for plan in found)
+    near = [plan for plan in found if plan.cycles <= best * NEAR]
+    return min(near, key=lambda plan: (plan.launches, plan.cycles, plan.result_items))
 
 
 Sizes = tuple[int, int, int, int]
@@ -178,7 +193,10 @@ def _timed(machine: CglaMachine, geometry: Geometry, sizes: Sizes, tiles: tuple[
     beat = max(machine.beat_interval, machine.memory_interval * together) / 32
     batch, m, n, k = sizes
     column_tiles, output_tiles = tiles
-    busiest = -(-batch * column_tiles * output_tiles // machine.lanes)
+    if batch >= machine.lanes or output_tiles < machine.lanes:
+        busiest = -(-batch * column_tiles * output_tiles // machine.lanes)
+    else:
+        busiest = batch * column_tiles * -(-output_tiles // machine.lanes)
     execute = machine.t_launch + exec_cycles(geometry.iterations, [(geometry.kernel.store_row, False)])
     moved = (geometry.weight_bytes, geometry.input_bytes, geometry.result_bytes)
     weights, inputs, results = (machine.t_dma + int(size * beat) for size in moved)

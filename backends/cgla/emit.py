@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import prod
 
 from ...ir.access import access_strides, is_affine, order_of, row_major
@@ -394,25 +393,18 @@ class Emitter:
             self._rearrange(natural, inner, flat, False, label, where)
 
     def _shares(self, product: Prepared, weights: int, inputs: int, results: int) -> list[list[Job]]:
-        """The launches of every lane: consecutive tiles, the outer loop of the plan outside."""
-        plan, where = product.plan, product.where
-        geometry = plan.geometry
-        tiles = [(c, o) for c in range(plan.column_tiles) for o in range(plan.output_tiles)]
-        if plan.weights_outer:
-            tiles.sort(key=lambda tile: (tile[1], tile[0]))
-        jobs = [
-            Job(
+        """The launches of every lane."""
+        plan, geometry = product.plan, product.plan.geometry
+
+        def job(b: int, c: int, o: int) -> Job:
+            return Job(
                 Place(weights, (b * plan.output_tiles + o) * geometry.weight_bytes),
                 Place(inputs, (b * plan.column_tiles + c) * geometry.input_bytes),
                 Place(results, ((b * plan.column_tiles + c) * plan.output_tiles + o) * geometry.result_bytes),
-                where,
+                product.where,
             )
-            for b in range(plan.batch)
-            for c, o in tiles
-        ]
-        lanes = self.pools.machine.lanes
-        edges = [len(jobs) * n // lanes for n in range(lanes + 1)]
-        return [jobs[low:high] for low, high in pairwise(edges)]
+
+        return [[job(*tile) for tile in share] for share in plan.shares(self.pools.machine.lanes)]
 
     def _unpack(self, product: Prepared, results: Value, value: Value) -> None:
         node, roles, plan = product.node, product.roles, product.plan

@@ -110,22 +110,40 @@ class HostTask:
             flops += ceil(log2(max(self.extents[self.axis], 2)))
         return host_cycles(machine, self.data_bytes(), points * flops, points * special)
 
+    def span(self, number: int, size: int) -> tuple[int, int]:
+        """Bytes [low, high) of its symbol (of `size` bytes) that an operand may touch."""
+        operand = self.operands[number]
+        item = DTYPE_BYTES[operand.dtype]
+        low = high = operand.offset
+        for axis, stride in operand.strides.items():
+            extent = self.count if self.kind == HostKind.SORT and not number and axis == self.axis else self.extents[axis]
+            reach = stride * (extent - 1) * item
+            low, high = low + min(reach, 0), high + max(reach, 0)
+        for lookup in operand.lookups:
+            reach = lookup.stride * (lookup.limit - 1) * item
+            low, high = low + min(reach, 0), high + max(reach, 0)
+        return max(low, 0), min(high + item, size)
+
     def split(self, parts: int) -> list[HostTask]:
-        """The task as up to `parts` tasks over intervals of one axis of the result; alone where no axis can be cut."""
-        axis = self._cut_axis(parts)
+        """The task as about `parts` tasks over blocks of the result, outermost axes first; alone where no axis can be cut."""
+        axis = self._cut_axis() if parts > 1 else None
         if axis is None:
             return [self]
         extent = self.extents[axis]
+        if extent < parts:
+            slices = [self._slice(axis, low, low + 1) for low in range(extent)]
+            return [part for piece in slices for part in piece.split(-(-parts // extent))]
         edges = [extent * i // parts for i in range(parts + 1)]
-        return [self._slice(axis, low, high) for low, high in pairwise(edges) if high > low]
+        return [self._slice(axis, low, high) for low, high in pairwise(edges)]
 
-    def _cut_axis(self, parts: int) -> int | None:
+    def _cut_axis(self) -> int | None:
+        """The axis with the largest step in the result, of those that can be cut; axes that the expression uses as values come last."""
         if self.kind not in (HostKind.MAP, HostKind.REDUCE):
             return None
         result = self.operands[0]
         valued = {e.a for e in self.exprs if e.op == "axis"}
-        order = [a for a, extent in enumerate(self.extents) if extent >= parts and result.strides.get(a) and not result.lookups]
-        order.sort(key=lambda a: (a in valued, self.extents[a] % parts != 0, a))
+        order = [a for a, extent in enumerate(self.extents) if extent > 1 and result.strides.get(a)]
+        order.sort(key=lambda a: (a in valued, -abs(result.strides[a]), a))
         return order[0] if order else None
 
     def _slice(self, axis: int, low: int, high: int) -> HostTask:

@@ -17,7 +17,7 @@ from .gemm import Geometry, placed_kernel
 if TYPE_CHECKING:
     from .schedule import Job, Lane, Place, Schedule
 
-CHUNK_BYTES = 24 << 10
+CHUNK_BYTES = 96 << 10
 """Smallest DMA request that a tile is cut into."""
 
 
@@ -103,12 +103,11 @@ class LaneRun:
         if lane.fetched is not None and lane.fetched[0] == geometry:
             self.weights.held[0] = lane.fetched[1]
         lane.fetched = None
-        self.finished: dict[int, int] = {}
         rows = [(slot["row"], False) for slot in placed_kernel(geometry.kernel).slots]
         self.exec_cycles = exec_cycles(geometry.iterations, rows)
 
-    def run(self) -> dict[int, int]:
-        """Fetch, launch, prefetch and drain; returns the cycle of the last drain into each symbol."""
+    def run(self) -> None:
+        """Fetch, launch, prefetch and drain."""
         lane, schedule = self.lane, self.schedule
         schedule.configure(lane, self.geometry, self._places(0))
         for number, job in enumerate(self.jobs):
@@ -121,7 +120,6 @@ class LaneRun:
                 cursor = self._drain(number - 1, cursor)
             lane.free = max(lane.free, self._prefetch(number, places, cursor, limit))
         lane.free = self._drain(len(self.jobs) - 1, lane.free)
-        return self.finished
 
     def preload(self) -> None:
         """Configure the lane and load the first weights, before the first activations exist."""
@@ -179,11 +177,9 @@ class LaneRun:
 
     def _drain(self, number: int, cursor: int) -> int:
         g, job, index = self.geometry, self.jobs[number], number % 2
-        end = self.schedule.dma(
+        return self.schedule.dma(
             self.lane, t.Direction.DRAIN, index, job.results, g.result_at(index), g.result_bytes, g.receivers("y"), cursor, job.provenance
         )
-        self.finished[job.results.symbol] = max(self.finished.get(job.results.symbol, 0), end)
-        return end
 
     def _launch(self, numbers: tuple[int, int, int], job: Job) -> int:
         """Append the launch; returns the cycle at which its EXEC starts."""

@@ -1,7 +1,7 @@
 """The schedule of one segment: explicit start cycles for every phase, launch, DMA request and host task.
 
 Everything is appended in dependency order; each resource (host cores, lanes) is a line of cycles, each symbol (a piece of DDR) knows when
-its content is there and until when it is read. A lane runs launches in the order of model rule 2.13: register writes while nothing else
+its bytes are there and until when they are read. A lane runs launches in the order of model rule 2.13: register writes while nothing else
 moves, then the launch, and while it executes the DMA requests that fetch the next tile and drain the last result.
 """
 
@@ -19,6 +19,7 @@ from ...machines.cgla.timing import conf_cycles, dma_cycles, store_cycles
 from ...machines.program import Table
 from .gemm import GemmKernel, Geometry, placed_kernel
 from .host import HostTask
+from .intervals import History
 from .lane import LaneRun
 from .timeline import Timeline
 
@@ -116,22 +117,13 @@ class Lane:
     fetched: tuple[Geometry, Place] | None = None
 
 
-@dataclass
-class _Symbol:
-    """A piece of DDR inside a segment."""
-
-    size: int
-    ready: int = 0
-    read_until: int = 0
-
-
 class Schedule:
     """One segment under construction."""
 
     def __init__(self, pools: Pools) -> None:
         self.pools = pools
         self.machine = pools.machine
-        self.symbols: list[_Symbol] = []
+        self.symbols: list[History] = []
         self.cores = [Timeline() for _ in range(self.machine.cores)]
         self.lanes = [Lane(n, self._core_of(n)) for n in range(self.machine.lanes)]
         self.rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in t.SEGMENT_TABLES}
@@ -145,29 +137,32 @@ class Schedule:
 
     def symbol(self, size: int) -> int:
         """A new symbol of `size` bytes."""
-        self.symbols.append(_Symbol(size))
+        self.symbols.append(History(size))
         return len(self.symbols) - 1
 
     # --- host --------------------------------------------------------------------------------------------------------------------------
 
     def host(self, task: HostTask) -> None:
-        """Schedule a host task, cut over the cores where it is long."""
+        """Schedule a host task, in parts over the cores where it is long; a part waits for the bytes that it reads alone."""
         cycles = task.cycles(self.machine)
         parts = task.split(len(self.cores)) if cycles > SPLIT_CYCLES else [task]
         result, *reads = task.operands
-        symbol = self.symbols[result.symbol]
-        ready = max([symbol.ready, symbol.read_until, *(self.symbols[o.symbol].ready for o in reads)])
-        end = 0
-        for part in parts:
+        target = self.symbols[result.symbol]
+        free = [target.free(part.span(0, target.size)) for part in parts]
+        ends = []
+        for part, earliest in zip(parts, free, strict=True):
+            spans = [part.span(number, self.symbols[o.symbol].size) for number, o in enumerate(reads, 1)]
+            ready = max([earliest, *(self.symbols[o.symbol].ready(span) for o, span in zip(reads, spans, strict=True))])
             length = part.cycles(self.machine)
             start, core = min((core.find(ready, length), n) for n, core in enumerate(self.cores))
             self.cores[core].reserve(start, length)
             self._host_rows(part, core, start, length)
-            end = max(end, start + length)
-        symbol.ready = end
-        for operand in reads:
-            self.symbols[operand.symbol].read_until = max(self.symbols[operand.symbol].read_until, end)
-        self.length = max(self.length, end)
+            ends.append(start + length)
+            for operand, span in zip(reads, spans, strict=True):
+                self.symbols[operand.symbol].read(span, ends[-1])
+        for part, end in zip(parts, ends, strict=True):
+            target.wrote(part.span(0, target.size), end)
+        self.length = max([self.length, *ends])
 
     def _host_rows(self, task: HostTask, core: int, start: int, length: int) -> None:
         rows = self.rows
@@ -194,13 +189,9 @@ class Schedule:
 
     def launches(self, geometry: Geometry, shares: Sequence[Sequence[Job]]) -> None:
         """Run the jobs `shares[lane]` on each lane, tile after tile, with the next tile fetched and the last result drained meanwhile."""
-        finished: dict[int, int] = {}
         for lane, jobs in zip(self.lanes, shares, strict=False):
             if jobs:
-                for symbol, end in LaneRun(self, lane, geometry, jobs).run().items():
-                    finished[symbol] = max(finished.get(symbol, 0), end)
-        for symbol, end in finished.items():
-            self.symbols[symbol].ready = max(self.symbols[symbol].ready, end)
+                LaneRun(self, lane, geometry, jobs).run()
 
     def preload(self, geometry: Geometry, shares: Sequence[Sequence[Job]]) -> None:
         """Configure the lanes for a geometry and load the first weights of each, while the host makes the activations."""
@@ -256,7 +247,8 @@ class Schedule:
         """One DMA request after `earliest`, after its data are there; returns its end."""
         symbol = self.symbols[place.symbol]
         loading = direction == t.Direction.LOAD
-        after = symbol.ready if loading else max(symbol.ready, symbol.read_until)
+        span = (place.offset, place.offset + size)
+        after = symbol.ready(span) if loading else symbol.free(span)
         length = dma_cycles(self.machine, place.offset, size, self.interval)
         start = self.occupy_core(lane, max(earliest, after), self.machine.t_dma)
         self.rows["dmas"].append(
@@ -269,7 +261,9 @@ class Schedule:
         )  # fmt: skip
         end = start + length
         if loading:
-            symbol.read_until = max(symbol.read_until, end)
+            symbol.read(span, end)
+        else:
+            symbol.wrote(span, end)
         self.length = max(self.length, end)
         return end
 
