@@ -233,10 +233,26 @@ class SegmentBuilder:
         """Drop pool vectors that folding left without use, and renumber."""
         names = ("vy", "vx", "dense", *(f"{p}_{v}" for p in OPERANDS for v in ("pvy", "pvx")))
         used = sorted({row[name] for row in self.bursts for name in names if row.get(name, NONE) != NONE})
+        self._clear_idle(names)
         number = {old: new for new, old in enumerate(used)}
         for row in self.bursts:
             row.update({name: number[row[name]] for name in names if row.get(name, NONE) != NONE})
         self.vectors = [self.vectors[old] for old in used]
+
+    def _clear_idle(self, names: Sequence[str]) -> None:
+        """Set values that no role reaches to 0."""
+        reached: dict[int, set[int]] = {}
+        for row in self.bursts:
+            rows, cols = range(*row["rows"]), range(*row["cols"])
+            for name in names:
+                number = row.get(name, NONE)
+                if number == NONE:
+                    continue
+                w = self.regions[row["region"]]["w"]
+                places = (y * w + x for y in rows for x in cols) if name == "dense" else rows if name.endswith("y") else cols
+                reached.setdefault(number, set()).update(places)
+        for number, places in reached.items():
+            self.vectors[number] = tuple(value if i in places else 0 for i, value in enumerate(self.vectors[number]))
 
 
 def canonical(role: Range) -> Range:
@@ -305,7 +321,12 @@ class ProgramBuilder:
         """A placement of a tensor viewed as `view`; lists for fewer than 4 dimensions (extents) belong to the last ones. Equal ones share
         an id."""
         lead = 4 - len(view)
+        rows, cols = canonical(rows), canonical(cols)
         table = np.zeros((4, 4), np.int32)
+        if len(range(*rows)) == 1:
+            origin = [(constant + y * rows[0], 0, x) for constant, y, x in origin]
+        if len(range(*cols)) == 1:
+            origin = [(constant + x * cols[0], y, 0) for constant, y, x in origin]
         for d, steps in enumerate(coef):
             table[lead + d, 4 - len(steps) :] = steps
         row: Row = {

@@ -64,6 +64,27 @@ def check_rows(segment: Segment, machine: WaferMachine, out: Breaches) -> None:
         _burst(b, regions, objects, loops, vectors, known, machine, out, used)
     for number in sorted(vectors.keys() - used):
         out.add("W05", f"pool vector {number}", "is not used by any burst")
+    if not out.fatal:
+        _idle_values(t["bursts"], segment, {r["id"]: r["w"] for r in t["regions"]}, out)
+
+
+def _idle_values(bursts: list[dict[str, Any]], segment: Segment, widths: dict[int, int], out: Breaches) -> None:
+    """W05: values of pool vectors that no role reaches are 0."""
+    pool = segment.tables["pool"]
+    first = np.searchsorted(pool["vector"], np.arange(int(pool["vector"].max()) + 1 if len(pool["vector"]) else 0))
+    reached = np.zeros(len(pool["vector"]), bool)
+    for b in bursts:
+        rows, cols = np.array(range(*b["rows"])), np.array(range(*b["cols"]))
+        by_row = [b["vy"], *(b[f"{p}_pvy"] for p in tb.OPERANDS)]
+        by_column = [b["vx"], *(b[f"{p}_pvx"] for p in tb.OPERANDS)]
+        dense = (rows[:, None] * widths[b["region"]] + cols[None, :]).reshape(-1)
+        for numbers, places in ((by_row, rows), (by_column, cols), ([b["dense"]], dense)):
+            for number in numbers:
+                if number != tb.NONE:
+                    reached[first[number] + places] = True
+    idle = np.flatnonzero(~reached & (pool["value"] != 0))
+    if len(idle):
+        out.add("W05", f"pool vector {int(pool['vector'][idle[0]])}", "holds a value that no role reaches")
 
 
 def _object(o: dict[str, Any], regions: dict[int, Any], machine: WaferMachine, out: Breaches) -> None:
@@ -191,7 +212,7 @@ def _burst(
     _extents(b, unit, out)
     if out.counts.total() == before:
         _fabric(b, row, machine, unit, out)
-        _canonical(b, region, loops, unit, out)
+        _canonical(b, machine, loops, unit, out)
         _formats(b, row, objects, regions, unit, out)
 
 
@@ -290,7 +311,7 @@ def _fabric(b: dict[str, Any], row: OpRow, machine: WaferMachine, unit: str, out
             )
 
 
-def _canonical(b: dict[str, Any], region: dict[str, Any], loops: dict[int, Any], unit: str, out: Breaches) -> None:
+def _canonical(b: dict[str, Any], machine: WaferMachine, loops: dict[int, Any], unit: str, out: Breaches) -> None:
     """W05: fields without use are at their defaults, and roles and times are in their shortest form."""
     odd = []
     for p in tb.OPERANDS:
@@ -312,7 +333,7 @@ def _canonical(b: dict[str, Any], region: dict[str, Any], loops: dict[int, Any],
     advance = b["op"] == Op.SWITCH
     unused = {
         "imm": IMM in kinds, "cin": receives, "qin": receives, "cout": sends or advance, "qout": sends, "q": FABRIC in kinds[:3],
-        "mt": b["mt"] >= 0 and (receives or sends), "control": sends, "look": b["op"] in (Op.LDX, Op.STX),
+        "mt": machine.microthreads > 0 and (receives or sends), "control": sends, "look": b["op"] in (Op.LDX, Op.STX),
     }  # fmt: skip
     defaults: dict[str, Any] = {"imm": 0.0, "q": 0, "control": 0, "look": [0] * 5}
     odd += [name for name, has_use in unused.items() if not has_use and b[name] != defaults.get(name, -1)]

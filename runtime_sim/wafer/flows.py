@@ -101,7 +101,7 @@ class Fabric:
     def _read(self) -> dict[tuple[int, int], Entries]:
         found: dict[tuple[int, int], Entries] = {}
         t = {name: column.tolist() for name, column in self.seg.routes.items()}
-        for i in range(len(t["region"])):
+        for i in sorted(range(len(t["region"])), key=lambda row: t["since"][row]):
             region, colour, key = t["region"][i], t["colour"][i], (t["position"][i], t["since"][i])
             entries = found.setdefault((region, colour), Entries(colour, region))
             rows, cols = progression(t["rows"][i]), progression(t["cols"][i])
@@ -116,6 +116,8 @@ class Fabric:
             if (entries.rx[key][ys, xs] >= 0).any():
                 message = f"two entries for position {key[0]} from cycle {key[1]}"
                 self.out.add("W21", f"colour {colour} in region {region}, rows {t['rows'][i]} cols {t['cols'][i]}", message)
+            if key[1] and not any((rx[ys, xs] >= 0).all() for k, rx in entries.rx.items() if k[0] == key[0] and k[1] < key[1]):
+                self.out.add("W05", f"colour {colour} in region {region}", f"the entry from cycle {key[1]} replaces none")
             entries.rx[key][ys, xs] = t["rx"][i]
             entries.tx[key][ys, xs] = t["tx"][i]
         return dict(sorted(found.items()))

@@ -173,6 +173,10 @@ class Layout:
             if problem:
                 self.out.add("W50", unit, problem, fatal=True)
                 continue
+            wanted = {"input": tb.ObjectKind.INPUT, "state": tb.ObjectKind.STATE}.get(binding.kind)
+            root = self.object(self.root(slot))
+            if wanted is not None and root.kind is not wanted:
+                self.out.add("W50", unit, f"object {slot[1]} of instance {slot[0]} is {root.kind.name}, not {wanted.name}")
             pieces.append(Piece(slot, item["placement"]))
         if not where:
             self.out.add("W50", unit, "lies nowhere on the machine")
@@ -205,6 +209,8 @@ class Layout:
                         prov=[region.prov],
                     )
                 found.append((x, y, x + w, y + h, instance.start + region.first, instance.start + region.last, name, region.prov))
+        if found and min(f[4] for f in found) > 0:
+            self.out.add("W05", "table instances", "nothing starts at cycle 0")
         box = np.array([f[:6] for f in found], np.int64).reshape(-1, 6)
         for i, j in _meeting(box, (0, 2), (1, 3), (4, 5)):
             a, b = found[i], found[j]

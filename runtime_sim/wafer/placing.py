@@ -64,7 +64,11 @@ class Placements:
             start, stop, step = t[name][row].tolist()
             if step < 1 or not 0 <= start < stop <= limit:
                 return f"placement {placement} has {name} {[start, stop, step]} outside its region"
+            if len(range(start, stop, step)) == 1 and (step != 1 or stop != start + 1 or t["origin"][row][:, 1 + (name == "cols")].any()):
+                return f"placement {placement} is not canonical in {name}"
         index = int(t["index"][row])
+        if index != tb.NONE and t["origin"][row].any():
+            return f"placement {placement} has both an index and origins"
         if index != tb.NONE:
             image = self.program.images.get(tb.image_key(index))
             if image is None or image.dtype != np.int32 or image.shape != (region.h, region.w, 4):

@@ -29,9 +29,21 @@ class Triggers:
             for outer in range(min(2, burst.outer.rep)):
                 for k in range(min(2, burst.loop.rep)):
                     self._event(Event(burst, k, outer))
+        self._first_cycles()
         for loop in self.seg.loops.values():
             if loop.rep > 1 and loop.id not in self.tight and any(self._inside(b, loop) for b in self.seg.bursts):
                 self.out.add("W37", f"loop {loop.id}", f"period {loop.period} is not tight: nothing in repetition 1 waits for repetition 0")
+
+    def _first_cycles(self) -> None:
+        """A loop begins with its first burst (W37), a region ends with its last one (W05)."""
+        for loop in self.seg.loops.values():
+            starts = [b.time.low for b in self.seg.bursts if self._inside(b, loop)]
+            if starts and min(starts) != loop.first:
+                self.out.add("W37", f"loop {loop.id}", f"first cycle {loop.first} is not that of its first burst, {min(starts)}")
+        for region in self.seg.regions.values():
+            ends_ = [Event(b, b.loop.rep - 1, b.outer.rep - 1).end for b in self.seg.bursts if b.region.id == region.id]
+            if ends_ and max(ends_) < region.last:
+                self.out.add("W05", f"region {region.id}", f"lives until {region.last}, its last burst ends at {max(ends_)}")
 
     @staticmethod
     def _inside(burst: BurstView, loop: LoopView) -> bool:
