@@ -185,6 +185,9 @@ def test_cost_counts_bytes_flops_and_special() -> None:
         ("host_terms", 0, {"stride": 0}),
         ("host_exprs", 1, {"a": 3}),
         ("host_exprs", 0, {"op": 200}),
+        ("host_exprs", 0, {"dtype": 1}),
+        ("host_exprs", 0, {"b": 0}),
+        ("host_exprs", 1, {"real": 1.0}),
     ],
 )
 def test_malformed_tasks_are_breaches(table: str, where: int, fields: dict[str, int]) -> None:
