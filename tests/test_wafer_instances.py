@@ -150,3 +150,9 @@ def test_the_software_model_is_slower() -> None:
     program = dataclasses.replace(chain(4, 8), machine=machine.to_json())
     assert {"W11"} <= rules(program)
     assert from_json(program.machine).cost.burst_beats == 10
+
+
+def test_one_image_that_is_not_there() -> None:
+    program = layers()
+    row = int(np.flatnonzero(program.tables["binds"]["image"] == 2)[0])
+    assert "W50" in rules(edited(program, "binds", row, segment=None, image=99))

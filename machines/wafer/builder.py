@@ -203,7 +203,7 @@ class SegmentBuilder:
         if row.get("dense", NONE) != NONE:
             w = self.regions[row["region"]]["w"]
             dense = max(self.vectors[row["dense"]][y * w + x] for y in rows for x in cols)
-        end = int(row["t0"]) + sum(late) + dense + int(row["span"])
+        end: int = int(row["t0"]) + sum(late) + dense + int(row["span"])
         loop = row["loop"]
         while loop != NONE:
             end += int((self.loops[loop]["rep"] - 1) * self.loops[loop]["period"])
@@ -249,10 +249,10 @@ class SegmentBuilder:
                 if number == NONE:
                     continue
                 w = self.regions[row["region"]]["w"]
-                places = (y * w + x for y in rows for x in cols) if name == "dense" else rows if name.endswith("y") else cols
+                places = [y * w + x for y in rows for x in cols] if name == "dense" else list(rows if name.endswith("y") else cols)
                 reached.setdefault(number, set()).update(places)
-        for number, places in reached.items():
-            self.vectors[number] = tuple(value if i in places else 0 for i, value in enumerate(self.vectors[number]))
+        for number, kept in reached.items():
+            self.vectors[number] = tuple(value if i in kept else 0 for i, value in enumerate(self.vectors[number]))
 
 
 def canonical(role: Range) -> Range:

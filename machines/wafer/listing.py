@@ -113,11 +113,8 @@ def _rows(table: Table) -> Iterable[dict[str, Any]]:
 
 def _fields(kind: TableType, row: Mapping[str, Any]) -> str:
     """Fields that are not at their defaults, in the order of the table's columns."""
-    parts = []
-    for column in kind.columns:
-        if column.name in row and row[column.name] != _default(column):
-            parts.append(f"{column.name}={_shown(kind.name, column, row[column.name])}")
-    return " ".join(parts)
+    shown = [c for c in kind.columns if c.name in row and row[c.name] != _default(c)]
+    return " ".join(f"{c.name}={_shown(kind.name, c, row[c.name])}" for c in shown)
 
 
 def _default(column: Column) -> Any:

@@ -218,7 +218,9 @@ class Layout:
             self.out.add("W02", a[6], message, cycle=max(a[4], b[4]), claimants=[a[6], b[6]], prov=[a[7], b[7]])
 
     def _images(self) -> None:
-        """W50: images and placements of binds fit their objects. Absent images are the affair of the caller (timing only)."""
+        """W50: images and placements of binds fit their objects. A program without any image is for timing only."""
+        bound = [tb.image_key(b.image) for i in self.instances for b in i.binds.values() if b.kind is not tb.BindKind.OBJECT]
+        empty = not any(key in self.program.images for key in bound)
         for instance in self.instances:
             for number, bind in sorted(instance.binds.items()):
                 if bind.kind is tb.BindKind.OBJECT:
@@ -227,6 +229,8 @@ class Layout:
                 image = self.program.images.get(tb.image_key(bind.image))
                 region = instance.region(obj)
                 if image is None:
+                    if not empty or bind.image < 0:
+                        self.out.add("W50", unit, f"image {bind.image} is not there", fatal=True)
                     continue
                 if str(image.dtype) != NUMPY[obj.fmt]:
                     self.out.add("W13", unit, f"image {bind.image} is {image.dtype}, the object {obj.fmt.name}", fatal=True)
