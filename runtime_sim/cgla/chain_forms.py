@@ -97,7 +97,9 @@ class GridLoads:
         self.lane = lane
         self.memory = lane.data
         self.digits = digits
-        self.by_place = {(access.row, access.col, access.ea): access for access in plan.accesses if not access.store}
+        if "loads" not in plan.forms:
+            plan.forms["loads"] = {(access.row, access.col, access.ea): access for access in plan.accesses if not access.store}
+        self.by_place: dict[tuple[int, int, int], MemoryAccess] = plan.forms["loads"]
 
     def access_of(self, value: Value) -> MemoryAccess:
         """The load behind a value."""

@@ -171,15 +171,12 @@ def _store(
     plan: LaunchPlan, flow: Dataflow, loader: Loader, access: MemoryAccess, grid: Grid, exact: bool
 ) -> list[tuple[int, Ints, NDArray[Any]]]:
     slot = plan.kernel.slots[(access.row, access.col)]
-    last = not exact and _last_wins(access, loader, grid)
-    shape = grid.digits[: len(grid.digits) - grid.inner] + (1,) * grid.inner if last else grid.digits
-    index = np.broadcast_to(grid_vector(access.offsets.vector, grid, last), shape).ravel() + access.base
-    physical = access.physical(index)
-    enable: NDArray[np.uint8] | None = None
+    key = ("store", access.row, access.col, exact)
+    if key not in plan.forms:
+        plan.forms[key] = _store_form(access, loader, grid, exact)
+    last, shape, physical, enable = plan.forms[key]
     if access.data_gated:
         enable = np.broadcast_to(flow.predicate(slot, last), shape).ravel()
-    elif access.enable is not None:
-        enable = grid_vector(access.enable.astype(np.int64), grid, last).ravel().astype(np.uint8)
     words = [np.ascontiguousarray(np.broadcast_to(word, shape)).ravel() for word in flow.store_data(slot, last)]
     if access.size in (8, 32) and enable is None:
         return [(access.row, physical + 8 * k, word) for k, word in enumerate(words)]
@@ -197,6 +194,19 @@ def _store(
         keep = enable & 1 != 0
         physical, data = physical[keep], data[keep]
     return [(access.row, physical, data)]
+
+
+def _store_form(
+    access: MemoryAccess, loader: Loader, grid: Grid, exact: bool
+) -> tuple[bool, tuple[int, ...], Ints, NDArray[np.uint8] | None]:
+    """What a store does without its data: whether only the last inner iteration is seen, shape, physical addresses, enable bits."""
+    last = not exact and _last_wins(access, loader, grid)
+    shape = grid.digits[: len(grid.digits) - grid.inner] + (1,) * grid.inner if last else grid.digits
+    index = np.broadcast_to(grid_vector(access.offsets.vector, grid, last), shape).ravel() + access.base
+    enable: NDArray[np.uint8] | None = None
+    if access.enable is not None:
+        enable = grid_vector(access.enable.astype(np.int64), grid, last).ravel().astype(np.uint8)
+    return last, shape, access.physical(index), enable
 
 
 def _last_wins(access: MemoryAccess, loader: Loader, grid: Grid) -> bool:
