@@ -62,6 +62,8 @@ class Pass:
     add: int = 0
     store: int = 0
     emit: int = 1
+    same: bool = False
+    """Every 16 rows of the tile are the 16 vectors at `vector`: one vector in all array rows, say."""
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,7 @@ class _Matrix:
         """All bursts; returns the cycles at which emitted results are at the ALUs, in order."""
         job = self.job
         start: list[int] = []
-        loads: list[tuple[int, int, int]] = []  # (cycle, first vector, cycles)
+        loads: list[tuple[int, int, int, int]] = []  # (cycle, first vector, cycles, row stride)
         weights_free = activation_free = 0
         previous: tuple[int, int] | None = None
         shared = all(entry == job.stationary[0] for entry in job.stationary)
@@ -382,7 +384,7 @@ class _Matrix:
         for item in job.passes:
             cycles = -(-item.rows // STRIPES)
             if (item.vector, item.rows) != previous:
-                loads.append((weights_free, item.vector, cycles))
+                loads.append((weights_free, item.vector, cycles, 0 if item.same else 1))
                 install = max(weights_free + copies * cycles, activation_free - 1)
                 for plane in self.planes:
                     self._w(plane, Opcode.IW, install, 1)
@@ -399,21 +401,21 @@ class _Matrix:
         run = runs((np.arange(t, t + n),))[0]
         self.step.burst(run, unit=isa.mxm_unit(plane, Class.MXM_W), opcode=opcode, **columns)
 
-    def _loads(self, loads: Sequence[tuple[int, int, int]], shared: bool) -> None:
+    def _loads(self, loads: Sequence[tuple[int, int, int, int]], shared: bool) -> None:
         side, take = self.job.side, int(self.geometry.mxm_take(self.job.side))
         x = int(self.geometry.mxm_x(side))
         for q, (storages, byte) in enumerate(self.job.stationary):
             bounds = np.cumsum([0] + [storage.vectors for storage in storages])
-            times = [cycle + (0 if shared else q * cycles) for cycle, _, cycles in loads]
-            for (_, _, cycles), t in zip(loads, times, strict=True):
+            times = [cycle + (0 if shared else q * cycles) for cycle, _, cycles, _ in loads]
+            for (_, _, cycles, _), t in zip(loads, times, strict=True):
                 self._w(self.planes[q], Opcode.LW, t, cycles, a_stream=0, a_dir=side)
             if shared and q:
                 continue
-            owner = np.searchsorted(bounds, [first for _, first, _ in loads], side="right") - 1
+            owner = np.searchsorted(bounds, [first for _, first, _, _ in loads], side="right") - 1
             for number in np.unique(owner).tolist():
                 mine = [k for k in range(len(loads)) if owner[k] == number]
                 tau = np.concatenate([np.arange(times[k], times[k] + loads[k][2]) for k in mine])
-                rows = np.concatenate([(loads[k][1] - bounds[number]) // STRIPES + np.arange(loads[k][2]) for k in mine])
+                rows = np.concatenate([(loads[k][1] - bounds[number]) // STRIPES + loads[k][3] * np.arange(loads[k][2]) for k in mine])
                 found = runs((tau, rows))
                 storage = storages[number]
                 for j, unit in enumerate(storage.planes[byte]):

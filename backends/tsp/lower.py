@@ -53,6 +53,8 @@ class Lowering:
     # fetching ------------------------------------------------------------------------------------------------------------
     def fetch(self, value: Value, need: Array, clean: bool = False) -> Provider:
         """A provider of the vectors `need` [vectors, 320] of a value; `clean`: lanes of -1 must hold zero."""
+        if not clean:
+            need = spread_constant_rows(need)
         if value.array is not None:
             return self._constant(value, need)
         for copy in value.copies:
@@ -230,6 +232,13 @@ def _ref_of(prims: Sequence[Prim], number: int) -> Ref:
 def constant_identity(value: Value) -> Hashable:
     """What tells constants apart: the node, or the array itself where there is none."""
     return (value.source, value.transform is not None) if value.source is not None else id(value.array)
+
+
+def spread_constant_rows(need: Array) -> Array:
+    """Rows that ask for one element only ask for it in every lane: open lanes may hold anything, and equal rows become equal."""
+    top = need.max(axis=1, keepdims=True)
+    same = ((need == top) | (need < 0)).all(axis=1, keepdims=True)
+    return np.where(same, top, need) if same.any() else need
 
 
 def unique_rows(table: Array) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ from ...errors import UnsupportedOp
 from ...ir.access import axes_used
 from ...ir.expr import arg
 from ...ir.expr import cast as cast_expr
-from ...ir.graph import Contract, Gather, Index, Lookup
+from ...ir.graph import Contract, Gather, Index, Lookup, Map, Reduce
 from ...ir.types import F16, F32
 from ...machines.tsp.isa import WIDTH, DType, Opcode
 from .engine import MatrixJob, Pass, Plane, Provider, Sink
@@ -25,6 +25,7 @@ from .lower import Lowering, constant_identity, digits, lane_axes
 from .lower_map import operand_list, result_strides, run_map
 from .memory import LANES, STRIPES, Seq, Storage, plane_seq
 from .move import stripe
+from .recipes import ISA_TYPE
 from .route import ChainOp
 from .values import Copy, Value, arrange, row_major_strides
 
@@ -91,12 +92,7 @@ def lower_contract(lowering: Lowering, node: Contract) -> Value:
     roles = Roles(batch, m, n, k)
     if _swapped(lowering, node, left, right, roles):
         left, right, roles = right, left, Roles(batch, n, m, k)
-    value = contract(lowering, left, right, roles, node.axes, strides, node.shape)
-    if node.dtype is F16:
-        from .lower_map import converted
-
-        return converted(lowering, value, DType.F16, F16)
-    return value
+    return contract(lowering, left, right, roles, node.axes, strides, node.shape, ISA_TYPE[node.dtype])
 
 
 def _same_step(node: Contract, axis: int) -> bool:
@@ -120,7 +116,32 @@ def _swapped(lowering: Lowering, node: Contract, left: Operand, right: Operand, 
         return not wants_lanes(lowering, node, roles.m)
     if right.value.array is not None and left.value.array is None:
         return wants_lanes(lowering, node, roles.m)
+    if _reduced_later(lowering, node, roles.n, 2):  # a reduction along vectors is an accumulation, one along lanes needs moves
+        m, n = extent(node.axes, roles.m), extent(node.axes, roles.n)
+        if n * -(-m // LANES) <= 1.2 * m * -(-n // LANES):
+            return True
     return wants_lanes(lowering, node, roles.m) and not wants_lanes(lowering, node, roles.n)
+
+
+def _reduced_later(lowering: Lowering, node: Any, axes: Sequence[int], depth: int) -> bool:
+    """True where a reader, or a reader of a Map that reads it, reduces over these axes of the node's result."""
+    strides = result_strides(node.groups, node.axes, node.shape)
+    wanted = {strides[a] for a in axes if node.axes[a] > 1}
+    for user in lowering.users(node.id):
+        reader = lowering.graph[user]
+        if not isinstance(reader, (Map, Reduce)):
+            continue
+        for k, o in enumerate(reader.operands):
+            if o != node.id:
+                continue
+            _, steps = lowering.operand_strides(reader, k)
+            if isinstance(reader, Reduce) and {steps[a] for a in reader.reduced if steps[a]} & wanted:
+                return True
+            if isinstance(reader, Map) and depth:
+                same = [a for a in range(len(reader.axes)) if steps[a] in wanted]
+                if same and _reduced_later(lowering, reader, same, depth - 1):
+                    return True
+    return False
 
 
 def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
@@ -141,9 +162,10 @@ def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
 
 
 def contract(
-    lowering: Lowering, moving: Operand, stationary: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
-) -> Value:
-    """out[batch, M vectors, N lanes] in f32."""
+    lowering: Lowering, moving: Operand, stationary: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int],
+    dtype: DType = DType.F32,
+) -> Value:  # fmt: skip
+    """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes."""
     engine = lowering.engine
     batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
     tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
@@ -158,17 +180,18 @@ def contract(
         weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16, (low, high))
         passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth)
         job = MatrixJob(EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((ordered, (0, 1)),) * 2)
-        parts.append(_results(lowering, job, batch * m * (high - low), index))
+        valid = np.arange(low * LANES, high * LANES).reshape(1, -1, LANES) < n
+        parts.append(_results(lowering, job, batch * m * (high - low), index, dtype, valid[0]))
     whole = Seq.join(parts)
     if len(parts) > 1:  # parts are [batch, M, their tiles]: put the tiles of a vector side by side
         numbers = np.split(np.arange(len(whole)), np.cumsum([len(part) for part in parts])[:-1])
         whole = whole.take(np.concatenate([part.reshape(batch * m, -1) for part in numbers], axis=1).reshape(-1))
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = n % LANES == 0 or (stationary.value.array is not None and n > LANES)
+    clean = n % LANES == 0 or dtype == DType.F16 or (stationary.value.array is not None and n > LANES)
     blocks = tuple((part.storages[0], *pair) for part, pair in zip(parts, _column_blocks(batch, tiles_n, tiles_k), strict=True))
     single = all(len(part.storages) == 1 for part in parts)
-    return Value(tuple(shape), DType.F32, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
+    return Value(tuple(shape), dtype, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
 
 
 BLOCK_VECTORS = 16384
@@ -180,16 +203,25 @@ def _column_blocks(batch: int, tiles_n: int, tiles_k: int) -> list[tuple[int, in
     return [(low, min(low + step, tiles_n)) for low in range(0, tiles_n, step)]
 
 
-def _results(lowering: Lowering, job: MatrixJob, count: int, index: Array) -> Seq:
-    """Run a job in f16: the two planes' partial results are added and stored."""
+def _results(lowering: Lowering, job: MatrixJob, count: int, index: Array, dtype: DType, valid: Array) -> Seq:
+    """Run a job in f16: the two planes' partial results are added, rounded where the result is f16, and stored.
+
+    `valid` [tiles, lanes] are the lanes of a result vector that hold results.
+    """
     base: list[Seq] = []
 
     def sink(avoid: frozenset[int]) -> Seq:
-        base.append(lowering.engine.scratch(DType.F32, count, avoid))
+        base.append(lowering.engine.scratch(dtype, count, avoid, dtype == DType.F16))
         return base[0].take(index)
 
-    add = ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))
-    lowering.engine.run("contract", [Plane(0, DType.F32), Plane(1, DType.F32)], [add], [Sink(0, sink)], count, job=job)
+    sources: list[Provider | Plane] = [Plane(0, DType.F32), Plane(1, DType.F32)]
+    ops = [ChainOp(Opcode.ADD, DType.F32, (("in", 0), ("in", 1)))]
+    if dtype == DType.F16:
+        ops.append(ChainOp(Opcode.CAST, DType.F32, (("op", 0),), DType.F16, 1))
+        if not valid.all():
+            sources.append(lowering.mask(valid[index % len(valid)], DType.F16))
+            ops.append(ChainOp(Opcode.AND, DType.F16, (("op", 1), ("in", 2))))
+    lowering.engine.run("contract", sources, ops, [Sink(len(ops) - 1, sink)], count, job=job)
     return base[0]
 
 

@@ -14,7 +14,7 @@ with 0 and 1 of signed bytes are exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,11 +175,16 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
     accumulate = _accumulates(pairs)
     reach = int(np.nonzero((pairs.patterns >= 0).any(axis=0))[0].max()) + 1
     tile = LANES if clean else -(-reach // STRIPES) * STRIPES
+    even = is_unit and bool((pairs.patterns == pairs.patterns[:, :1]).all())  # one vector in all array rows: a broadcast
     order, passes, used = _passes(pairs, tile, rows, accumulate, engine.machine.acc_depth)
-    if is_unit:
+    if even:
+        passes = [replace(item, vector=item.vector // tile * STRIPES, same=True) for item in passes]
+        stationary = stripe(lowering, seq.take(np.repeat(pairs.patterns[:, 0], STRIPES)), STRIPES)
+        moving: Provider = lowering.table(np.eye(LANES, dtype=np.int8), DType.I8, pairs.moving[order])
+    elif is_unit:
         stationary = _stationary_rows(lowering, seq, pairs, tile, zeros or accumulate)
         units = np.eye(LANES, dtype=np.int8)
-        moving: Provider = lowering.table(units, DType.I8, pairs.moving[order])
+        moving = lowering.table(units, DType.I8, pairs.moving[order])
     else:
         patterns = pairs.patterns
 
