@@ -307,6 +307,8 @@ class Chooser:
             if total == inf:
                 return inf
         total += self._work(node, splits, computed) + prod(local) * WORDS[fmt] / 8
+        if isinstance(node, Scatter) and not self.stage.variants(node.operands[0]):
+            total += 5.0 * max(0, prod(local) * WORDS[fmt] - 128)  # a state stays where it is put
         if isinstance(node, (Map, Reduce, Move)):
             total += self._spread(node, shards, prod(shape))
         return total
@@ -371,7 +373,8 @@ class Chooser:
                 return inf if words > LARGE_WORDS else 10.0 * max(0.0, words - 4 * node.size / prod(self.size) - 64)
             del m
         words = prod(local_shape(node.shape, shards)) * WORDS[element_of(node.dtype)]
-        return inf if words > LARGE_WORDS else 2.0 * max(0.0, words - 1024)
+        fair = node.size * WORDS[element_of(node.dtype)] / prod(self.size)
+        return inf if words > LARGE_WORDS else 5.0 * max(0.0, words - 2 * fair - 64)  # it stays there for the whole program
 
     def _work(self, node: Node, splits: Splits, size: int) -> float:
         """Beats of the local nest and cycles of the line reductions."""

@@ -46,6 +46,9 @@ EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
 _UNLIMITED = 1 << 24
 _TRIES = 6
 """Cuts of one node that are tried before the rectangle is given up."""
+_HEIGHTS = 5
+_WIDTHS = 6
+"""Numbers of rows, and of columns for each, that are tried before a model is called infeasible."""
 _FILL = 0.45
 """Share of a core's data words that constants are meant to take when a rectangle is chosen."""
 
@@ -235,7 +238,9 @@ class _Plan:
         data = self.machine.memory_words - self.machine.data_first_word
         extents = sorted({a for n in part.graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
         cols = max(1, ceil(part.words() / (_FILL * data) / self.rows))
-        while cols <= limit:
+        for _ in range(_WIDTHS):
+            if cols > limit:
+                return
             best = max(range(cols, min(limit, cols + max(1, cols // 4)) + 1), key=lambda s: (_fill(s, extents), -s))
             yield best
             cols = max(best + 1, ceil(best * 1.4))
@@ -262,7 +267,7 @@ def _row_counts(parts: Sequence[Part], graph: Graph, machine: WaferMachine) -> I
     extents = sorted({a for n in graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
     side = max(1, ceil(sqrt(cores)))
     limit = machine.program_rows
-    for _ in range(16):
+    for _ in range(_HEIGHTS):
         best = max(range(side, min(limit, 2 * side) + 1), key=lambda s: (_fill(s, extents), -s)) if side > 1 else 1
         yield best
         if best >= limit:

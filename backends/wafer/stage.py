@@ -267,7 +267,7 @@ class Stage:
         """The value, or a copy with zeros behind its end where cores of a padded cut would read beyond it."""
         local = list(value.local)
         for d, entry in enumerate(access):
-            if not isinstance(entry, Index) or value.shift:
+            if not isinstance(entry, Index) or any(value.offsets[d]):
                 continue
             high = entry.offset
             for axis, c in entry.terms:
@@ -284,7 +284,7 @@ class Stage:
         size = prod(local)
         obj = self.e.object(value.fmt, (size,), ObjectKind.SCRATCH)
         self.temporaries.append(obj)
-        copy = Value(value.shape, value.fmt, value.shards, obj, tuple(local))
+        copy = Value(value.shape, value.fmt, value.shards, obj, tuple(local), value.shift)
         role = self.e.role(_splits_of(value.shards))
         self.e.vec(Op.MOV, PLAIN[value.fmt], role, [size], Ref(obj, value.fmt, 0, (1,)), 0.0)
         source = Ref(value.obj, value.fmt, 0, value.strides)
@@ -334,9 +334,12 @@ class Stage:
         for operand in operands:
             self.uses[operand] -= 1
             if self.uses[operand] == 0:
-                for value in self.values.pop(operand, {}).values():
+                copies = self.values.pop(operand, {})
+                for value in copies.values():
                     if value.obj not in self.pinned and value.obj in self.e.address:
                         self.e.free(value.obj)
+                if operand in self.placements:
+                    self.values[operand] = {k: v for k, v in copies.items() if v.obj in self.pinned}
 
 
 def collect(stage: Stage, value: Value, step: Step, splits: Splits) -> Value:
