@@ -248,6 +248,22 @@ def test_fast_forms_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(used) == {"fp32", "int8"}
 
 
+@pytest.mark.parametrize(("product_head", "add", "steps"), [(True, True, 5), (False, True, 5), (False, False, 3), (True, False, 1)])
+@pytest.mark.parametrize("links", [1, 3, 4, 9])
+def test_compiled_chains_equal_stepped_ones(product_head: bool, add: bool, steps: int, links: int) -> None:
+    from spatialc.runtime_sim.cgla import chains
+
+    rng = np.random.default_rng(links)
+    a = rng.standard_normal((2, steps, links, 64)).astype(np.float32)
+    b = rng.standard_normal((2, steps, links, 8)).astype(np.float32)
+    head, start = rng.standard_normal(2).astype(np.float32), rng.standard_normal((2, 8, 64)).astype(np.float32)
+    expected = start.copy()
+    chains.stepped(a, b, head, product_head, add, expected)
+    compiled = start.copy()
+    chains._compiled()(a, b, head, product_head, add, compiled, 32, 0, 4)
+    np.testing.assert_array_equal(compiled, expected)
+
+
 def test_changed_slots_change_the_numbers() -> None:
     program = vector_add()
     data = inputs_of(program)

@@ -101,6 +101,9 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     added to `start` one after the other (with `product_head`, K = 1 and the first product takes the place of `start`).
     """
     out = np.ascontiguousarray(start)
+    if _WARM_UP.takes(a, b):
+        stepped(a, b, head, product_head, add, out)
+        return out
     block = next(size for size in (4 * BLOCK, 2 * BLOCK, BLOCK) if a.shape[3] % size == 0)
     jobs = a.shape[0] * (a.shape[3] // block)
     work = a.size * b.shape[3]
@@ -114,6 +117,36 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     for piece in pieces:
         piece.result()
     return out
+
+
+def stepped(a: Floats, b: Floats, head: Floats, product_head: bool, add: bool, out: Floats) -> None:
+    """`run_chain` in numpy, one link at a time, into `out`."""
+    with np.errstate(all="ignore"):
+        for k in range(a.shape[1]):
+            value = np.broadcast_to(head[:, None, None], out.shape) if add else out
+            for link in range(a.shape[2]):
+                product = a[:, k, link, None, :] * b[:, k, link, :, None]
+                value = product if product_head and link == 0 else value + product
+            out[...] = out + value if add else value
+
+
+class _WarmUp:
+    """Small programs run in numpy: compiling the loop takes longer than all their chains. Ends after a number of link steps."""
+
+    def __init__(self, steps: int, work: int) -> None:
+        self.steps = steps
+        self.work = work
+
+    def takes(self, a: Floats, b: Floats) -> bool:
+        """Whether this chain runs in numpy; counts its steps."""
+        steps = a.shape[1] * a.shape[2]
+        if steps > self.steps or a.size * b.shape[3] > self.work:
+            return False
+        self.steps -= steps
+        return True
+
+
+_WARM_UP = _WarmUp(steps=20_000, work=1 << 22)
 
 
 def padded(size: int, multiple: int) -> int:

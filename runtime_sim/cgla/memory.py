@@ -29,7 +29,12 @@ class Ddr:
         self.bindings: list[int] = table["binding"].tolist()
         self.buffers: list[Bytes] = []
         for number, (kind, size) in enumerate(zip(self.kinds, self.sizes, strict=True)):
-            self.buffers.append(self._image(number, size) if kind == BufferKind.IMAGE else np.zeros(size, dtype=np.uint8))
+            if kind == BufferKind.IMAGE:
+                self.buffers.append(self._image(number, size))
+            elif kind == BufferKind.STATE and image_name(number) in self.program.images:
+                self.buffers.append(self._image(number, size).copy())
+            else:
+                self.buffers.append(np.zeros(size, dtype=np.uint8))
 
     def _image(self, number: int, size: int) -> Bytes:
         name = image_name(number)
