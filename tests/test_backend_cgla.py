@@ -15,12 +15,14 @@ from spatialc.backends.cgla.body import BRS, COLUMNS
 from spatialc.backends.cgla.contract import plan_contract
 from spatialc.backends.cgla.digits import Box, Radix, cover, refine
 from spatialc.backends.cgla.gemm import FORMS, GemmKernel, max_groups, placed_kernel
+from spatialc.backends.cgla.intervals import History
 from spatialc.backends.options import CompileOptions
 from spatialc.errors import Infeasible, UnsupportedOp
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse
 from spatialc.machines.cgla.description import load_machine
+from spatialc.machines.cgla.tables import EXPR_CODE, SPECIAL_OPS
 from spatialc.machines.program import Program
 from spatialc.passes.quantise import decode_q8_0, encode_q8_0
 from spatialc.passes.repeats import FindRepeats
@@ -257,6 +259,49 @@ def test_state_is_updated_where_it_lies() -> None:
         np.testing.assert_allclose(execution.outputs["output_0"], want, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(execution.states["cache"], expected["cache"])
         states = dict(execution.states)
+
+
+def test_state_starts_from_its_initial_value() -> None:
+    text = CACHE.replace('state "cache"', 'state "cache" = "first"')
+    store = ConstantStore()
+    store.put("first", RNG.standard_normal((5, 8)).astype(np.float32))
+    inputs = {"x": RNG.standard_normal((1, 8)).astype(np.float32), "pos": np.array([2])}
+    execution = execute(compiled(text, store), inputs)
+    (want,), after = interpret(parse(text), inputs, store=store)
+    np.testing.assert_allclose(execution.outputs["output_0"], want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(execution.states["cache"], after["cache"])
+
+
+NORM = """
+%0: f32[64,48] = input "x"
+%1: f32[64] = reduce sum [i] over i:64 j:48: (%0[i,j] * %0[i,j])
+%2: f32[64,48] = map [i,j] over i:64 j:48: (%0[i,j] * rsqrt((%1[i] + 0.5)))
+%3: f32[64,48] = map [i,j] over i:64 j:48: (%2[i,j] / sqrt(%1[i]))
+output %2, %3
+"""
+
+
+def test_invariant_functions_are_computed_once_a_row() -> None:
+    program = run(NORM, ConstantStore(), {"x": RNG.standard_normal((64, 48)).astype(np.float32)})
+    tables = program.segments[0].tables
+    special = {EXPR_CODE[name] for name in SPECIAL_OPS}
+    counted = 0
+    columns = [tables["host_tasks"][name].tolist() for name in ("first_expr", "exprs", "first_axis", "axes")]
+    for first, count, axis, axes in zip(*columns, strict=True):
+        points = prod(tables["host_axes"]["extent"][axis : axis + axes].tolist())
+        counted += points * sum(op in special for op in tables["host_exprs"]["op"][first : first + count].tolist())
+    assert counted == 64 * 3
+
+
+def test_history_waits_for_the_bytes_alone() -> None:
+    history = History(100)
+    history.wrote((0, 50), 10)
+    history.wrote((50, 100), 30)
+    history.read((0, 20), 40)
+    assert [history.ready(span) for span in ((0, 50), (49, 51), (60, 100))] == [10, 30, 30]
+    assert [history.free(span) for span in ((0, 10), (20, 50), (0, 100))] == [40, 10, 40]
+    history.wrote((0, 100), 50)
+    assert history.ready((0, 1)) == 50
 
 
 def test_equal_input_gives_equal_bytes() -> None:

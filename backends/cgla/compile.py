@@ -22,7 +22,7 @@ from ...machines.program import Binding, Program, Segment, Table
 from ..options import CompileOptions
 from .bound import lower_bound
 from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, constant_cast, provenance_of
-from .images import Image, image_array
+from .images import Image, image_array, stored
 from .nests import Value
 from .pieces import Piece, cut, in_place
 from .schedule import Pools
@@ -89,7 +89,11 @@ class _Linker:
         for given in graph.inputs:
             self._value_buffers[given.id] = self._bind("input", t.BufferKind.INPUT, given.name, given, given.range)
         for state in graph.states:
-            self._value_buffers[state.id] = self._bind("state", t.BufferKind.STATE, state.name, state, state.range)
+            buffer = self._value_buffers[state.id] = self._bind("state", t.BufferKind.STATE, state.name, state, state.range)
+            if state.initial is not None and self.store.has(state.initial):
+                first = stored(np.ascontiguousarray(self.store.get(state.initial)).reshape(-1), state.dtype.name)
+                if first.any():
+                    self.images[t.image_name(buffer)] = first
         for position, output in enumerate(graph.outputs):
             node = graph[output]
             buffer = self._bind("output", t.BufferKind.OUTPUT, f"output_{position}", node, None)

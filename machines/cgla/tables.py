@@ -23,7 +23,8 @@ segment). No LMM line is valid at the entry of a segment. So one check of a segm
 
 **DDR.** Every buffer has an address (multiple of 32) and a size; buffers do not overlap. `IMAGE` buffers hold `Program.images` of the
 name `image_name(buffer)`; `INPUT`, `OUTPUT` and `STATE` buffers belong to the binding of number `binding` (row-major, in the binding's
-`stored` dtype, one of `HOST_DTYPES`, at byte 0); `WORK` buffers hold nothing at the start.
+`stored` dtype, one of `HOST_DTYPES`, at byte 0), and a `STATE` buffer starts as its image where the program has one, else as zeros;
+`WORK` buffers hold nothing at the start.
 """
 
 from __future__ import annotations
