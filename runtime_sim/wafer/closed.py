@@ -53,6 +53,7 @@ class ClosedLoop:
     """A loop evaluated as products, then as the final arrangement of the blocks that it moved."""
 
     loop: LoopView
+    bursts: tuple[BurstView, ...]
     sums: tuple[Sum, ...]
     moved: dict[int, tuple[tuple[Slot, ...], Ints]] = field(default_factory=dict)
     """Object -> its slots, and int64 [slots, h, w]: which block lies there at the end."""
@@ -220,7 +221,7 @@ class _Tracker:
                 return None
             sums.append(found)
         moved = {obj: (tuple(self.slots[obj]), block) for obj, block in self.block.items()}
-        return ClosedLoop(self.loop, tuple(sums), moved)
+        return ClosedLoop(self.loop, tuple(self.inside), tuple(sums), moved)
 
     def _find_slots(self) -> bool:
         """Blocks of every moved object: disjoint runs, equal for all bursts that touch them."""

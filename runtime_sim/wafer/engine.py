@@ -8,7 +8,7 @@ everything else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -59,17 +59,22 @@ class Engine:
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[Any], memory: Mapping[int, Values], exact: bool) -> None:
-        """Evaluate `steps` on `memory` (object id -> array [h, w, elements], changed in place), in the machine's order if `exact`."""
+    def run(self, steps: Sequence[Any], fetch: Callable[[int], Values], release: Callable[[int], None], exact: bool) -> None:
+        """Evaluate `steps`, in the machine's order if `exact`. `fetch` gives the array [h, w, elements] of an object when it is first
+        used (changed in place), `release` takes it back after its last use."""
         self.exact = exact
-        self.memory = dict(memory)
+        self.memory = _Memory(fetch)
         self.buffers = {}
         self.uses = count_uses(steps, self.deliveries)
-        for step in steps:
+        done = last_uses(steps)
+        for number, step in enumerate(steps):
             if isinstance(step, Step):
                 self.step(step)
             else:
                 step.evaluate(self)
+            for obj in done.get(number, ()):
+                self.memory.pop(obj, None)
+                release(obj)
 
     def cores(self, step: Step) -> Cores:
         """Index of the step's cores in arrays of its region."""
@@ -415,6 +420,33 @@ class Engine:
 def is_dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Whether a nest walks consecutive elements."""
     return bool((np.diff(nest(ext, stride)) == 1).all())
+
+
+class _Memory(dict[int, Values]):
+    """Arrays of objects, fetched on first use."""
+
+    def __init__(self, fetch: Callable[[int], Values]) -> None:
+        super().__init__()
+        self._fetch = fetch
+
+    def __missing__(self, obj: int) -> Values:
+        self[obj] = self._fetch(obj)
+        return self[obj]
+
+
+def last_uses(steps: Sequence[Any]) -> dict[int, list[int]]:
+    """Objects by the number of the last step that touches them."""
+    last: dict[int, int] = {}
+    for number, step in enumerate(steps):
+        for burst in [step.event.burst] if isinstance(step, Step) else step.bursts:
+            for name in tb.OPERANDS:
+                operand = burst.operand(name)
+                if operand.kind is MEM:
+                    last[operand.obj] = number
+    out: dict[int, list[int]] = {}
+    for obj, number in sorted(last.items()):
+        out.setdefault(number, []).append(obj)
+    return out
 
 
 def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:

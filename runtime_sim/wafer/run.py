@@ -14,7 +14,7 @@ from ...machines.wafer.isa import WORDS, Element
 from ..execution import Execution
 from .addresses import nest
 from .arithmetic import Values, dtype_of
-from .instances import Instance, Layout, Slot
+from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
 from .model import Ints
 from .placing import LOGICAL, Map, checked, picked, unload
@@ -46,11 +46,14 @@ class Memory:
         """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
         """Arrays of finished instances, used again: fresh pages are what costs most."""
-        self.last: dict[Slot, int] = {}
+        self.last: dict[Slot, Slot] = {}
         for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
             for number in instance.analysis.seg.objects:
                 root = layout.root((instance.number, number))
-                self.last[root] = instance.number
+                if self.last.get(root, (-1, 0))[0] == instance.number:
+                    # two objects of one instance on the same words: the last use of one is not that of the other
+                    self.kept.add(root)
+                self.last[root] = (instance.number, number)
                 if instance.analysis.liveness.lives[number].last_write_end >= 0:
                     self.written.add(root)
 
@@ -98,14 +101,14 @@ class Memory:
             )
         return out
 
-    def release(self, instance: Instance) -> None:
-        """Drop arrays that no later instance and no binding needs."""
-        for number in instance.analysis.seg.objects:
-            root = self.layout.root((instance.number, number))
-            if self.last[root] == instance.number and root not in self.kept:
-                array = self.arrays.pop(root, None)
-                if array is not None and array.flags.writeable:
-                    self.spare.setdefault((array.shape, array.dtype), []).append(array)
+    def release(self, slot: Slot) -> None:
+        """After the last use of an object in its instance: drop its array, unless a later instance or a binding needs it."""
+        root = self.layout.root(slot)
+        if self.last[root] != slot or root in self.kept:
+            return
+        array = self.arrays.pop(root, None)
+        if array is not None and array.flags.writeable:
+            self.spare.setdefault((array.shape, array.dtype), []).append(array)
 
     def read(self, binding: Binding) -> np.ndarray:
         """The value of an output or state at the end, in logical type and shape."""
@@ -169,12 +172,18 @@ def _evaluate(
     memory = Memory(layout, inputs, states)
     order = "exact"
     with np.errstate(all="ignore"):
-        for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
+        order_of = sorted(layout.instances, key=lambda i: (i.start, i.number))
+        final = {instance.segment: instance.number for instance in order_of}
+        for instance in order_of:
             plan = instance.analysis.plan(exact)
             engine = instance.analysis.engine()
-            engine.run(plan, {n: memory.array((instance.number, n)) for n in instance.analysis.seg.objects}, exact)
+            slots = {n: (instance.number, n) for n in instance.analysis.seg.objects}
+            engine.run(plan, lambda n, at=slots: memory.array(at[n]), lambda n, at=slots: memory.release(at[n]), exact)  # type: ignore[misc]
             order = "blocked" if engine.blocked else order
-            memory.release(instance)
+            if final[instance.segment] == instance.number:
+                # what only this segment needs is not kept for others
+                instance.analysis.forget()
+                memory.spare.clear()
         outputs = {b.name: memory.read(b) for b in layout.program.bindings_of("output")}
         after = {b.name: memory.read(b) for b in layout.program.bindings_of("state")}
     return outputs, after, order
