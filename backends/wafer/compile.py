@@ -47,7 +47,7 @@ _UNLIMITED = 1 << 24
 _TRIES = 6
 """Cuts of one node that are tried before the rectangle is given up."""
 _HEIGHTS = 5
-_WIDTHS = 6
+_WIDTHS = 8
 """Numbers of rows, and of columns for each, that are tried before a model is called infeasible."""
 _FILL = 0.45
 """Share of a core's data words that constants are meant to take when a rectangle is chosen."""
@@ -238,12 +238,12 @@ class _Plan:
         data = self.machine.memory_words - self.machine.data_first_word
         extents = sorted({a for n in part.graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
         cols = max(1, ceil(part.words() / (_FILL * data) / self.rows))
-        for _ in range(_WIDTHS):
+        for attempt in range(_WIDTHS):
             if cols > limit:
                 return
             best = max(range(cols, min(limit, cols + max(1, cols // 4)) + 1), key=lambda s: (_fill(s, extents), -s))
             yield best
-            cols = max(best + 1, ceil(best * 1.4))
+            cols = max(best + 1, ceil(best * (1.4 if attempt < 3 else 2.0)))
 
 
 def _fill(side: int, extents: list[int]) -> float:

@@ -87,7 +87,7 @@ def build_transfer(machine: WaferMachine, name: str, rows: int, source_cols: int
             east, Op.MOV, PLAIN[value.fmt], now + lag + 1, span, rows=held, cols=full(target_cols), d=mem(d, 1), a=FABRIC, ext=(size,),
             trigger=Trigger.ARRIVE, after=(), cin=colour, qin=min(machine.input_queues), **slope, **queues,
         ))  # fmt: skip
+        b.regions[west]["last"] = now + span
         now = now + lag + target_cols + span
-    for region in b.regions:
-        region["last"] = now
+    b.regions[east]["last"] = now
     return Transfer(b.build(), now, tuple(sources), tuple(targets))
