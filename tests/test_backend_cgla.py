@@ -246,6 +246,25 @@ update "cache" = %3
 """
 
 
+DEPTHWISE = """
+%0: f32[96,20] = input "x"
+%1: f32[96,5] = constant "w"
+%2: f32[96,16] = contract [i,j] over i:96 j:16 k:5: %0[i,j+k] * %1[i,k] acc f32
+%3: f32[16,16] = contract [i,j] over i:16 j:16 k:96: %2[k,i] * %2[k,j] acc f32
+output %3
+"""
+
+
+def test_many_small_products_stay_on_the_host() -> None:
+    store = ConstantStore()
+    store.put("w", RNG.standard_normal((96, 5)).astype(np.float16).astype(np.float32))
+    program = run(DEPTHWISE, store, {"x": RNG.standard_normal((96, 20)).astype(np.float32)})
+    tables = program.segments[0].tables
+    labels = [program.provenance[label] for label in tables["host_tasks"]["label"].tolist()]
+    assert labels.count("contract batched") == 1
+    assert 0 < len(tables["launches"]["start"]) <= 4
+
+
 def test_state_is_updated_where_it_lies() -> None:
     program = compiled(CACHE, ConstantStore())
     assert sum(b.kind == "state" for b in program.bindings) == 1

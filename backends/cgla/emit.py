@@ -36,6 +36,9 @@ from .nests import (
 )
 from .schedule import Job, Place, Pools, Schedule
 
+HOST_ADVANTAGE = 4
+"""A contraction in many batch elements goes to the host where its loops take this many times less than its launches."""
+
 
 @dataclass(frozen=True)
 class Scratch:
@@ -245,14 +248,15 @@ class Emitter:
     # --- contractions ------------------------------------------------------------------------------------------------------------------
 
     def prepared(self, node: Contract) -> Prepared | None:
-        """The plan of a contraction, None where the array lacks its arithmetic (integers, double precision)."""
+        """The plan of a contraction, None where the host computes it: in arithmetic that the array lacks (integers, double precision),
+        or in many small batch elements."""
         if node.id not in self._prepared:
             types = [self.graph[o].dtype for o in node.operands]
             fits = node.acc is F32 and all(t in (F32, F16, BF16) for t in types)
             self._prepared[node.id] = self._prepare(node) if fits else None
         return self._prepared[node.id]
 
-    def _prepare(self, node: Contract) -> Prepared:
+    def _prepare(self, node: Contract) -> Prepared | None:
         constants = [constant_cast(self.graph, o) for o in node.operands]
         roles = roles_of(node, (constants[0] is not None, constants[1] is not None))
         found = constants[roles.weights]
@@ -262,8 +266,16 @@ class Emitter:
         batch, m, n, k = (prod(node.axes[a] for a in axes) for axes in (roles.batch, roles.m, roles.n, roles.k))
         where = provenance_of(node)
         plan = plan_contract(self.pools.machine, form, batch, m, n, k, source is not None, where)
+        if self._better_on_host(node, plan):
+            return None
         weights = self._constant_weights(node, roles, plan, source) if source is not None else None
         return Prepared(node, roles, plan, weights, where)
+
+    def _better_on_host(self, node: Contract, plan: Plan) -> bool:
+        """Whether a contraction has so many small batch elements (a depthwise convolution, say) that launches cost far more than loops."""
+        machine = self.pools.machine
+        loops = 2 * prod(node.axes) / machine.host_flops_per_cycle / machine.cores
+        return plan.batch > 1 and loops * HOST_ADVANTAGE < plan.cycles
 
     def _ordered(self, node: Contract, roles: Roles, operand: int) -> Roles:
         """The roles with K in the memory order of an operand: its blocks (and long runs) stay whole."""
@@ -276,7 +288,8 @@ class Emitter:
         if product is None:
             types = [self.graph[o].dtype for o in node.operands]
             values = [self.value(o) for o in node.operands]
-            for task in contract_tasks(node, values, self._result(node), types, f"contract {types[0].name}"):
+            kind = "batched" if node.acc is F32 else types[0].name
+            for task in contract_tasks(node, values, self._result(node), types, f"contract {kind}"):
                 self.run(task, provenance_of(node))
             return
         weights = product.weights if product.weights is not None else self._pack_weights(product)
