@@ -345,6 +345,8 @@ def _canonical(b: dict[str, Any], machine: WaferMachine, loops: dict[int, Any], 
     if b["dense"] != tb.NONE and (b["ty"] or b["tx"] or b["vy"] != tb.NONE or b["vx"] != tb.NONE):
         odd.append("dense")
     used = [i for i in b["after"] if i != tb.NONE]
+    if any(b["lag"]) and b["loop"] == tb.NONE:
+        odd.append("lag")
     if (
         b["after"] != used + [-1] * (4 - len(used))
         or any(b["lag"][len(used) :])
