@@ -261,7 +261,7 @@ def test_many_small_products_stay_on_the_host() -> None:
     program = run(DEPTHWISE, store, {"x": RNG.standard_normal((96, 20)).astype(np.float32)})
     tables = program.segments[0].tables
     labels = [program.provenance[label] for label in tables["host_tasks"]["label"].tolist()]
-    assert labels.count("contract batched") == 1
+    assert labels.count("contract batched") == 2  # one loop nest, cut over two cores
     assert 0 < len(tables["launches"]["start"]) <= 4
 
 
