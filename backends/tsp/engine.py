@@ -31,6 +31,10 @@ Provider = Callable[[Avoid], Seq]
 """Gives a sequence that lies in none of the slices named, copying where it must."""
 
 
+WIDEST = 24
+"""Most slices that one operand may lie in: a wider one leaves no room for the others of its step."""
+
+
 @dataclass(frozen=True)
 class Plane:
     """A chain input that comes from matrix plane `number` of the job (0 or 1)."""
@@ -136,7 +140,7 @@ class Engine:
 
         def get(avoid: Avoid) -> Seq:
             units = seq.units
-            if not avoid & units and len({unit // 44 for unit in units}) == 1:
+            if not avoid & units and len({unit // 44 for unit in units}) == 1 and len(units) <= WIDEST:
                 return seq
             return self.copy(seq, avoid)
 

@@ -109,6 +109,8 @@ def hemisphere(unit: int) -> int:
 FIXED = frozenset({Kind.CONST, Kind.INPUT, Kind.STATE})
 """Kinds that lie in memory from before cycle 0."""
 CHUNK = 512
+SCRATCH_ROWS = 2048
+"""Most rows of one linear scratch storage: scratch must not fill the banks of a few slices, where constants have their places too."""
 """Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
 
 
@@ -209,7 +211,7 @@ class Allocator:
 
     def chunks(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1) -> list[Storage]:
         """Linear storages for any number of vectors, each a multiple of `step`, all in one hemisphere."""
-        most = self.machine.rows // step * step
+        most = (self.machine.rows if kind in FIXED else SCRATCH_ROWS) // step * step
         if vectors <= most:
             return [self.linear(dtype, vectors, kind, avoid, label, spare)]
         error: Infeasible | None = None

@@ -259,6 +259,7 @@ def _stationary_rows(lowering: Lowering, seq: Seq, pairs: Pairs, tile: int, zero
 def stripe(lowering: Lowering, source: Seq, tile: int) -> tuple[Storage, ...]:
     """A copy of a sequence as stationary tiles."""
     engine = lowering.engine
+    source = engine.provide(source)(frozenset())
     made = engine.scratch_striped(source.dtype, len(source), source.units, tile)
     engine.copy_into(source, Seq.chain(made))
     return made

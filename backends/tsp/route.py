@@ -31,6 +31,8 @@ class ChainOp:
     dtype2: DType = DType.NONE
     modular: int = 0
     after: bool = False
+    level: int = -1
+    """Stage of the chain, where balancing has fixed it."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ class Placement:
 
 
 def levels(ops: Sequence[ChainOp]) -> list[int]:
-    """Level of every operation: one more than its latest operand."""
+    """Level of every operation: as balancing fixed it, else one more than its latest operand."""
     found: list[int] = []
     for op in ops:
+        if op.level >= 0:
+            found.append(op.level)
+            continue
         found.append(1 + max((found[k] for kind, k in op.args if kind == "op"), default=-1))
     return found
 
@@ -86,7 +91,7 @@ def balance(ops: Sequence[ChainOp], fixed: Sequence[bool], types: Sequence[DType
         for stage in range(ready, wanted):
             key = (ref, stage)
             if key not in delayed:
-                new.append(ChainOp(Opcode.IDENTITY, dtype, (current,), after=after))
+                new.append(ChainOp(Opcode.IDENTITY, dtype, (current,), after=after, level=stage))
                 delayed[key] = ("op", len(new) - 1)
             current = delayed[key]
         return current
@@ -101,7 +106,7 @@ def balance(ops: Sequence[ChainOp], fixed: Sequence[bool], types: Sequence[DType
                 source_type = result_type(ops[k]) if kind == "op" else types[k]
                 after = op.after and (kind == "in" or ops[k].after or is_accumulation(ops[k]))
                 args.append(at_level(ref, at, source_type, after))
-        new.append(replace(op, args=tuple(args)))
+        new.append(replace(op, args=tuple(args), level=at))
         renamed.append(len(new) - 1)
     return new, renamed
 
