@@ -28,7 +28,7 @@ from .recipes import ISA_TYPE
 from .runs import runs
 from .sections import Section, mapping
 from .step import Step, Timeline
-from .values import Copy, Digits, row_major_strides
+from .values import Copy, Digits
 
 Array = np.ndarray
 STORED = {DType.F16: "f16", DType.F32: "f32", DType.I8: "i8", DType.I16: "i16", DType.I32: "i32"}
@@ -115,9 +115,7 @@ class Assembly:
         members = section.copies(node)
         low, high = section.nodes[0], section.nodes[0] + section.period * section.count
         kept = {*graph.outputs, *graph.updates.values()}
-        two = carried is not None and not any(
-            m in kept or any(not low <= user < high for user in graph.users[m]) for m in members[:-1]
-        )
+        two = carried is not None and not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in members[:-1])
         first = self.places[carried] if carried is not None else None
         spare: Place | None = None
         for c, member in enumerate(members):
@@ -174,7 +172,8 @@ class _Layout:
         numbers = np.array([self.pool.setdefault(text, len(self.pool)) for text in timeline.provenance] or [0], dtype=np.int32)
         bursts = self.segments[position].tables["bursts"]
         self.segments[position] = Segment(
-            self.segments[position].name, {**self.segments[position].tables, "bursts": {**bursts, "provenance": numbers[bursts["provenance"]]}}
+            self.segments[position].name,
+            {**self.segments[position].tables, "bursts": {**bursts, "provenance": numbers[bursts["provenance"]]}},
         )
 
     # chips ---------------------------------------------------------------------------------------------------------------
@@ -308,7 +307,9 @@ class _Layout:
             if key[1] is not None:
                 node = self.graph[key[1]]
                 assert isinstance(node, Constant)
-                array = np.asarray(self.assembly.store.get(node.ref.key)).reshape(node.shape).astype(NUMPY[ISA_TYPE[node.dtype]], copy=False)
+                array = (
+                    np.asarray(self.assembly.store.get(node.ref.key)).reshape(node.shape).astype(NUMPY[ISA_TYPE[node.dtype]], copy=False)
+                )
             self.images[f"image.{self.image_numbers[key]}"] = image_of(storage, array)
         self.placements.append({"image": self.image_numbers[key], "allocation": allocation})
 
@@ -316,9 +317,7 @@ class _Layout:
     def _transfer(self, value: int, source: int, target: int) -> None:
         """Send a value from one chip to another: two segments that run together."""
         slot, place = self.assembly.slots[value], self.assembly.places[value]
-        link = next(
-            (row for row in mesh_links(self.machine.chips) if {row["chip_a"], row["chip_b"]} == {source, target}), None
-        )
+        link = next((row for row in mesh_links(self.machine.chips) if {row["chip_a"], row["chip_b"]} == {source, target}), None)
         if link is None:
             raise Infeasible("chips", target + 1, self.machine.chips, "chips", "the TSP", ("a smaller model",))
         out_link = link["link_a"] if link["chip_a"] == source else link["link_b"]
@@ -338,7 +337,7 @@ class _Layout:
             instance = len(self.instances)
             self.instances.append({"segment": len(self.segments) - 1, "chip": number, "offset": shift})
             for k, storage in enumerate(timeline.objects):
-                bank, row = place[storage.slot[1]]  # type: ignore[index]
+                bank, row = place[storage.slot[1]]
                 allocation = self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH)
                 self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
         self.present[value].append(target)
@@ -364,13 +363,20 @@ class _Layout:
                 )  # fmt: skip
         last = len(self.chips) - 1
         final = len(self.instances) - 1
-        for name, number, storages in self.assembly.outputs:
-            node = self.graph[number]
-            regions = []
-            for box, storage in storages:
-                regions.append(region(node.shape, box, self.chips[last].allocations["instance", final, id(storage)], storage))
+        for name, number, boxes in self.assembly.outputs:
+            result = self.graph[number]
+            regions = [region(result.shape, box, self.chips[last].allocations["instance", final, id(s)], s) for box, s in boxes]
             found.append(
-                Binding(name, "output", node.dtype.name, tuple(node.shape), STORED[ISA_TYPE[node.dtype]], options.paths.get(name, ""), None, regions)
+                Binding(
+                    name,
+                    "output",
+                    result.dtype.name,
+                    tuple(result.shape),
+                    STORED[ISA_TYPE[result.dtype]],
+                    options.paths.get(name, ""),
+                    None,
+                    regions,
+                )
             )
         return found
 
@@ -390,7 +396,9 @@ class _Layout:
                 units = sorted(storage.units)
                 taken = self.chips[0].fixed | self.chips[0].scratch
                 bank, row = next(
-                    (b, r) for b in range(self.machine.banks) if (r := self.assembly.allocator.gap(units, b, count, False, taken)) is not None
+                    (b, r)
+                    for b in range(self.machine.banks)
+                    if (r := self.assembly.allocator.gap(units, b, count, False, taken)) is not None
                 )
                 self.chips[0].fixed[units, bank, row : row + count] = True
                 self._row(0, (id(storage), node.id), storage, bank, row, kind)

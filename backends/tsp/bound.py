@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from ...ir.access import axes_used, contract_size
+from ...ir.access import contract_size
 from ...ir.expr import postorder
-from ...ir.graph import Constant, Contract, Graph, Map, Nest, Reduce
+from ...ir.graph import Constant, Contract, Graph, Map, Reduce
 from ...ir.types import I8
 from ...machines.tsp.description import TspMachine
 
@@ -73,6 +73,3 @@ def _depth(node: Map | Reduce) -> int:
     for entry in postorder(node.expr):
         depth[id(entry)] = max((depth[id(a)] for a in entry.args), default=0) + (entry.op in _TRANSCENDENTAL)
     return depth[id(node.expr)]
-
-
-_ = (axes_used, Nest)

@@ -35,7 +35,6 @@ from .sections import Section, cut, mapping, read_outside
 from .step import Timeline
 from .values import Copy, Value, arrange, row_major_strides
 
-
 Box = tuple[tuple[int, int], ...]
 """(start, extent) per dimension."""
 
@@ -124,7 +123,7 @@ def _lower_section(
     for number in section.nodes:
         for operand in graph[number].operands:
             last[operand] = number
-    keep = {n for n in (*graph.outputs, *graph.updates.values())}
+    keep = {*graph.outputs, *graph.updates.values()}
     inside = set(section.nodes)
     for number in section.nodes:
         keep |= {number} if any(user not in inside for user in graph.users[number]) else set()

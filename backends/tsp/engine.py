@@ -19,9 +19,9 @@ from ...machines.tsp.description import TspMachine
 from ...machines.tsp.geometry import Geometry
 from ...machines.tsp.isa import HALF_BOTH, WIDTH, Class, DType, Opcode
 from ...machines.tsp.tables import Kind
-from .memory import LANES, STRIPES, Allocator, Seq, Storage
+from .memory import STRIPES, Allocator, Seq, Storage
 from .route import OUTSIDE, Chain, ChainOp, Placement, is_accumulation, levels, place, result_type
-from .runs import runs
+from .runs import Run, runs
 from .step import Step, Timeline
 
 Array = np.ndarray
@@ -74,8 +74,8 @@ class Pass:
 class MatrixJob:
     """Passes on the planes of one hemisphere.
 
-    `stationary[q]` and `moving[q]` are (storages or provider, byte planes) of plane q of the hemisphere: f16 uses two planes with bytes 0 and
-    1 as stationary and both bytes moving; i8 uses one or two planes with one byte each. Equal entries are loaded or streamed once.
+    `stationary[q]` and `moving[q]` are (storages or provider, byte planes) of plane q of the hemisphere: f16 uses two planes with bytes 0
+    and 1 as stationary and both bytes moving; i8 uses one or two planes with one byte each. Equal entries are loaded or streamed once.
     """
 
     side: int
@@ -113,7 +113,9 @@ class Engine:
         self.storages += made
         return tuple(made)
 
-    def constant(self, vectors: int, dtype: DType, avoid: Avoid, key: Hashable, image: Image, source: int | None = None, tile: int = 0) -> tuple[Storage, ...]:
+    def constant(
+        self, vectors: int, dtype: DType, avoid: Avoid, key: Hashable, image: Image, source: int | None = None, tile: int = 0
+    ) -> tuple[Storage, ...]:
         """Constant storages in none of the slices of `avoid`, shared by equal `key`.
 
         `image(array)` gives the vectors [vectors, lanes], from the array of node `source` where there is one. With `tile` they are striped
@@ -159,8 +161,8 @@ class Engine:
             index = np.flatnonzero(home == side)
             if len(index):
                 part, into = seq.take(index), target.take(index)
-                self.run("copy", [lambda avoid, part=part: part], [ChainOp(Opcode.IDENTITY, seq.dtype, (("in", 0),))],
-                         [Sink(0, lambda avoid, into=into: into)], len(index))  # fmt: skip
+                identity = ChainOp(Opcode.IDENTITY, seq.dtype, (("in", 0),))
+                self.run("copy", [fixed(part)], [identity], [Sink(0, fixed(into))], len(index))
 
     # running -------------------------------------------------------------------------------------------------------------
     def run(
@@ -169,8 +171,8 @@ class Engine:
     ) -> list[Seq]:  # fmt: skip
         """Emit one step and return what the sinks were given.
 
-        `count` elements flow at one a cycle (or as the job emits them). An accumulating operation takes `group` successive elements into one
-        result; operations marked `after` and their sources then see count / group elements. Raises UnsupportedOp where the chain does not
+        `count` elements flow at one a cycle (or as the job emits them). An accumulating operation takes `group` successive elements into
+        one result; operations marked `after` and their sources then see count / group elements. Raises UnsupportedOp where the chain does not
         fit the ALU grid (callers cut chains that may be long).
         """
         taken: Avoid = frozenset()
@@ -222,6 +224,11 @@ class Engine:
         if job is not None:
             forbidden = frozenset((job.side, g) for g in range(5))
         return Chain(tuple(ops), tuple(inputs), tuple(outputs), forbidden)
+
+
+def fixed(seq: Seq) -> Provider:
+    """A provider of one sequence, whose caller knows that it lies in none of the slices to avoid."""
+    return lambda avoid: seq
 
 
 def _part(image: Image, first: int, last: int) -> Image:
@@ -285,9 +292,7 @@ class _Vector:
         if accumulates:
             columns |= {"first": 1, "last": 1}
         for index in _classes([until for _, _, until in drives], len(results)):
-            outs = [
-                Out(4 * lane, direction, [int(until[p, index[0]]) for p in range(width)], width) for direction, lane, until in drives
-            ]
+            outs = [Out(4 * lane, direction, [int(until[p, index[0]]) for p in range(width)], width) for direction, lane, until in drives]
             if accumulates:
                 self._accumulation(tau, index, outs, columns)
             else:
@@ -307,17 +312,13 @@ class _Vector:
                 first = run.first + k2 * run.n
                 members = tau.reshape(-1, self.group)[index[first : first + run.n]]
                 inner = runs((members.reshape(-1),))
-                if len(inner) == 1 and (inner[0].n == self.group or inner[0].n2 == 1 and len(members) == 1):
+                if len(inner) == 1 and (inner[0].n == self.group or (inner[0].n2 == 1 and len(members) == 1)):
                     self.step.burst(inner[0], outs, **columns)
                     continue
                 if self.group == 1 or len(inner) == 1:  # a line of n x group elements: cut it into its groups
                     interval = int(members[0, 1] - members[0, 0]) if self.group > 1 else 1
                     outer = int(members[1, 0] - members[0, 0])
-                    from .runs import Run
-
-                    self.step.burst(
-                        Run(0, self.group, len(members), (int(members[0, 0]),), (interval,), (outer,)), outs, **columns
-                    )
+                    self.step.burst(Run(0, self.group, len(members), (int(members[0, 0]),), (interval,), (outer,)), outs, **columns)
                     continue
                 raise UnsupportedOp("an accumulation over elements at unequal distances")
 
@@ -334,7 +335,9 @@ class _Vector:
                 if len(index):
                     part = target.take(index)
                     for plane in range(width):
-                        took = self.step.write(part, plane, results[index], int(self.geometry.vxm_x(direction)), direction, 4 * lane + plane)
+                        took = self.step.write(
+                            part, plane, results[index], int(self.geometry.vxm_x(direction)), direction, 4 * lane + plane
+                        )
                         until[plane, index] = np.maximum(until[plane, index], took)
         return until
 
@@ -403,7 +406,7 @@ class _Matrix:
 
     def _w(self, plane: int, opcode: Opcode, t: int, n: int, **columns: int) -> None:
         run = runs((np.arange(t, t + n),))[0]
-        self.step.burst(run, unit=isa.mxm_unit(plane, Class.MXM_W), opcode=opcode, **columns)
+        self.step.burst(run, (), None, unit=isa.mxm_unit(plane, Class.MXM_W), opcode=opcode, **columns)
 
     def _loads(self, loads: Sequence[tuple[int, int, int, int]], shared: bool) -> None:
         side, take = self.job.side, int(self.geometry.mxm_take(self.job.side))
@@ -425,9 +428,7 @@ class _Matrix:
                 for j, unit in enumerate(storage.planes[byte]):
                     self._stripe(storage, unit, storage.offsets[byte], found, x, side, j, take)
 
-    def _stripe(self, storage: Storage, unit: int, offset: int, found, x: int, side: int, stream: int, take: int) -> None:  # type: ignore[no-untyped-def]
-        from .runs import Run
-
+    def _stripe(self, storage: Storage, unit: int, offset: int, found: Sequence[Run], x: int, side: int, stream: int, take: int) -> None:
         sigma = 2 * side - 1
         drive = int(self.geometry.mem_drive_x(unit // 44, unit % 44, side))
         lead = sigma * (x - drive) + self.machine.mem_read
@@ -437,7 +438,9 @@ class _Matrix:
                 {"stride": run.step2[1], "stride2": 0} if run.n == 1 and run.n2 > 1
                 else {"stride": run.step[1], "stride2": run.step2[1] if run.n2 > 1 else 0}
             )  # fmt: skip
-            self.step.burst(moved, [Out(stream, side, take)], storage, unit=unit, opcode=Opcode.READ, row=moved.base[1], **strides)
+            self.step.burst(
+                moved, [Out(stream, side, take)], storage, **{"unit": unit, "opcode": int(Opcode.READ), "row": moved.base[1], **strides}
+            )
             last = moved.base[0] + (run.n - 1) * run.step[0] + (run.n2 - 1) * run.step2[0]
             self.step.hold_stream(stream, side, drive, take, moved.base[0] + self.machine.mem_read, last + self.machine.mem_read)
 
@@ -459,8 +462,7 @@ class _Matrix:
                     next_stream += 1
             self._plane(q, streams[key], start)
         emitted = [t + self.interval * np.arange(n) for t, n, item in zip(start, counts, job.passes, strict=True) if item.emit]
-        entry = abs(x) - (abs(x) - abs(int(self.geometry.sxm_x(side))))
-        arrive = self.machine.emit_latency + entry + abs(int(self.geometry.vxm_x(1)))
+        arrive = self.machine.emit_latency + abs(int(self.geometry.sxm_x(side))) + abs(int(self.geometry.vxm_x(1)))
         return np.concatenate(emitted) + arrive
 
     def _plane(self, q: int, stream: int, start: Sequence[int]) -> None:

@@ -78,7 +78,7 @@ class Lowering:
         def image(array: Array | None) -> Array:
             assert value.array is not None
             flat = (value.array if array is None else value.derived(array)).reshape(-1)
-            return np.where(unique >= 0, flat[np.maximum(unique, 0)], flat.dtype.type(0))
+            return np.asarray(np.where(unique >= 0, flat[np.maximum(unique, 0)], flat.dtype.type(0)))
 
         return self.constant_vectors(image, len(unique), value.dtype, inverse, (unique.tobytes(), constant_identity(value)), value.source)
 
@@ -180,8 +180,7 @@ class Lowering:
                 types.append(ref.dtype)
             return "in", shared[key]
 
-        for prim in prims[start:stop]:
-            ops.append(ChainOp(prim.opcode, prim.dtype, tuple(feed(a) for a in prim.args), prim.dtype2, prim.modular))
+        ops += [ChainOp(p.opcode, p.dtype, tuple(feed(a) for a in p.args), p.dtype2, p.modular) for p in prims[start:stop]]
         outputs = [k - start for k in range(start, stop) if last_use[k] >= stop]
         answer: int | None = None
         if final:
@@ -238,7 +237,7 @@ def spread_constant_rows(need: Array) -> Array:
     """Rows that ask for one element only ask for it in every lane: open lanes may hold anything, and equal rows become equal."""
     top = need.max(axis=1, keepdims=True)
     same = ((need == top) | (need < 0)).all(axis=1, keepdims=True)
-    return np.where(same, top, need) if same.any() else need
+    return np.asarray(np.where(same, top, need)) if same.any() else need
 
 
 def unique_rows(table: Array) -> tuple[Array, Array]:

@@ -20,7 +20,7 @@ from ...ir.expr import cast as cast_expr
 from ...ir.graph import Contract, Gather, Index, Lookup, Map, Reduce
 from ...ir.types import F16, F32
 from ...machines.tsp.isa import WIDTH, DType, Opcode
-from .engine import MatrixJob, Pass, Plane, Provider, Sink
+from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed
 from .lower import Lowering, constant_identity, digits, lane_axes
 from .lower_map import operand_list, result_strides, run_map
 from .memory import LANES, STRIPES, Seq, Storage, plane_seq
@@ -63,10 +63,8 @@ def as_half(lowering: Lowering, operand: Operand) -> Operand:
     if value.dtype == DType.F16:
         return operand
     if value.array is not None:
-        return Operand(
-            Value(value.shape, DType.F16, array=value.array.astype(np.float16), source=value.source, transform=lambda a: a.astype(np.float16)),
-            operand.offset, operand.strides,
-        )  # fmt: skip
+        rounded = Value(value.shape, DType.F16, [], value.array.astype(np.float16), value.source, lambda array: array.astype(np.float16))
+        return Operand(rounded, operand.offset, operand.strides)
     strides = row_major_strides(value.shape)
     lanes = lane_axes(value, strides, value.shape)
     half = run_map(
@@ -162,16 +160,20 @@ def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
 
 
 def contract(
-    lowering: Lowering, moving: Operand, stationary: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int],
+    lowering: Lowering,
+    moving: Operand,
+    stationary: Operand,
+    roles: Roles,
+    axes: Sequence[int],
+    strides: Sequence[int],
+    shape: Sequence[int],
     dtype: DType = DType.F32,
-) -> Value:  # fmt: skip
+) -> Value:
     """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes."""
     engine = lowering.engine
     batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
     tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
-    need = arrange(
-        moving.offset, digits(moving.strides, axes, (*roles.batch, *roles.m)), digits(moving.strides, axes, roles.k)
-    )
+    need = arrange(moving.offset, digits(moving.strides, axes, (*roles.batch, *roles.m)), digits(moving.strides, axes, roles.k))
     provider = lowering.fetch(moving.value, need, clean=True)
     order = np.arange(len(need)).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
     ordered = _ordered(provider, order)
@@ -241,13 +243,17 @@ def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int
                     start = (b * tiles_k + kt) * m + m0
                     last = kt == tiles_k - 1
                     passes.append(
-                        Pass(((b * tiles_n + nt) * tiles_k + kt) * rows, rows, start, start + count, 0, int(kt > 0), int(not last), int(last))
+                        Pass(
+                            ((b * tiles_n + nt) * tiles_k + kt) * rows, rows, start, start + count, 0, int(kt > 0), int(not last), int(last)
+                        )
                     )
                 emitted.append(((b * m + m0 + np.arange(count)) * tiles_n) + nt)
     return passes, np.concatenate(emitted)
 
 
-def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, columns: tuple[int, int] | None = None) -> tuple[tuple[Storage, ...], int]:
+def stationary_tiles(
+    lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, columns: tuple[int, int] | None = None
+) -> tuple[tuple[Storage, ...], int]:
     """The stationary operand as tiles [batch, N tile, K tile, rows] of vectors with K along lanes; returns storage and rows per tile."""
     batch, n, k = extent(axes, roles.batch), extent(axes, roles.n), extent(axes, roles.k)
     tiles_n, tiles_k = -(-n // LANES), -(-k // LANES)
@@ -268,7 +274,9 @@ def stationary_tiles(lowering: Lowering, operand: Operand, roles: Roles, axes: S
     return stripe(lowering, source, rows), rows
 
 
-def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...], columns: tuple[int, int]) -> Callable[[Array | None], Array]:
+def _constant_tiles(
+    operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...], columns: tuple[int, int]
+) -> Callable[[Array | None], Array]:
     """How the tiles of a constant come from its array."""
     batch, n, k, _, tiles_k, rows = sizes
     low, high = columns[0] * rows, columns[1] * rows
@@ -314,7 +322,9 @@ def lower_gather(lowering: Lowering, node: Gather) -> Value:
     return byte_contract(lowering, hot, table, roles, axes, strides, node.shape)
 
 
-def _one_hot(lowering: Lowering, node: Gather, lookups: Sequence[tuple[int, int]], axes: Sequence[int], rows: Sequence[int], k: Sequence[int]) -> Provider:
+def _one_hot(
+    lowering: Lowering, node: Gather, lookups: Sequence[tuple[int, int]], axes: Sequence[int], rows: Sequence[int], k: Sequence[int]
+) -> Provider:
     """I8 vectors [rows, K tile]: 1 in the lane of the looked-up position."""
     from ...ir.expr import axis, make
     from ...ir.types import BOOL, I8, I64
@@ -360,13 +370,9 @@ def byte_contract(
         planes = range(first, min(first + 2, WIDTH[dtype]))
         job = MatrixJob(0, DType.I8, tuple(passes), tuple((weights, p) for p in planes), tuple((ordered, (0,)) for _ in planes))
         ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, _fixed(plane_seq(target, p).take(index))) for q, p in enumerate(planes)]
+        sinks = [Sink(q, fixed(plane_seq(target, p).take(index))) for q, p in enumerate(planes)]
         engine.run("gather", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, out, job=job)
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
     clean = n % LANES == 0 or (table.value.array is not None and rows == LANES)
     return Value(tuple(shape), dtype, [Copy(element, target, lanes, False, clean)])
-
-
-def _fixed(seq: Seq) -> Provider:
-    return lambda avoid: seq

@@ -23,7 +23,7 @@ from ...machines.tsp.isa import NUMPY, DType, Opcode
 from .engine import Provider
 from .lower import Lowering, digits, lane_axes, unique_rows
 from .memory import LANES
-from .recipes import ISA_TYPE, Prim, Recipe, Ref, is_positive
+from .recipes import ISA_TYPE, Recipe, Ref, is_positive
 from .route import ChainOp
 from .values import Copy, Value, arrange, row_major_strides
 
@@ -144,7 +144,9 @@ def run_map(
         clean = True
     dtype = ISA_TYPE[expr.dtype]
     spare = dtype == DType.F16
-    seq = lowering.run_prims(label, recipe.prims, result, Sources(lowering, nest, operands), nest.vectors, lowering.sink(dtype, nest.vectors, spare))
+    seq = lowering.run_prims(
+        label, recipe.prims, result, Sources(lowering, nest, operands), nest.vectors, lowering.sink(dtype, nest.vectors, spare)
+    )
     element = nest.table(0, strides)
     return Value(tuple(shape), dtype, [Copy(element, seq, digits(strides, axes, chosen), False, clean)])
 
@@ -155,7 +157,15 @@ def lower_map(lowering: Lowering, node: Map) -> Value:
     strides = result_strides(node.groups, node.axes, node.shape)
     fallback = next((group for group in reversed(node.groups) if group), ())
     return run_map(
-        lowering, node.expr, operands, node.axes, strides, node.shape, fallback, "map", positive=lambda k: _positive_node(lowering, node.operands[k])
+        lowering,
+        node.expr,
+        operands,
+        node.axes,
+        strides,
+        node.shape,
+        fallback,
+        "map",
+        positive=lambda k: _positive_node(lowering, node.operands[k]),
     )
 
 
@@ -226,7 +236,17 @@ def reduce_value(
     source = next(t for t, d in ISA_TYPE.items() if d == partial.dtype and (t is not BOOL))
     new_strides = [strides[a] for a in outer] + [0]
     return _accumulate(
-        lowering, op, arg(0, source), [(partial, 0, read)], extents, [], [len(outer)], tuple(range(len(outer))), new_strides, shape, positive
+        lowering,
+        op,
+        arg(0, source),
+        [(partial, 0, read)],
+        extents,
+        [],
+        [len(outer)],
+        tuple(range(len(outer))),
+        new_strides,
+        shape,
+        positive,
     )
 
 
@@ -339,9 +359,7 @@ def _arg_extreme(lowering: Lowering, node: Reduce, operands: Any, strides: Seque
     if node.expr.dtype.is_float:
         hit = make("or", hit, make("isnan", node.expr))
     chosen = make("select", hit, position, const(size, I32))
-    return reduce_value(
-        lowering, "min", chosen, [*operands, (best, 0, tuple(strides))], node.axes, node.reduced, strides, node.shape
-    )
+    return reduce_value(lowering, "min", chosen, [*operands, (best, 0, tuple(strides))], node.axes, node.reduced, strides, node.shape)
 
 
 def _product(lowering: Lowering, node: Reduce, operands: Any, strides: Sequence[int]) -> Value:

@@ -16,7 +16,7 @@ from ...ir.graph import Index, Lookup, Move, Scan, Scatter, Sort
 from ...ir.types import BOOL, F32, I64
 from ...machines.tsp.isa import NUMPY, DType
 from .lower import Lowering, digits
-from .lower_map import Nesting, reduce_value, result_strides, run_map
+from .lower_map import Nesting, reduce_value, run_map
 from .memory import LANES, Seq
 from .move import move_pool
 from .recipes import ISA_TYPE
@@ -99,8 +99,7 @@ def _assembled(lowering: Lowering, pool: Seq, direct: Array, sources: Array) -> 
 def _lane_choices(shape: Sequence[int]) -> list[tuple[int, ...]]:
     """Single dimensions, last first, and runs of trailing dimensions."""
     choices: list[tuple[int, ...]] = [(d,) for d in reversed(range(len(shape))) if shape[d] > 1] or [(len(shape) - 1,)]
-    for first in range(len(shape) - 1):
-        choices.append(tuple(range(first, len(shape))))
+    choices += [tuple(range(first, len(shape))) for first in range(len(shape) - 1)]
     if len(shape) >= 3:
         choices += [(d, len(shape) - 1) for d in range(len(shape) - 2) if shape[d] > 1]
     return list(dict.fromkeys(choices))
@@ -265,7 +264,9 @@ def _linear_scan(lowering: Lowering, node: Scan, values: Sequence[Value], lanes:
         started = make("select", first, make("add", make("mul", arg(0, dtype), arg(2, dtype)), arg(1, dtype)), arg(1, dtype))
         initial = np.broadcast_to(np.arange(values[2].size).reshape(values[2].shape), shape) if values[2].size != a.size else None
         spread: Any = strides if initial is None else np.ascontiguousarray(initial)
-        b = run_map(lowering, started, [(a, 0, strides), (b, 0, strides), (values[2], 0, spread)], shape, strides, shape, lanes, "scan", lanes)
+        b = run_map(
+            lowering, started, [(a, 0, strides), (b, 0, strides), (values[2], 0, spread)], shape, strides, shape, lanes, "scan", lanes
+        )
     step = 1
     while step < n:
         shifted = _shifted(shape, node.axis, step, node.reverse)
@@ -312,6 +313,3 @@ def lower_sort(lowering: Lowering, node: Sort) -> Value:
     from .lower_map import converted
 
     return converted(lowering, found, ISA_TYPE[node.dtype], node.dtype)
-
-
-_ = result_strides

@@ -7,7 +7,7 @@ the last row down, so that freed scratch does not cut the weights' space into pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -209,7 +209,9 @@ class Allocator:
             raise self.full(vectors * width, label)
         return found
 
-    def chunks(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1) -> list[Storage]:
+    def chunks(
+        self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1
+    ) -> list[Storage]:
         """Linear storages for any number of vectors, each a multiple of `step`, all in one hemisphere."""
         most = (self.machine.rows if kind in FIXED else SCRATCH_ROWS) // step * step
         if vectors <= most:
@@ -252,7 +254,17 @@ class Allocator:
                 if not chosen:
                     raise self.full(vectors * width, label)
                 self.load[list(chosen[0])] += rows * width
-                found = Storage(dtype, count, _striped_planes(chosen[0], width), tuple(p * rows for p in range(width)), kind, 0, -1, rows * width, label=label)
+                found = Storage(
+                    dtype,
+                    count,
+                    _striped_planes(chosen[0], width),
+                    tuple(p * rows for p in range(width)),
+                    kind,
+                    0,
+                    -1,
+                    rows * width,
+                    label=label,
+                )
             else:
                 offsets = tuple(p * rows for p in range(width))
                 found = self._scratch(dtype, count, [(_striped_planes(s, width), offsets) for s in sets], rows * width, kind, label)

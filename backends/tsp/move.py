@@ -14,13 +14,14 @@ with 0 and 1 of signed bytes are exact.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...machines.tsp.isa import WIDTH, DType, Opcode
-from .engine import MatrixJob, Pass, Plane, Provider, Sink
+from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed
 from .memory import LANES, STRIPES, Seq, Storage, plane_seq
 from .route import ChainOp
 from .values import Copy, Value
@@ -35,7 +36,7 @@ SIDE = 0
 
 @dataclass(frozen=True)
 class Pairs:
-    """Result vector `row[p]` takes, through pattern `pattern[p]`, moving vector `moving[p]`; `patterns` [P, 320] are maps, -1 is nothing."""
+    """Result vector `row[p]` takes moving vector `moving[p]` through `patterns[pattern[p]]`, a map of 320 lanes in which -1 is nothing."""
 
     row: Array
     moving: Array
@@ -199,7 +200,7 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
         moving = engine.provide(seq.take(pairs.moving[order]))
     taken = frozenset(unit for storage in stationary for unit in storage.units)
     fed = moving(taken)
-    moving = _fixed(fed)
+    moving = fixed(fed)
     target = engine.scratch(seq.dtype, rows, taken | fed.units)
     for first in range(0, width, 2):
         planes = range(first, min(first + 2, width))
@@ -209,13 +210,9 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
             tuple((moving, (0,) if is_unit else (p,)) for p in planes),
         )  # fmt: skip
         ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, _fixed(plane_seq(target, p).take(used))) for q, p in enumerate(planes)]
+        sinks = [Sink(q, fixed(plane_seq(target, p).take(used))) for q, p in enumerate(planes)]
         engine.run("move", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, len(used), job=job)
     return target
-
-
-def _fixed(seq: Seq) -> Provider:
-    return lambda avoid: seq
 
 
 def _passes(pairs: Pairs, tile: int, rows: int, accumulate: bool, depth: int) -> tuple[Array, list[Pass], Array]:
@@ -223,7 +220,7 @@ def _passes(pairs: Pairs, tile: int, rows: int, accumulate: bool, depth: int) ->
     if not accumulate:
         order = np.lexsort((pairs.row, pairs.pattern))
         bounds = np.flatnonzero(np.diff(pairs.pattern[order], prepend=-1, append=len(pairs.patterns)))
-        passes = [Pass(int(pairs.pattern[order[a]]) * tile, tile, int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        passes = [Pass(int(pairs.pattern[order[a]]) * tile, tile, int(a), int(b)) for a, b in itertools.pairwise(bounds)]
         return order, passes, pairs.row[order]
     block = pairs.row // depth
     order = np.lexsort((pairs.row, pairs.pattern, block))
@@ -236,7 +233,7 @@ def _passes(pairs: Pairs, tile: int, rows: int, accumulate: bool, depth: int) ->
     starts = np.concatenate([[0], np.flatnonzero(cut) + 1, [len(order)]])
     passes = [
         Pass(int(pattern[a]) * tile, tile, int(a), int(b), int(row[a]) % depth, int(not first[a]), int(not last[a]), int(last[a]))
-        for a, b in zip(starts[:-1], starts[1:], strict=True)
+        for a, b in itertools.pairwise(starts)
     ]
     return order, passes, row[last]
 

@@ -217,7 +217,9 @@ def _folds(root: Expr) -> dict[int, bool]:
     """For every entry: no operand below it, so that its value is known when compiling."""
     folds: dict[int, bool] = {}
     for entry in postorder(root):
-        folds[id(entry)] = entry.op in ("axis", "const") or (entry.op != "arg" and bool(entry.args) and all(folds[id(a)] for a in entry.args))
+        folds[id(entry)] = entry.op in ("axis", "const") or (
+            entry.op != "arg" and bool(entry.args) and all(folds[id(a)] for a in entry.args)
+        )
     return folds
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-
-Array = np.ndarray
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def _front(table: Array, start: int) -> Run:
     best = _repeated(table, start, n, step)
     if best is not None:
         return best
-    if n == 2:  # two elements are always a line: perhaps the list repeats single elements instead
-        return Run(start, 1, 1, base, zero, zero) if count > 2 and _linear_length(table, start + 1, table[:, start + 2] - table[:, start + 1]) > 2 else Run(start, 2, 1, base, steps, zero)
+    if n == 2 and _linear_length(table, start + 1, table[:, start + 2] - table[:, start + 1]) > 2:
+        return Run(start, 1, 1, base, zero, zero)  # two elements are always a line: the longer one begins at the second
     return Run(start, n, 1, base, steps, zero)
 
 
 def _linear_length(table: Array, start: int, step: Array) -> int:
     """Elements from `start` that advance by `step`; looks ahead in doubling windows so that long lists cost their own length."""
-    count = table.shape[1] - start
+    count = int(table.shape[1]) - start
     window = 64
     while True:
         stop = min(count, window)
@@ -99,5 +99,3 @@ def _repeated(table: Array, start: int, n: int, step: Array) -> Run | None:
     if repeats < 2:
         return None
     return Run(start, n, repeats, tuple(table[:, start].tolist()), tuple(step.tolist()), tuple(step2.tolist()))
-
-

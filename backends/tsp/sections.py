@@ -93,9 +93,9 @@ def read_outside(graph: Graph, sections: Sequence[Section]) -> dict[int, set[int
             for c, counterpart in enumerate(section.copies(node)):
                 owner[counterpart] = (position, c, node)
     found: dict[int, set[int]] = {position: set() for position in range(len(sections))}
-    for node in graph.nodes:
-        here = owner.get(node.id)
-        for operand in node.operands:
+    for reader in graph.nodes:
+        here = owner.get(reader.id)
+        for operand in reader.operands:
             there = owner.get(operand)
             if there is not None and here is not None and there[:2] != here[:2]:
                 found[there[0]].add(there[2])

@@ -123,8 +123,7 @@ def _by_slice(seq: Seq, plane: int) -> list[tuple[Any, int, Array]]:
             parts.append((storage, storage.planes[plane][0], index))
             continue
         stripe = seq.vector[index] % storage.stripes
-        for j in np.unique(stripe).tolist():
-            parts.append((storage, storage.planes[plane][j], index[stripe == j]))
+        parts += [(storage, storage.planes[plane][j], index[stripe == j]) for j in np.unique(stripe).tolist()]
     return parts
 
 

@@ -64,7 +64,7 @@ class Copy:
             return None
         if not self.replicated and ((lane[need] != np.arange(LANES)) & valid).any():
             return None
-        return np.maximum(found, 0)
+        return np.asarray(np.maximum(found, 0))
 
     def origin(self, size: int) -> tuple[Array, Array]:
         """(vector, lane) of every element; -1 where this copy lacks it."""
