@@ -20,6 +20,7 @@ from .contract import chunk_of
 from .layout import Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
 from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
+from .nests import tabulated
 from .recipes import lower
 from .relayout import plans
 from .stage import Stage, element_of
@@ -52,7 +53,7 @@ def largest_divisor(n: int, limit: int) -> int:
 @lru_cache(maxsize=4096)
 def expr_weight(expr: Expr) -> float:
     """Beats a point of an expression, roughly."""
-    return 1.0 + sum(_SLOW.get(e.op, 1.0) for e in entries(lower(expr)))
+    return 1.0 + sum(_SLOW.get(e.op, 1.0) for e in entries(lower(tabulated(expr)[0])))
 
 
 def units_of(graph: Graph) -> list[tuple[int, ...]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import inf, prod
 
-from ...ir.expr import Expr, arg, args_of, cast, const, make, postorder
+from ...ir.expr import Expr, arg, args_of, axes_of, cast, const, make, postorder, rebuild
 from ...ir.graph import Map, Nest, Node, Reduce
 from ...ir.types import BOOL, F32, I32, DType
 from ...machines.wafer.isa import Element, Op
@@ -22,6 +22,9 @@ Box = tuple[tuple[int, int], ...]
 """Per axis the first local point and the number of points."""
 _PIECE_WORDS = 1 << 12
 """Temporaries of a nest are cut to about this many words while there is room for more, so that activations find room as well."""
+TABLE = 1 << 18
+"""`arg(TABLE + k)` is table k of an expression."""
+_TABULATE = frozenset(("pow", "exp", "exp2", "log", "sin", "cos", "sqrt", "rsqrt", "tanh", "erf", "div", "recip"))
 COMBINE = {"sum": Op.ADD, "max": Op.MAX, "min": Op.MIN, "prod": Op.MUL, "any": Op.MAX, "all": Op.MIN}
 
 
@@ -70,11 +73,38 @@ def result_ref(value: Value, groups: Sequence[tuple[int, ...]], axes: Sequence[i
     return Ref(value.obj, value.fmt, 0, tuple(strides))
 
 
-def leaves(stage: Stage, node: Nest, expr: Expr, splits: Splits) -> dict[int, Ref]:
-    """References of all operands and axis positions that a lowered expression reads."""
+def tabulated(expr: Expr) -> tuple[Expr, dict[int, Expr]]:
+    """The expression with slow parts that depend on positions alone (rotary angles, say) replaced by pseudo operands, and those parts."""
+    tables: dict[int, Expr] = {}
+    done: dict[int, Expr] = {}
+    pure: dict[int, bool] = {}
+    slow: dict[int, bool] = {}
+    for entry in postorder(expr):
+        pure[id(entry)] = entry.op != "arg" and all(pure[id(a)] for a in entry.args)
+        slow[id(entry)] = entry.op in _TABULATE or any(slow[id(a)] for a in entry.args)
+
+    def rebuilt(entry: Expr) -> Expr:
+        if id(entry) not in done:
+            if pure[id(entry)] and slow[id(entry)] and entry.dtype.is_float and axes_of(entry):
+                number = next((k for k, e in tables.items() if e is entry), TABLE + len(tables))
+                tables[number] = entry
+                done[id(entry)] = arg(number, F32)
+            else:
+                done[id(entry)] = rebuild(entry, [rebuilt(a) for a in entry.args]) if entry.args else entry
+        return done[id(entry)]
+
+    return rebuilt(expr), tables
+
+
+def leaves(stage: Stage, node: Nest, expr: Expr, splits: Splits, tables: Mapping[int, Expr] | None = None) -> dict[int, Ref]:
+    """References of all operands, axis positions and tables that a lowered expression reads."""
     found = {}
     rank = len(node.axes)
+    for index, part in (tables or {}).items():
+        found[index] = stage.table(part, node.axes, splits)
     for index in args_of(expr):
+        if index >= TABLE:
+            continue
         if index >= AXIS:
             axis = index - AXIS
             at = next(((m, s) for m, s in enumerate(splits) if s is not None and s.axis == axis), None)
@@ -93,9 +123,10 @@ def _temporaries(expr: Expr) -> int:
 def emit_map(stage: Stage, node: Node, splits: Splits) -> Value:
     """One expression at every point."""
     assert isinstance(node, Map)
-    expr = lower(node.expr)
+    plain_expr, tables = tabulated(node.expr)
+    expr = lower(plain_expr)
     axes = local_axes(node.axes, splits)
-    refs = leaves(stage, node, expr, splits)
+    refs = leaves(stage, node, expr, splits, tables)
     shards = result_shards(node.groups, node.axes, splits)
     assert shards is not None
     value = stage.new(node.shape, element_of(node.dtype), shards)

@@ -137,10 +137,25 @@ def _mod(x: Expr, y: Expr) -> Expr:
 def _pow(x: Expr, y: Expr) -> Expr:
     if y.op == "const" and y.value is not None and float(y.value).is_integer() and 0 <= abs(y.value) <= 64:
         return _integer_power(x, int(y.value))
-    size = make("exp", make("mul", y, make("log", make("abs", x))))
+    size = _power_of(x if x.op == "const" else make("abs", x), y)
+    if x.op == "const" and x.value is not None and x.value > 0:
+        return size
     half = make("mul", y, _f(0.5))
     odd = make("ne", make("floor", half), half)
     return make("select", make("and", make("lt", x, _f(0.0)), odd), make("neg", size), size)
+
+
+def _power_of(x: Expr, y: Expr) -> Expr:
+    """x**y for x >= 0 as 2**(y * log2 x). For a literal base the product is formed in two parts, so that its rounding does not grow with
+    the exponent."""
+    if x.op != "const" or not x.value or x.value < 0:
+        return make("exp2", make("mul", y, make("mul", make("log", x), _f(1.0 / math.log(2.0)))))
+    exact = math.log2(float(x.value))
+    high = math.floor(exact * 2048) / 2048
+    main = make("mul", y, _f(high))
+    whole = make("floor", main)
+    rest = make("add", make("sub", main, whole), make("mul", y, _f(exact - high)))
+    return make("mul", make("exp2", rest), make("exp2", whole))
 
 
 def _integer_power(x: Expr, n: int) -> Expr:

@@ -16,6 +16,8 @@ import numpy as np
 
 from ...errors import UnsupportedOp
 from ...ir.access import strided
+from ...ir.evaluate import evaluate
+from ...ir.expr import Expr, axes_of
 from ...ir.graph import Access, Constant, Graph, Index, Input, Node, State
 from ...ir.types import BOOL, F16, DType
 from ...machines.wafer.builder import Range, full, one
@@ -139,6 +141,38 @@ class Stage:
             array = np.arange(whole, dtype=np.int32)
             self.placed[obj] = Placed(-1, ("iota", whole), lambda _: array, (whole,), origin, ((1,),), rows, cols)
         return Ref(self.constants[key], Element.I32, 0, (1,))
+
+    def table(self, part: Expr, axes: Sequence[int], splits: Splits) -> Ref:
+        """The values of an expression over positions alone, as an f32 constant over the axes that it walks."""
+        used = list(axes_of(part))
+        extents = tuple(axes[a] for a in used)
+        cut = {s.axis: (m, s) for m, s in enumerate(splits) if s is not None and s.axis in used}
+        local = tuple(cut[a][1].tile if a in cut else axes[a] for a in used)
+        key = ("table", part, tuple(axes), splits)
+        if key not in self.constants:
+            view, ext, groups = _merge_dims(extents, local, [k for k, a in enumerate(used) if a in cut])
+            origin = []
+            for group in groups:
+                m, split = cut.get(used[group[0]], (0, None))
+                tile = split.tile if split else 0
+                origin.append((0, tile if m == Y else 0, tile if m == X else 0))
+            obj = self.e.object(Element.F32, ext or (1,), ObjectKind.CONSTANT)
+            self.constants[key] = obj
+            y, x = (s if s is not None and s.axis in used else None for s in splits)
+            coef = tuple(tuple(int(i == j) for j in range(len(ext))) for i in range(len(ext)))
+            rest = tuple(a for a in range(len(axes)) if a not in used)
+
+            def make(_: np.ndarray) -> np.ndarray:
+                array = np.broadcast_to(evaluate(part, [], axes), axes).transpose([*rest, *used])[(0,) * len(rest)]
+                return np.ascontiguousarray(array).astype(np.float32)
+
+            rows, cols = full(y.count if y else self.e.rows), full(x.count if x else self.e.cols)
+            image = ("table", part, tuple(axes))
+            self.placed[obj] = Placed(-1, image, make, view or (1,), tuple(origin) or ((0, 0, 0),), coef or ((0,),), rows, cols)
+        strides = [0] * len(axes)
+        for a, s in zip(used, row_major(local), strict=True):
+            strides[a] = s
+        return Ref(self.constants[key], Element.F32, 0, tuple(strides))
 
     def place_free(self, node: Node, shards: Shards) -> Value:
         """Give an input, a state or a constant (read whole) its place."""
