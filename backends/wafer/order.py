@@ -56,6 +56,7 @@ def emit_sort(stage: Stage, node: Node, splits: Splits) -> Value:
     index = Ref(place.obj, Element.I32, 0, place.strides)
     role = stage.e.role(splits)
     look = (0, node.count, order.strides[node.axis], 0, 0)
+    stage.e.vec(Op.MOV, PLAIN[Element.I32], role, [order.size], Ref(order.obj, Element.I32, 0, (1,)), 0.0)
     stage.e.vec(Op.STX, PLAIN[Element.I32], role, local, target, positions, None, index, inner=-1, look=look)
     stage.e.free(place.obj)
     if order is not value:

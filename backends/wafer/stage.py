@@ -106,7 +106,8 @@ class Stage:
         row = _padded_row(local, fmt) if last in used else 0
         key = (node.ref.key, fmt, access, tuple(axes), tuple(used), splits)
         if key not in self.constants:
-            view, ext, groups = _merge_dims(extents, local, [k for k, a in enumerate(used) if a in cut])
+            alone = [k for k, a in enumerate(used) if a in cut or (row and k == len(used) - 1)]
+            view, ext, groups = _merge_dims(extents, local, alone)
             origin = []
             for group in groups:
                 m, split = cut.get(used[group[0]], (0, None)) if group else (0, None)
