@@ -246,6 +246,11 @@ update "cache" = %3
 """
 
 
+@pytest.mark.parametrize(("n", "k", "m"), [(3, 60000, 6), (1, 30011 * 2, 1), (2, 50021, 3)], ids=["divides", "large factors", "prime"])
+def test_long_sums_are_cut(n: int, k: int, m: int) -> None:
+    run(linear(n, k, m), weights(m, k), {"x": RNG.standard_normal((n, k)).astype(np.float32)}, limit=5e-6, lmm_bytes=32768)
+
+
 DEPTHWISE = """
 %0: f32[96,20] = input "x"
 %1: f32[96,5] = constant "w"

@@ -26,6 +26,7 @@ from .images import Image, image_array, stored
 from .nests import Value
 from .pieces import Piece, cut, in_place
 from .schedule import Pools
+from .split import split_long_contractions
 
 ALIGN = 64
 
@@ -138,6 +139,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     """Compile `graph` for the machine of `options`. Raises Infeasible and UnsupportedOp."""
     machine: CglaMachine = options.machine
     _refuse_without_host(graph, options)
+    graph = split_long_contractions(graph, machine)
     pools = Pools(machine)
     aliases = in_place(graph)
     linker = _Linker(graph, store, options, aliases)
