@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from spatialc.backends.options import CompileOptions
 from spatialc.backends.wafer import compile_graph, lower_bound
 from spatialc.errors import Infeasible

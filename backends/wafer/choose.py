@@ -29,6 +29,8 @@ _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "
 LARGE_WORDS = 13_000
 """No single value on a core may be larger than this: three quarters of the data words."""
 
+_CROWDED_WORDS = 4096
+"""Copies of operands that are larger than this make a contraction consider doing its work in chunks."""
 _KEEP_ELEMENTS = 1024
 """Results with fewer elements on a core are stored whole along a line."""
 
@@ -117,7 +119,7 @@ class Chooser:
         """Legal cuts, cheapest first; the last one is always "not at all" where that fits."""
         cuts = [(splits, keep) for splits in self._pairs(node) for keep in self._keeps(node, splits)]
         found = [Choice(self.price(node, splits, keep), splits, keep) for splits, keep in cuts]
-        if isinstance(node, Contract) and all(c.cycles == inf for c in found):
+        if isinstance(node, Contract) and self._crowded(node, found):
             for chunk in self._chunks(node):
                 axis, size = chunk
                 part = chunk_of(node, axis, 0, size)
@@ -128,6 +130,19 @@ class Chooser:
                         found.append(Choice(cycles, splits, keep, chunk))
         return sorted((c for c in found if c.cycles < inf), key=lambda c: (c.cycles, str(c)))
 
+    def _crowded(self, node: Contract, found: Sequence[Choice]) -> bool:
+        """Whether the cheapest cut needs large copies of operands, or there is none."""
+        best = min(found, key=lambda c: c.cycles)
+        if best.cycles == inf:
+            return True
+        words = 0
+        for operand, access in zip(node.operands, node.accesses, strict=True):
+            values = self.stage.variants(operand).values()
+            if not isinstance(self.graph[operand], Constant) and values:
+                cheapest = [p for v in values for p in plans(v, access, node.axes, best.splits, self.size)]
+                words += min(cheapest, key=lambda p: p.cycles).words
+        return words > _CROWDED_WORDS
+
     def _chunks(self, node: Contract) -> list[tuple[int, int]]:
         """Axes of the result along which an operand is cut now, in multiples of its blocks."""
         found: dict[tuple[int, int], None] = {}
@@ -135,15 +150,15 @@ class Chooser:
             for value in self.stage.variants(operand).values():
                 for shard in value.shards:
                     entry = access[shard.dim] if shard is not None else None
-                    if shard is None or not isinstance(entry, Index) or len(entry.terms) != 1:
+                    if shard is None or not isinstance(entry, Index) or not entry.terms:
                         continue
-                    axis, coefficient = entry.terms[0]
-                    if axis in node.reduced or coefficient < 1 or shard.tile % coefficient:
+                    axis, coefficient = max(entry.terms, key=lambda t: t[1])
+                    if axis in node.reduced or coefficient < 1:
                         continue
                     fixed = [o for o, a in zip(node.operands, node.accesses, strict=True) if axis in axes_used(a)]
                     if not any(isinstance(self.graph[o], Constant) for o in fixed):
                         for times in (4, 1):
-                            found[axis, min(node.axes[axis], times * shard.tile // coefficient)] = None
+                            found[axis, min(node.axes[axis], max(1, times * shard.tile // coefficient))] = None
         return [c for c in found if c[1] < node.axes[c[0]]]
 
     def _pairs(self, node: Node) -> Iterator[Splits]:
@@ -285,8 +300,8 @@ class Chooser:
             else prod(local_shape(node.shape, shards))
         )
         if keep != (None, None) and isinstance(node, Contract):
-            whole = stored or node
-            shards = result_shards(node.groups, whole.axes, (keep[Y] or splits[Y], keep[X] or splits[X]))
+            full_axes = (stored or node).axes
+            shards = result_shards(node.groups, full_axes, (keep[Y] or splits[Y], keep[X] or splits[X]))
             if shards is None or (shards[Y] and shards[X] and shards[Y].dim == shards[X].dim):  # type: ignore[union-attr]
                 return inf
         shape = node.shape

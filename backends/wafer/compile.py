@@ -44,7 +44,7 @@ EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
     Sort: emit_sort, Scan: emit_scan,
 }  # fmt: skip
 _UNLIMITED = 1 << 24
-_TRIES = 6
+_TRIES = 16
 """Cuts of one node that are tried before the rectangle is given up."""
 _HEIGHTS = 5
 _WIDTHS = 8

@@ -179,7 +179,7 @@ class Emitter:
                 best = (cost, order)
         assert best is not None
         order = best[1]
-        rest = {} if look is None else {"look": look}
+        rest: dict[str, Any] = {} if look is None else {"look": look}
         outer = order[:-4]
         for point in product(*(range(n) for n, _ in outer)):
             shift = [(k, strides) for k, (_, strides) in zip(point, outer, strict=True)]

@@ -9,6 +9,7 @@ same program: every core lays its block into zeros and the zeros are added, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...machines.wafer import timing
 from ...machines.wafer.builder import FABRIC, NO_OPERAND, Operand, Range, full, mem, one
@@ -101,7 +102,7 @@ def _burst(
     along = _canonical(along)
     rows, cols = _cells(line.m, along, line.across)
     cin, cout = colours
-    rest: dict[str, int] = {}
+    rest: dict[str, Any] = {}
     if along[1] - along[0] == 1:
         t0, slope = t0 + slope * along[0], 0
     if slope:

@@ -131,7 +131,7 @@ def _steps(value: Value, m: int, access: Access, axes: Sequence[int], splits: Sp
     """Whole; narrowed to what a line needs; narrowed to what each core needs."""
     rank = len(value.local)
     yield Step(m, (None,) * rank, 1, last)
-    seen = {(None,) * rank}
+    seen: set[tuple[Window | None, ...]] = {(None,) * rank}
     split = splits[m]
     for own in (False, True) if split is not None else (False,):
         windows = _windows(value, m, access, axes, splits, own, last)

@@ -458,7 +458,9 @@ def _pieces(value: Value, made: Value, step: Step, block: int, count: int) -> li
             for d, n in zip(narrow, here, strict=True):
                 part[d] = n
             base = sum(s * value.strides[d] for d, s in zip(narrow, starts(0), strict=True))
-            per = sum(step.windows[d].per[1 - m] * value.strides[d] for d in narrow)  # type: ignore[union-attr]
+            per = 0
+            for d in narrow:
+                per += step.windows[d].per[1 - m] * value.strides[d]  # type: ignore[union-attr]
             if end == line + 1:
                 base, per = base + per * line, 0
             source = Ref(-1, value.fmt, base, value.strides, 0 if m == Y else per, per if m == Y else 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...machines.program import Segment
 from ...machines.wafer import timing
@@ -61,7 +62,7 @@ def build_transfer(machine: WaferMachine, name: str, rows: int, source_cols: int
     now = 0
     heard: list[int] = []
     sources, targets = [], []
-    queues = {"q": 1, **({"mt": 0} if machine.microthreads else {})}
+    queues: dict[str, Any] = {"q": 1, **({"mt": 0} if machine.microthreads else {})}
     for value in values:
         size = value.size
         a = b.object(west, value.source_word, value.fmt, value.ext, ObjectKind.INPUT)
@@ -82,7 +83,7 @@ def build_transfer(machine: WaferMachine, name: str, rows: int, source_cols: int
             west, Op.MOV, PLAIN[value.fmt], now, span, rows=held, cols=one(source_cols - 1), d=FABRIC, a=mem(a, 1), ext=(size,),
             trigger=Trigger.HOLD if heard else Trigger.AFTER, after=(), cout=colour, qout=min(machine.output_queues), **queues,
         )  # fmt: skip
-        slope = {"tx": 1} if target_cols > 1 else {}
+        slope: dict[str, Any] = {"tx": 1} if target_cols > 1 else {}
         heard.append(b.burst(
             east, Op.MOV, PLAIN[value.fmt], now + lag + 1, span, rows=held, cols=full(target_cols), d=mem(d, 1), a=FABRIC, ext=(size,),
             trigger=Trigger.ARRIVE, after=(), cin=colour, qin=min(machine.input_queues), **slope, **queues,
