@@ -252,6 +252,19 @@ def test_software_overheads_are_paid() -> None:
     assert software > ideal
 
 
+def test_half_sums_are_cheaper_and_coarser() -> None:
+    m = Model()
+    x = m.input(values((8, 32), 1))
+    y = m.linear(x, values((64, 32), 2))
+    m.check([y], tolerance=2e-2, accumulate="fp16")
+    graph = m.b.finish([y])
+    full, half = (
+        compile_graph(graph, m.store, CompileOptions(machine=MACHINE, region=(8, 8), accumulate=a)).predicted_cycles
+        for a in ("fp32", "fp16")
+    )
+    assert half < full
+
+
 def test_bools_are_stored_and_reduced() -> None:
     m = Model()
     x = m.input(values((6, 8), 13))

@@ -67,15 +67,16 @@ class Provenance:
 
 
 def compile_stage(
-    part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Provenance, incoming: Sequence[Shards]
-) -> Stage:
+    part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Provenance, incoming: Sequence[Shards],
+    half_sums: bool = False,
+) -> Stage:  # fmt: skip
     """One stage on one rectangle; `incoming` says how its imports lie. `reserve` words of a core are kept for constants; None measures
     without limits. Raises Full."""
     graph = part.graph
     emitter = Emitter(machine, "stage", rows, cols, reserve or 0)
     if reserve is None:
         emitter.words.high = emitter.words.top = _UNLIMITED
-    stage = Stage(emitter, graph)
+    stage = Stage(emitter, graph, half_sums)
     lay_routes(emitter)
     stage.uses = {n.id: 0 for n in graph.nodes}
     for node in graph.nodes:
@@ -209,6 +210,7 @@ class _Plan:
 
     machine: WaferMachine
     rows: int
+    half_sums: bool = False
     pool: Provenance = field(default_factory=Provenance)
     stages: list[Stage] = field(default_factory=list)
     """One per part; equal parts share one."""
@@ -227,9 +229,9 @@ class _Plan:
         failure = Full(0)
         for cols in self._widths(part, limit):
             try:
-                measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming)
+                measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming, self.half_sums)
                 reserve = _UNLIMITED - measured.e.words.top
-                return compile_stage(part, self.machine, self.rows, cols, reserve, self.pool, incoming)
+                return compile_stage(part, self.machine, self.rows, cols, reserve, self.pool, incoming, self.half_sums)
             except Full as full:
                 failure = full
         raise failure
@@ -286,7 +288,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     parts = split(graph, [0] if options.region else cut_points(graph, 256 * data))
     failure = Full(0)
     for rows, limit in _shapes(parts, graph, machine, options):
-        plan = _Plan(machine, rows)
+        plan = _Plan(machine, rows, options.accumulate == "fp16")
         left = limit
         try:
             for part in parts:
@@ -407,8 +409,9 @@ class _Assembly:
             key = (name, *placed.key)
             if key not in self.image_numbers:
                 number = len(self.image_numbers)
-                values = np.asarray(self.store.get(name)) if name else np.zeros(0)
-                self.images[image_key(number)] = placed.make(values).reshape(-1)
+                if not name or self.store.has(name):  # tensors without values: timing-only runs need no image
+                    values = np.asarray(self.store.get(name)) if name else np.zeros(0)
+                    self.images[image_key(number)] = placed.make(values).reshape(-1)
                 self.image_numbers[key] = number
             placement = self.builder.placement(placed.view, placed.origin, placed.coef, placed.rows, placed.cols)
             self.builder.bind_placed(instance, obj, self.image_numbers[key], placement)

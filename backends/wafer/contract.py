@@ -86,9 +86,10 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
                 if source.fmt != Element.F32:
                     sources[i] = _widened(stage, role, extents, source)
                     copies.append(sources[i].obj)
-        walk, flat, size = _accumulator(stage, extents, order, sources[vector])
-        e.vec(Op.MOV, Fmt.F32, role, [size], flat, 0.0)
-        fmt = Fmt.F16_F32 if half else Fmt.F32
+        sums = Element.F16 if half and stage.half_sums else Element.F32
+        walk, flat, size = _accumulator(stage, extents, order, sources[vector], sums)
+        e.vec(Op.MOV, PLAIN[sums], role, [size], flat, 0.0)
+        fmt = Fmt.F32 if not half else Fmt.F16 if sums == Element.F16 else Fmt.F16_F32
         e.vec(Op.FMAC, fmt, role, extents, walk, sources[vector], None, sources[1 - vector], inner=inner)
         for obj in copies:
             e.free(obj)
@@ -106,22 +107,25 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
     piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
 
 
-def _accumulator(stage: Stage, extents: Sequence[int], order: Sequence[int], vector: Ref) -> tuple[Ref, Ref, int]:
-    """f32 sums over the axes `order` (the vector last): their walk, the dense block that holds them, its elements. The first element lies
+def _accumulator(
+    stage: Stage, extents: Sequence[int], order: Sequence[int], vector: Ref, fmt: Element
+) -> tuple[Ref, Ref, int]:
+    """Sums over the axes `order` (the vector last): their walk, the dense block that holds them, its elements. The first element lies
     4 words from the vector's modulo 8 and rows are padded, as C6 wants."""
     e = stage.e
+    words = WORDS[fmt]
     shape = list(extents)
     lines = prod(extents[a] for a in order[:-1])
     if order and lines > 1:
-        padded = -(-extents[order[-1]] // (_ROW // 2)) * (_ROW // 2)
-        if padded * 4 <= extents[order[-1]] * 5:
+        row = extents[order[-1]]
+        padded = -(-row * words // _ROW) * _ROW // words
+        if padded * 4 <= row * 5:
             shape[order[-1]] = padded
     size = prod(shape[a] for a in order)
-    block = e.scratch(Element.F32, size + 3)
+    block = e.scratch(fmt, size + _ROW // words - 1)
     word = e.address[vector.obj] + vector.base * WORDS[vector.fmt]
-    offset = ((word - 4) // 2) % 4 if word % 2 == 0 else 0
-    strides = dense_strides(shape, order)
-    return Ref(block.obj, Element.F32, offset, strides), Ref(block.obj, Element.F32, offset, (1,)), size
+    offset = (word - 4) % _ROW // words if (word - 4) % words == 0 else 0
+    return Ref(block.obj, fmt, offset, dense_strides(shape, order)), Ref(block.obj, fmt, offset, (1,)), size
 
 
 def _store(stage: Stage, role: Role, shape: list[int], box: Box, keep: Splits, target: Ref, total: Ref) -> None:

@@ -74,6 +74,8 @@ class Stage:
 
     e: Emitter
     graph: Graph
+    half_sums: bool = False
+    """Whether contractions add in f16 (option `accumulate=fp16`)."""
     values: dict[int, dict[Shards, Value]] = field(default_factory=dict)
     """For every computed node its copies by shards."""
     uses: dict[int, int] = field(default_factory=dict)
