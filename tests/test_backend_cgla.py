@@ -398,6 +398,6 @@ def test_repeated_layers_are_one_segment() -> None:
         assert execution.legal
         assert execution.cycles == program.predicted_cycles
         (want,), _ = interpret(graph, inputs, store=store)
-        np.testing.assert_allclose(execution.outputs["output_0"], want, rtol=2e-4, atol=1e-4)
+        assert np.linalg.norm(execution.outputs["output_0"] - want) <= 1e-5 * np.linalg.norm(want)  # the values grow from layer to layer
         sizes.append(sum(len(next(iter(table.values()))) for segment in program.segments for table in segment.tables.values()))
     assert sizes[0] == sizes[1]
