@@ -49,6 +49,8 @@ _TRIES = 16
 _HEIGHTS = 5
 _WIDTHS = 8
 """Numbers of rows, and of columns for each, that are tried before a model is called infeasible."""
+_WHOLE_CORES = 256
+"""A model whose constants would fit this many cores stays one stage."""
 _FILL = 0.45
 """Share of a core's data words that constants are meant to take when a rectangle is chosen."""
 
@@ -285,7 +287,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         machine = machine.model_copy(update={"overhead": options.overhead, "changed": changed})
     graph = computed_outputs(graph)
     data = machine.memory_words - machine.data_first_word
-    parts = split(graph, [0] if options.region else cut_points(graph, 256 * data))
+    parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
     failure = Full(0)
     for rows, limit in _shapes(parts, graph, machine, options):
         plan = _Plan(machine, rows, options.accumulate == "fp16")
