@@ -188,6 +188,11 @@ def test_cost_counts_bytes_flops_and_special() -> None:
         ("host_exprs", 0, {"dtype": 1}),
         ("host_exprs", 0, {"b": 0}),
         ("host_exprs", 1, {"real": 1.0}),
+        ("host_exprs", 1, {"op": 0, "a": 1}),
+        ("host_tasks", 0, {"exprs": 1}),
+        ("host_tasks", 0, {"axes": 1}),
+        ("host_terms", 3, {"operand": 2}),
+        ("host_terms", 3, {"axis": 0}),
     ],
 )
 def test_malformed_tasks_are_breaches(table: str, where: int, fields: dict[str, int]) -> None:
@@ -196,6 +201,30 @@ def test_malformed_tasks_are_breaches(table: str, where: int, fields: dict[str, 
     broken = edited(program, table, where, **fields)
     assert {violation.rule for violation in check(broken)} & {"CGLA-001", "CGLA-036"}
     assert execute(broken, data).outputs == {}
+
+
+def test_a_term_along_an_axis_of_one_is_a_breach() -> None:
+    x = np.ones((1, 8), dtype=np.float32)
+    program, data = task_program(HostKind.MAP, [1, 8], ("f32", (1, 8), (8, 1)), [(x, (8, 1), "f32")], [ARG, E("neg", "f32", 0)])
+    assert execute(program, data).legal
+    assert program.segments[0].tables["host_terms"]["axis"].tolist() == [1, 1]
+    longer = appended(program, "host_terms", operand=1, axis=0, stride=8)
+    assert "CGLA-001" in {violation.rule for violation in check(longer)}
+
+
+def test_a_binding_that_says_it_lies_elsewhere_is_a_breach() -> None:
+    x = np.ones((4, 8), dtype=np.float32)
+    program, _ = task_program(HostKind.MAP, [4, 8], ("f32", (4, 8), (8, 1)), [(x, (8, 1), "f32")], [ARG, E("neg", "f32", 0)])
+    for buffer, wanted in ((0, set()), (1, {"CGLA-001"})):
+        bindings = (replace(program.bindings[0], where={"buffer": buffer}), *program.bindings[1:])
+        assert {violation.rule for violation in check(replace(program, bindings=bindings))} == wanted
+
+
+def test_a_set_that_no_phase_writes_is_a_breach() -> None:
+    program = vector_add()
+    for table, fields in (("registers", {"row": 5, "col": 3, "register": 0, "value": 1}), ("descriptors", {"bottom": 31})):
+        found = check(appended(program, table, set=7, **fields))
+        assert {violation.rule for violation in found} == {"CGLA-001"}, found
 
 
 # --- segments, instances, entry state ---------------------------------------------------------------------------------------------

@@ -83,6 +83,19 @@ def short_region() -> Program:
     return replace(program, bindings=(*program.bindings[:2], replace(output, where=[{**output.where[0], "shape": [300]}])))
 
 
+def twice_placed() -> Program:
+    """The gather's table filled twice."""
+    program = embedding()
+    return program.with_tables(placements={name: np.repeat(column, 2) for name, column in program.tables["placements"].items()})
+
+
+def wide_broadcast() -> Program:
+    """Example D with an input that has its lanes and would fill all of them."""
+    program = example_d()
+    first = program.bindings[0]
+    return replace(program, bindings=(replace(first, where=[{**first.where[0], "broadcast": True}]), *program.bindings[1:]))
+
+
 def passes(second: DType | None = None, wait: int = 0, entries: tuple[dict[str, int], dict[str, int]] = ({}, {})) -> Program:
     """Two int8 passes over the same tile on plane 2: the first stores an entry, the second adds it and emits (or is the fp16 of a pair)."""
     b = Builder()
@@ -247,6 +260,8 @@ CASES: list[tuple[str, Callable[[], Program]]] = [
     ("TSP-001", lambda: edit(example_d(), 0, "claims", burst=50)),
     ("TSP-001", lambda: edit(example_d(), 2, "claims", burst=D_WRITE)),
     ("TSP-001", lambda: edit(two_chips(), 1, link=9)),
+    ("TSP-001", lambda: twice_placed()),
+    ("TSP-001", lambda: wide_broadcast()),
     ("TSP-002", lambda: edit(example_d(), D_READ, row=1)),
     ("TSP-002", lambda: edit(reduction(), 0, stride=2)),
     ("TSP-002", lambda: edit(reduction(), 0, stride=-1)),

@@ -95,6 +95,18 @@ def test_an_image_of_another_format() -> None:
     assert "W13" in rules(dataclasses.replace(program, images=images))
 
 
+def test_a_placement_that_steps_along_an_extent_of_one() -> None:
+    program = layers()
+    coef = program.tables["placements"]["coef"][0].copy()
+    assert not coef[:, :3].any()
+    coef[3, 1] = 8
+    assert "W50" in rules(edited(program, "placements", 0, segment=None, coef=coef))
+
+
+def test_a_receive_of_fewer_wavelets_is_a_breach_and_no_crash() -> None:
+    assert "W32" in rules(edited(chain(4, 8), "bursts", 3, ext=(1, 1, 1, 6)))
+
+
 def test_timing_only_needs_no_images() -> None:
     program = dataclasses.replace(layers(), images={})
     result = execute(program, {}, timing_only=True)

@@ -38,7 +38,7 @@ def one_burst(
         ids[name] = s.object(r, at, element, [size], kind)
         at += size * WORDS[element]
         at += -at % 8
-        place = builder.placement([2, 2, size], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(2), full(2))
+        place = builder.placement([2, 2, size], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(2), full(2), ext=[size])
         role = ("state" if preload else "output") if name == "d" else "input"
         bindings.append(bound(name, role, NAMES[element], (2, 2, size), (i, ids[name], place)))
     rest = {k: v for k, v in operands.items() if k not in "dabs"}

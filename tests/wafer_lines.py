@@ -145,9 +145,9 @@ def reduction(tree: Tree, b: int, rows: int = 1) -> Program:
         _broadcast(s, r, rows, tree, acc, b, end)
     builder = ProgramBuilder()
     i = builder.instance(0, 0, 0, 0)
-    px = builder.placement([rows, tree.p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(rows), full(tree.p))
+    px = builder.placement([rows, tree.p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(rows), full(tree.p), ext=[b])
     shape = (rows, tree.p, b) if everywhere else (rows, b)
-    py = px if everywhere else builder.placement([rows, b], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(rows), one(tree.root))
+    py = px if everywhere else builder.placement([rows, b], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(rows), one(tree.root), ext=[b])
     bindings = [bound("x", "input", "f32", (rows, tree.p, b), (i, x, px)), bound("y", "output", "f32", shape, (i, acc, py))]
     return program_of(s.build(), builder, bindings, total_cycles(tree, b))
 

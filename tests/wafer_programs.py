@@ -82,8 +82,8 @@ def chain(p: int, b: int, rows: int = 2, *, fmt: Element = Element.F32, machine:
     s.burst(r, Op.ADD, plain, 6 * (p - 1), b, cols=one(p - 1), d=mem(y, 1), cin=(p - 2) % 2, qin=3, **own)
     builder = ProgramBuilder()
     i = builder.instance(0, 5, 7, 0)
-    place_x = builder.placement([rows, p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(rows), full(p))
-    place_y = builder.placement([rows, b], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(rows), one(p - 1))
+    place_x = builder.placement([rows, p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(rows), full(p), ext=[b])
+    place_y = builder.placement([rows, b], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(rows), one(p - 1), ext=[b])
     kind = "f32" if fmt is Element.F32 else "f16"
     bindings = [bound("x", "input", kind, (rows, p, b), (i, x, place_x)), bound("y", "output", kind, (rows, b), (i, y, place_y))]
     return program_of(s.build(), builder, bindings, b + 6 * (p - 1), machine=machine)
@@ -111,9 +111,9 @@ def local_product(h: int, w: int, mt: int, k: int, nt: int) -> Program:
     s.burst(r, Op.CVT, Fmt.F32_F16, end, mt * nt, d=mem(y, nt, 1), a=mem(c, nt, 1), ext=(mt, nt), after=[f], **role)
     builder = ProgramBuilder()
     i = builder.instance(0, 0, 0, 0)
-    px = builder.placement([h * mt, k], [(0, mt, 0), (0, 0, 0)], [[1, 0], [0, 1]], full(h), full(w))
-    pw = builder.placement([k, w * nt], [(0, 0, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(h), full(w))
-    py = builder.placement([h * mt, w * nt], [(0, mt, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(h), full(w))
+    px = builder.placement([h * mt, k], [(0, mt, 0), (0, 0, 0)], [[1, 0], [0, 1]], full(h), full(w), ext=[mt, k])
+    pw = builder.placement([k, w * nt], [(0, 0, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(h), full(w), ext=[k, nt])
+    py = builder.placement([h * mt, w * nt], [(0, mt, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(h), full(w), ext=[mt, nt])
     builder.bind_placed(i, b, 0, pw)
     weight = np.random.default_rng(1).normal(size=(k, w * nt)).astype(np.float16)
     bindings = [bound("x", "input", "f16", (h * mt, k), (i, x, px)), bound("y", "output", "f16", (h * mt, w * nt), (i, y, py))]
@@ -215,7 +215,7 @@ def mesh_product(p: int, mt: int, kt: int, nt: int) -> Program:
     images = {image_key(0): ia, image_key(1): ib}
     pa = builder.placement([p * mt, p * kt], [], [[1 << 20, 1, 0], [0, 0, 1]], full(p), full(p), index=0)
     pb = builder.placement([p * kt, p * nt], [], [[1 << 20, 1, 0], [0, 0, 1]], full(p), full(p), index=1)
-    py = builder.placement([p * mt, p * nt], [(0, mt, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(p), full(p))
+    py = builder.placement([p * mt, p * nt], [(0, mt, 0), (0, 0, nt)], [[1, 0], [0, 1]], full(p), full(p), ext=[mt, nt])
     bindings = [
         bound("x", "input", "f16", (p * mt, p * kt), (i, a, pa)),
         bound("w", "input", "f16", (p * kt, p * nt), (i, b, pb)),
@@ -252,7 +252,7 @@ def star(p: int, b: int) -> Program:
         before = (first,)
     builder = ProgramBuilder()
     i = builder.instance(0, 0, 0, 0)
-    place_x = builder.placement([p, b], [(0, 0, 1), (0, 0, 0)], [[0], [1]], full(1), full(p))
-    place_y = builder.placement([b], [(0, 0, 0)], [[1]], full(1), one(p - 1))
+    place_x = builder.placement([p, b], [(0, 0, 1), (0, 0, 0)], [[0], [1]], full(1), full(p), ext=[b])
+    place_y = builder.placement([b], [(0, 0, 0)], [[1]], full(1), one(p - 1), ext=[b])
     bindings = [bound("x", "input", "f32", (p, b), (i, x, place_x)), bound("y", "output", "f32", (b,), (i, y, place_y))]
     return program_of(s.build(), builder, bindings, b * (p - 1) + 6)

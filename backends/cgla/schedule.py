@@ -171,7 +171,8 @@ class Schedule:
         for operand in task.operands:
             number = len(rows["host_operands"])
             rows["host_operands"].append({"symbol": operand.symbol, "offset": operand.offset, "dtype": t.HOST_DTYPE_CODE[operand.dtype]})
-            rows["host_terms"] += [{"operand": number, "axis": a, "stride": s} for a, s in sorted(operand.strides.items()) if s]
+            strides = [(a, s) for a, s in sorted(operand.strides.items()) if s and task.extents[a] > 1]
+            rows["host_terms"] += [{"operand": number, "axis": a, "stride": s} for a, s in strides]
             rows["host_lookups"] += [
                 {"operand": number, "index": look.index, "stride": look.stride, "limit": look.limit} for look in operand.lookups
             ]

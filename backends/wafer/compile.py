@@ -415,17 +415,19 @@ class _Assembly:
                     values = np.asarray(self.store.get(name)) if name else np.zeros(0)
                     self.images[image_key(number)] = placed.make(values).reshape(-1)
                 self.image_numbers[key] = number
-            placement = self.builder.placement(placed.view, placed.origin, placed.coef, placed.rows, placed.cols)
+            ext = stage.e.builder.objects[obj]["ext"]
+            placement = self.builder.placement(placed.view, placed.origin, placed.coef, placed.rows, placed.cols, ext=ext)
             self.builder.bind_placed(instance, obj, self.image_numbers[key], placement)
         for bound in (*stage.inputs, *stage.states):
             node = self.graph[part.original[bound.node]]
             assert isinstance(node, (Input, State))
-            self._piece(node.name, instance, bound)
+            self._piece(node.name, instance, stage, bound)
         for bound in stage.outputs:
-            self._piece(f"output_{bound.node}", instance, bound)
+            self._piece(f"output_{bound.node}", instance, stage, bound)
 
-    def _piece(self, name: str, instance: int, bound: Bound) -> None:
-        placement = self.builder.placement(bound.view, bound.origin, bound.coef, bound.rows, bound.cols)
+    def _piece(self, name: str, instance: int, stage: Stage, bound: Bound) -> None:
+        ext = stage.e.builder.objects[bound.obj]["ext"]
+        placement = self.builder.placement(bound.view, bound.origin, bound.coef, bound.rows, bound.cols, ext=ext)
         self.where.setdefault(name, []).append({"instance": instance, "object": bound.obj, "placement": placement})
 
     def _bindings(self) -> Iterator[Binding]:

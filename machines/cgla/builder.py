@@ -123,7 +123,7 @@ class SegmentBuilder:
             code = t.HOST_DTYPE_CODE[operand.dtype]
             number = self._add("host_operands", {"symbol": operand.symbol, "offset": operand.offset, "dtype": code})
             for axis, stride in enumerate(operand.strides):
-                if stride:
+                if stride and extents[axis] > 1:
                     self._add("host_terms", {"operand": number, "axis": axis, "stride": stride})
             for index, stride, limit in operand.lookups:
                 self._add("host_lookups", {"operand": number, "index": index, "stride": stride, "limit": limit})

@@ -317,9 +317,10 @@ class ProgramBuilder:
         cols: Range,
         *,
         index: int = NONE,
+        ext: Sequence[int] = (),
     ) -> int:
         """A placement of a tensor viewed as `view`; lists for fewer than 4 dimensions (extents) belong to the last ones. Equal ones share
-        an id."""
+        an id. `ext` are the extents of its objects: along those of 1 there are no steps."""
         lead = 4 - len(view)
         rows, cols = canonical(rows), canonical(cols)
         table = np.zeros((4, 4), np.int32)
@@ -329,6 +330,7 @@ class ProgramBuilder:
             origin = [(constant + x * cols[0], y, 0) for constant, y, x in origin]
         for d, steps in enumerate(coef):
             table[lead + d, 4 - len(steps) :] = steps
+        table[:, [e for e, n in enumerate(ext, 4 - len(ext)) if n == 1]] = 0
         row: Row = {
             "id": len(self.placements), "view": (1,) * lead + tuple(view), "origin": [(0, 0, 0)] * (4 - len(origin)) + list(origin),
             "coef": table.tolist(), "rows": rows, "cols": cols, "index": index,

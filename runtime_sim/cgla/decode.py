@@ -13,7 +13,7 @@ from itertools import pairwise
 from ...errors import BadInput, Violation
 from ...machines.cgla.description import CglaMachine, parse_machine
 from ...machines.cgla.isa import Register
-from ...machines.cgla.tables import HOST_DTYPES, PROGRAM_TABLES, SEGMENT_TABLES, BufferKind
+from ...machines.cgla.tables import HOST_DTYPES, PROGRAM_TABLES, SEGMENT_TABLES, BufferKind, Phase
 from ...machines.program import Program, length
 from .kernel import COLUMNS, Kernel, decode_kernels
 from .lane import Descriptor, Place
@@ -73,7 +73,20 @@ def decode(program: Program) -> Decoded:
     _descriptors(decoded)
     decoded.planner = Planner(machine, kernels, decoded.register_sets)
     _buffers(decoded)
+    _named(decoded)
     return decoded
+
+
+def _named(decoded: Decoded) -> None:
+    """CGLA-001: every kernel, register set and range set is written by some phase: rows of others would mean nothing."""
+    written: dict[int, set[int]] = {kind: set() for kind in Phase}
+    for segment in decoded.program.segments:
+        for kind, target in zip(segment.tables["phases"]["kind"].tolist(), segment.tables["phases"]["target"].tolist(), strict=True):
+            written.setdefault(kind, set()).add(target)
+    known = {Phase.CONF: range(len(decoded.kernels)), Phase.REGV: decoded.register_sets, Phase.RANGE: decoded.range_sets}
+    for kind, numbers in known.items():
+        for number in sorted(set(numbers) - written[kind]):
+            decoded.report("CGLA-001", f"{kind.name} of set {number}", "no phase writes this set")
 
 
 def _registers(decoded: Decoded) -> None:
@@ -135,6 +148,8 @@ def _buffers(decoded: Decoded) -> None:
             expected = program.bindings[binding].kind
             if expected != BufferKind(kind).name.lower() or program.bindings[binding].stored not in HOST_DTYPES or binding in owners:
                 decoded.report("CGLA-001", unit, f"binding {program.bindings[binding].name!r} is no {BufferKind(kind).name} of its own")
+            if program.bindings[binding].where not in (None, {"buffer": number}):
+                decoded.report("CGLA-001", unit, f"binding {program.bindings[binding].name!r} says that it lies elsewhere")
             owners[binding] = number
         spans.append((address, address + size, number))
     spans.sort()

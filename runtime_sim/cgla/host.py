@@ -131,6 +131,25 @@ def decode_tasks(tables: Mapping[str, Table], symbols: Sequence[int]) -> list[Ho
     return result
 
 
+def shared_rows(tables: Mapping[str, Table]) -> list[str]:
+    """What is wrong with whom the rows of axes, operands, terms, lookups and expressions belong to: each is of exactly one task."""
+    tasks = {name: array.tolist() for name, array in tables["host_tasks"].items()}
+    wrong = []
+    for first, count, table in _SPANS:
+        size = len(next(iter(tables[table].values())))
+        owners = np.zeros(size, np.int64)
+        for start, amount in zip(tasks[first], tasks[count], strict=True):
+            if 0 <= start and 0 <= amount and start + amount <= size:
+                owners[start : start + amount] += 1
+        wrong += [f"row {row} of {table} belongs to {owners[row]} tasks" for row in np.flatnonzero(owners != 1)[:1]]
+    operands = len(tables["host_operands"]["symbol"])
+    for table in ("host_terms", "host_lookups"):
+        named = tables[table]["operand"]
+        wrong += [f"row {row} of {table} names no operand" for row in np.flatnonzero((named < 0) | (named >= operands))[:1]]
+    return wrong
+
+
+_SPANS = (("first_axis", "axes", "host_axes"), ("first_operand", "operands", "host_operands"), ("first_expr", "exprs", "host_exprs"))
 _HOST_TABLES = ("host_tasks", "host_axes", "host_operands", "host_terms", "host_lookups", "host_exprs")
 _OPS: dict[HostKind, tuple[str, ...]] = {
     HostKind.MAP: ("",), HostKind.REDUCE: REDUCE_OPS, HostKind.SCATTER: SCATTER_OPS, HostKind.SORT: ("",), HostKind.SCAN: SCAN_OPS,
@@ -153,8 +172,7 @@ def _decode(
     kind = HostKind(row["kind"])
     _need(0 <= row["op"] < len(_OPS[kind]), f"op {row['op']} of a {kind.name} is unknown")
     spans = {}
-    for first, count, table in (("first_axis", "axes", "host_axes"), ("first_operand", "operands", "host_operands"),
-                                ("first_expr", "exprs", "host_exprs")):  # fmt: skip
+    for first, count, table in _SPANS:
         size = len(next(iter(rows[table].values())))
         _need(row[first] >= 0 and row[count] >= 0 and row[first] + row[count] <= size, f"{first} and {count} leave table {table}")
         spans[table] = range(row[first], row[first] + row[count])
@@ -179,7 +197,9 @@ def _operand(
     strides = [0] * len(extents)
     for axis, stride in terms:
         _need(0 <= axis < len(extents) and abs(stride) < 1 << 40, f"a term names axis {axis} of {len(extents)}")
-        strides[axis] += stride
+        means = stride != 0 and extents[axis] > 1 and strides[axis] == 0
+        _need(means, f"a term of stride {stride} along axis {axis} of extent {extents[axis]} moves nothing, or is the second of its axis")
+        strides[axis] = stride
     dtype = HOST_DTYPES[table["dtype"][index]]
     _need(table["offset"][index] % DTYPE_BYTES[dtype] == 0, f"operand offset {table['offset'][index]} is not a multiple of its item size")
     return Operand(table["symbol"][index], table["offset"][index], dtype, tuple(strides), tuple(lookups))
@@ -206,6 +226,9 @@ def _check(task: HostTask, row: Mapping[str, Any]) -> None:
     _need(takes_axis != bool(task.entries), f"{task.kind.name} with {len(task.entries)} expression entries")
     for number, entry in enumerate(task.entries):
         _check_entry(task, number, entry)
+    used = {source for entry in task.entries if entry.op not in LEAVES for source in (entry.a, entry.b, entry.c)}
+    idle = sorted(set(range(len(task.entries) - 1)) - used)
+    _need(not idle, f"entries {idle} are not used by a later one")
     for number, operand in enumerate(task.operands):
         allowed = number != 0 or task.kind == HostKind.SCATTER
         _need(allowed or not operand.lookups, "only a SCATTER looks up where its result goes")

@@ -19,7 +19,7 @@ from ...machines.cgla.timing import beats, conf_cycles, dma_cycles, port_interva
 from ...machines.program import Segment, length
 from .ddr_order import Access, SymbolUse, order_accesses
 from .decode import DDR_ALIGN, Decoded
-from .host import HostError, HostTask, decode_tasks
+from .host import HostError, HostTask, decode_tasks, shared_rows
 from .intervals import crossing, overlapping, priority_cover, rate_peak
 from .lane import (
     UNKNOWN,
@@ -108,6 +108,8 @@ class _Checker:
     def _fields(self) -> None:
         if any(size < 1 for size in self.result.symbols):
             self.report("CGLA-001", "symbols", "a symbol has no bytes")
+        for message in shared_rows(self.segment.tables):
+            self.report("CGLA-001", "host tasks", message)
         kernels = len(self.decoded.kernels)
         targets = {Phase.CONF: range(kernels), Phase.REGV: self.decoded.register_sets, Phase.RANGE: self.decoded.range_sets}
         self.phases = [

@@ -330,6 +330,8 @@ def _check_places(program: Program, machine: TspMachine, report: Report) -> bool
     placed = _int(program.tables["placements"])
     wrong = (placed["allocation"] < 0) | (placed["allocation"] >= len(alloc["kind"])) | (placed["image"] < 0)
     each("TSP-001", wrong, "a placement names an allocation that is none")
+    _, first = np.unique(placed["allocation"], return_index=True)
+    each("TSP-001", ~np.isin(np.arange(len(placed["image"])), first), "a second placement fills the same allocation")
     if sound and len(placed["allocation"]):
         each("TSP-001", alloc["kind"][placed["allocation"]] != Kind.CONST, "a placement fills an allocation that is not constant")
         for image, row in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
@@ -470,6 +472,8 @@ def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Column
         return f"box {start} + {box} is not within {list(shape)}"
     if axis is not None and not 0 <= axis < rank:
         return f"lane_axis {axis} is none"
+    if axis is not None and region["broadcast"]:
+        return "only an element that has a vector of its own can fill all lanes"
     if not (region["lane_tile"] >= 1 and region["lane_offset"] >= 0 and region["lane_offset"] + region["lane_tile"] <= machine.vector):
         return "lanes are not within a vector"
     if (

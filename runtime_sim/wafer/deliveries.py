@@ -187,6 +187,8 @@ class Deliveries:
 
     def lag(self, send: BurstView, receive: BurstView) -> int:
         """T5: cycles from `T_send + H` to the earliest first beat of the receiver."""
+        if send.stream_out.n != receive.stream_in.n:
+            return 0  # W32 says so; no time fits
         return arrival_lag(send.stream_out, receive.stream_in, self.seg.machine.ramp_cycles, self.extra(send))
 
     def earliest(self, event: Event) -> Ints | None:

@@ -169,7 +169,8 @@ class Layout:
                 self.out.add("W50", unit, f"instance {slot[0]} has no object {slot[1]}", fatal=True)
                 continue
             region = self.instances[slot[0]].region(self.object(slot))
-            problem = self.placements.problem(item["placement"], region, int(np.prod(binding.shape, dtype=np.int64)))
+            size = int(np.prod(binding.shape, dtype=np.int64))
+            problem = self.placements.problem(item["placement"], self.object(slot), region, size)
             if problem:
                 self.out.add("W50", unit, problem, fatal=True)
                 continue
@@ -237,7 +238,7 @@ class Layout:
                 elif bind.kind is tb.BindKind.IMAGE and image.shape != (region.h, region.w, *obj.ext):
                     wanted = [region.h, region.w, *obj.ext]
                     self.out.add("W50", unit, f"image {bind.image} has shape {list(image.shape)}, it must be {wanted}", fatal=True)
-                elif bind.kind is tb.BindKind.PLACED and (problem := self.placements.problem(bind.placement, region, image.size)):
+                elif bind.kind is tb.BindKind.PLACED and (problem := self.placements.problem(bind.placement, obj, region, image.size)):
                     self.out.add("W50", unit, problem, fatal=True)
 
     def _chains(self) -> None:

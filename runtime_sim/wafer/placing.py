@@ -52,8 +52,8 @@ class Placements:
     def __post_init__(self) -> None:
         self._rows = {int(i): row for row, i in enumerate(self.program.tables["placements"]["id"])}
 
-    def problem(self, placement: int, region: RegionView, size: int) -> str:
-        """Why a placement cannot hold a tensor of `size` elements in a region; empty where it can."""
+    def problem(self, placement: int, obj: ObjectView, region: RegionView, size: int) -> str:
+        """Why an object of a region cannot hold its part of a tensor of `size` elements by a placement; empty where it can."""
         if placement not in self._rows:
             return f"placement {placement} is not there"
         t, row = self.program.tables["placements"], self._rows[placement]
@@ -66,6 +66,8 @@ class Placements:
                 return f"placement {placement} has {name} {[start, stop, step]} outside its region"
             if len(range(start, stop, step)) == 1 and (step != 1 or stop != start + 1 or t["origin"][row][:, 1 + (name == "cols")].any()):
                 return f"placement {placement} is not canonical in {name}"
+        if any(n == 1 and t["coef"][row][:, e].any() for e, n in enumerate(obj.ext)):
+            return f"placement {placement} steps along an extent of 1"
         index = int(t["index"][row])
         if index != tb.NONE and t["origin"][row].any():
             return f"placement {placement} has both an index and origins"
