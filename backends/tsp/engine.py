@@ -172,8 +172,8 @@ class Engine:
         """Emit one step and return what the sinks were given.
 
         `count` elements flow at one a cycle (or as the job emits them). An accumulating operation takes `group` successive elements into
-        one result; operations marked `after` and their sources then see count / group elements. Raises UnsupportedOp where the chain does not
-        fit the ALU grid (callers cut chains that may be long).
+        one result; operations marked `after` and their sources then see count / group elements. Raises UnsupportedOp where the chain
+        does not fit the ALU grid (callers cut chains that may be long).
         """
         taken: Avoid = frozenset()
         moving: list[Seq] = []
