@@ -17,13 +17,13 @@ from ...ir.expr import Expr, entries
 from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
 from ...machines.wafer.isa import WORDS, Element
 from .contract import chunk_of
-from .layout import Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
+from .layout import Shard, Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
 from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
 from .nests import tabulated
 from .recipes import lower
 from .relayout import plans
-from .stage import Stage, element_of
+from .stage import Stage, element_of, placeable
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
 LARGE_WORDS = 13_000
@@ -306,6 +306,8 @@ class Chooser:
                 return inf
         shape = node.shape
         local = local_shape(shape, shards)
+        if node.id in self.graph.outputs and not placeable(shape, shards):
+            return inf
         fmt = element_of(node.dtype)
         if prod(local) * WORDS[fmt] > LARGE_WORDS:
             return inf
@@ -372,6 +374,11 @@ class Chooser:
     def _constant(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
         used = axes_used(access)
         local = local_axes(axes, _affine(splits))
+        walked = sorted(used)
+        cut = [s for s in _affine(splits) if s is not None and s.axis in used]
+        shards = [Shard(walked.index(s.axis), s.tile, s.count) for s in cut]
+        if not placeable([axes[a] for a in walked], (shards[0] if shards else None, shards[1] if len(shards) > 1 else None)):
+            return inf
         words = prod(local[a] for a in used) * WORDS[element_of(node.dtype)]
         if words > LARGE_WORDS:
             return inf

@@ -248,7 +248,7 @@ class Stage:
     def new(self, shape: Sequence[int], fmt: Element, shards: Shards, kind: ObjectKind = ObjectKind.ACTIVATION) -> Value:
         """An uninitialised value."""
         local = local_shape(shape, shards)
-        _, ext, _, _, _ = self.spread(shape, local, shards)
+        ext = self.spread(shape, local, shards)[1] if placeable(shape, shards) else (prod(local),)
         return Value(tuple(shape), fmt, shards, self.e.object(fmt, ext, kind), local)
 
     def is_free(self, node: Node) -> bool:
@@ -506,6 +506,18 @@ def ideal_shards(shape: Sequence[int], access: Access, axes: Sequence[int], spli
 def _splits_of(shards: Shards) -> Splits:
     y, x = (Split(s.dim, s.tile, s.count) if s else None for s in shards)
     return (y, x)
+
+
+def placeable(shape: Sequence[int], shards: Shards) -> bool:
+    """Whether a placement (four dimensions) can describe a value that is cut like this."""
+    cut = {s.dim for s in shards if s is not None}
+    runs, inside = 0, False
+    for d, extent in enumerate(shape):
+        if d in cut:
+            runs, inside = runs + 1, False
+        elif extent > 1 and not inside:
+            runs, inside = runs + 1, True
+    return runs <= 4
 
 
 def _merge_dims(
