@@ -101,12 +101,16 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     sections = cut(graph)
     wanted = read_outside(graph, sections)
     assembly = Assembly(machine, graph, store, allocator, options)
+    done: set[int] = set()
     for position, section in enumerate(sections):
         options.progress("emit", position, len(sections))
         lowering = _lower_section(graph, store, section, allocator, machine, assembly)
-        _states(lowering, section, graph)
+        local = local_updates(graph, section)
+        done |= {counterpart for number in local for counterpart in section.copies(number)}
         if position == len(sections) - 1:
             _outputs(lowering, assembly)
+            local = {number for number in graph.updates.values() if number not in done} | local
+        _states(lowering, section, {name: number for name, number in graph.updates.items() if number in local})
         _exports(lowering, section, wanted[position], assembly)
         _release(lowering, final=True)
         assembly.add(section, lowering.engine.timeline, lowering.borders)
@@ -196,24 +200,35 @@ def _used(seq: Seq) -> list[Storage]:
     return [seq.storages[int(k)] for k in np.unique(seq.which)]
 
 
-def _states(lowering: Lowering, section: Section, graph: Graph) -> None:
-    """Updates whose new value this section makes are written back at its end, when all of its reads of the state are done."""
+def _states(lowering: Lowering, section: Section, updates: Mapping[str, int]) -> None:
+    """Write new values of states back, when all that this section reads of them has been read."""
     engine = lowering.engine
     engine.label = "state"
     pending: list[tuple[Seq, Seq]] = []
-    inside = set(section.nodes)
-    for name, number in sorted(graph.updates.items()):
-        node = next(n for n in graph.states if n.name == name)
-        if number in inside:
-            target = lowering.value(node.id).copies[0].seq
-            source = arranged(lowering, number)
-            if set(_used(source)) == set(_used(target)):
-                continue
-            if target.units & source.units:
-                source = engine.copy(source, target.units)
-            pending.append((source, target))
+    for name, number in sorted(updates.items()):
+        target = lowering.value(_state_node(lowering.graph, name)).copies[0].seq
+        source = arranged(lowering, number)
+        if set(_used(source)) == set(_used(target)):
+            continue
+        if target.units & source.units:
+            source = engine.copy(source, target.units)
+        pending.append((source, target))
     for source, target in pending:
         engine.copy_into(source, target)
+
+
+def _state_node(graph: Graph, name: str) -> int:
+    return next(node.id for node in graph.states if node.name == name)
+
+
+def local_updates(graph: Graph, section: Section) -> set[int]:
+    """Update values made by a section (its first copy) whose old state nobody outside that copy reads: written back in the section."""
+    inside, found = set(section.nodes), set()
+    for name, number in graph.updates.items():
+        state = _state_node(graph, name)
+        if number in inside and state not in graph.outputs and all(user in inside for user in graph.users[state]):
+            found.add(number)
+    return found
 
 
 def _outputs(lowering: Lowering, assembly: Assembly) -> None:

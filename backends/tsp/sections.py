@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
-from ...ir.graph import Constant, Graph, Input, State
+from ...ir.graph import Constant, Graph, Input, Repeat, State
 
 PLAIN_BYTES = 48 << 20
 """Constants of one plain section: small enough that sections can be spread over chips."""
@@ -31,7 +32,7 @@ def cut(graph: Graph) -> list[Section]:
     sections: list[Section] = []
     plain: list[int] = []
     held = 0.0
-    starts = {repeat.start: repeat for repeat in graph.repeats if _usable(graph, repeat.start, repeat.period, repeat.count)}
+    starts = {repeat.start: repeat for repeat in map(partial(_trimmed, graph), graph.repeats) if repeat is not None}
     number = 0
 
     def close() -> None:
@@ -61,6 +62,15 @@ def cut(graph: Graph) -> list[Section]:
     return sections
 
 
+def _trimmed(graph: Graph, repeat: Repeat) -> Repeat | None:
+    """The repeat, without its first copy where that one reads a source that the others get from the copy before; None if unusable."""
+    for skip in (0, 1):
+        start, count = repeat.start + skip * repeat.period, repeat.count - skip
+        if _usable(graph, start, repeat.period, count):
+            return Repeat(start, repeat.period, count)
+    return None
+
+
 def _usable(graph: Graph, start: int, period: int, count: int) -> bool:
     """False where a copy reads what is neither its own, nor of the copy before it, nor the same for all copies."""
     if count < 2:
@@ -70,6 +80,8 @@ def _usable(graph: Graph, start: int, period: int, count: int) -> bool:
             for first, now in zip(graph[start + r].operands, graph[start + c * period + r].operands, strict=True):
                 if isinstance(graph[now], (Constant, State)) or now == first:
                     continue
+                if isinstance(graph[first], (Input, Constant, State)):
+                    return False
                 if now < start or (now - start) // period not in (c, c - 1):
                     return False
     return True
