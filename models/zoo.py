@@ -126,7 +126,7 @@ def _language(
 def _tiny(request: Request) -> Case:
     config = tiny_model.TINY
     tokenizer = tiny_model.CharacterTokenizer()
-    return _language("tiny", tiny_model.load(), request, config.vocabulary, config.context, tokenizer, "three plus four is")
+    return _language("tiny", tiny_model.load(), request, config.vocabulary, config.context, tokenizer, "three plus four is ")
 
 
 def _smollm2(request: Request) -> Case:

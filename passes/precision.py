@@ -3,7 +3,8 @@
 A policy is one row of `POLICIES`. Arithmetic inside a Map or Reduce is f32 on every machine here; what a policy decides is the type in
 which values are stored between nodes and the operand type of contractions (with f32 accumulation). Every rounding is then visible in the
 graph, and the interpreter predicts the error. Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to
-exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, and values with finite members beyond 65504
+exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, residual sums (they grow from layer to layer, in
+trained models to within a factor of three of what f16 holds, and every later layer reads their rounding) and values with finite members beyond 65504
 (masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
 """
 
@@ -216,10 +217,30 @@ def _stays_f32(graph: Graph, store: ConstantStore) -> list[bool]:
         for number in inside:
             if number is not None:
                 _fix_scores(graph, number, fixed)
+    for node in graph.nodes:
+        if isinstance(node, Map) and (terms := _residual_terms(graph, node)):
+            fixed[node.id] = True
+            for operand in terms:
+                fixed[operand] |= isinstance(graph[operand], Contract) and graph.users[operand] == (node.id,)
     for node in graph.nodes:  # what carries a fixed value is fixed
         if isinstance(node, Move) and any(fixed[o] and not isinstance(graph[o], Input) for o in node.operands):
             fixed[node.id] = True
     return fixed
+
+
+def _residual_terms(graph: Graph, node: Map) -> tuple[int, ...]:
+    """The computed tensors of the result's size that `node` adds up and does nothing else with; fewer than two: no residual sum."""
+    terms: list[int] = []
+    pending = [node.expr]
+    while pending:
+        entry = pending.pop()
+        if entry.op == "add":
+            pending.extend(entry.args)
+        elif entry.op == "arg":
+            source = graph[node.operands[entry.index]]
+            if not isinstance(source, Constant) and source.size == node.size:
+                terms.append(source.id)
+    return tuple(terms) if len(terms) > 1 else ()
 
 
 def _fix_scores(graph: Graph, number: int, fixed: list[bool]) -> None:

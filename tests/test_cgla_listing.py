@@ -54,7 +54,7 @@ def test_unknown_codes_survive() -> None:
     assert parse(listing(program)).digest() == program.digest()
 
 
-@pytest.mark.parametrize(("text", "message"), [("hello", "starts with"), ("spatialc cgla listing 1\nslots#0 nonsense=3", "line 2")])
+@pytest.mark.parametrize(("text", "message"), [("hello", "starts with"), ("cgla listing 1\nslots#0 nonsense=3", "line 2")])
 def test_bad_text_is_named(text: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         parse(text)

@@ -8,30 +8,30 @@ from test_tsp_rules import LEGAL
 from tsp_programs import edit, example_e
 
 from spatialc.errors import BadInput
-from spatialc.machines.tsp.listing import parse_listing, print_listing
+from spatialc.machines.tsp.listing import parse, listing
 
 
 @pytest.mark.parametrize("name", LEGAL)
 def test_listing_round_trips(name: str) -> None:
     program = LEGAL[name]()
-    text = print_listing(program)
-    again = parse_listing(text, program.images)
+    text = listing(program)
+    again = parse(text, program.images)
     assert again.digest() == program.digest()
-    assert print_listing(again) == text
+    assert listing(again) == text
 
 
 def test_listing_keeps_odd_programs() -> None:
     program, at = example_e(np.zeros((320, 320), np.float16))
     for odd in ({"unit": 500}, {"opcode": 99}, {"a_dir": 7}, {"a_stream": -5}, {"dtype": 44}, {"provenance": 12}, {"t0": -9}):
         changed = edit(program, at["add"], **odd)
-        assert parse_listing(print_listing(changed), program.images).digest() == changed.digest()
+        assert parse(listing(changed), program.images).digest() == changed.digest()
     shuffled = edit(edit(program, 0, "claims", burst=5), 5, "claims", burst=0)
-    assert parse_listing(print_listing(shuffled), program.images).digest() == shuffled.digest()
+    assert parse(listing(shuffled), program.images).digest() == shuffled.digest()
 
 
 def test_listing_is_ordered_by_cycle_and_readable() -> None:
     program, _ = example_e(np.zeros((320, 320), np.float16))
-    lines = [line for line in print_listing(program).splitlines() if line.startswith("@")]
+    lines = [line for line in listing(program).splitlines() if line.startswith("@")]
     assert len(lines) == len(program.segments[0].tables["bursts"]["unit"])
     times = [int(line[1:].split()[0]) for line in lines]
     assert times == sorted(times)
@@ -50,8 +50,8 @@ def test_listing_is_ordered_by_cycle_and_readable() -> None:
 )
 def test_garbled_listings_are_refused(change: object, message: str) -> None:
     program, _ = example_e(np.zeros((320, 320), np.float16))
-    text = change(print_listing(program))  # type: ignore[operator]
+    text = change(listing(program))  # type: ignore[operator]
     with pytest.raises(BadInput, match=message):
-        parse_listing(text, program.images)
+        parse(text, program.images)
     with pytest.raises(BadInput, match=r"needs image\.0"):
-        parse_listing(print_listing(program))
+        parse(listing(program))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from wafer_lines import k_tree, reduction
@@ -11,7 +9,7 @@ from wafer_programs import chain, edited, local_product, mesh_product, star
 
 from spatialc.errors import BadInput
 from spatialc.machines.program import Program
-from spatialc.machines.wafer.listing import listing, parse_segments
+from spatialc.machines.wafer.listing import listing, parse, parse_segments
 
 
 @pytest.mark.parametrize(
@@ -20,7 +18,7 @@ from spatialc.machines.wafer.listing import listing, parse_segments
      edited(chain(4, 8), "bursts", 0, op=77, imm=0.1)],
 )  # fmt: skip
 def test_round_trip(program: Program) -> None:
-    again = dataclasses.replace(program, segments=tuple(parse_segments(listing(program))))
+    again = parse(listing(program), program.images)
     for before, after in zip(program.segments, again.segments, strict=True):
         assert before.name == after.name
         for name, table in before.tables.items():

@@ -19,7 +19,7 @@ from ..program import Binding, Program, Segment, Table, TableType
 from . import tables as t
 from .isa import EXPAND, MASK, MEMORY, OP1, OP2, OP3, Address, BrInput, Register, Source, StoreData
 
-HEADER = "spatialc cgla listing 1"
+HEADER = "cgla listing 1"
 TIMED = ("phases", "launches", "dmas", "host_tasks")
 
 

@@ -6,7 +6,7 @@ Each segment prints its objects, then its bursts:
     @106 ALU0 ADD #44 a=0W b=4W dtype=F32 -> 8E<33 9E<33 10E<33 11E<33 ; layers.0.mlp
 
 `@t0`, unit, opcode, `#row`, fields that differ from their default, `-> stream direction < until` for every claim, `; provenance`.
-Program tables and header are lines of JSON. Images are named with shape and sha256; `parse_listing` takes their arrays beside the text.
+Program tables and header are lines of JSON. Images are named with shape and sha256; `parse` takes their arrays beside the text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CLAIM = re.compile(r"(\d+)([WE])<(-?\d+)(?:!(\d+))?")
 _DIRECTIONS = {"W": 0, "E": 1}
 
 
-def print_listing(program: Program) -> str:
+def listing(program: Program) -> str:
     """The program as text."""
     header = {
         "machine": dict(program.machine), "predicted_cycles": program.predicted_cycles, "bound": dict(program.bound),
@@ -118,7 +118,7 @@ def _print_burst(b: Mapping[str, list[int]], row: int, claims: list[str], pool: 
     return " ".join(parts)
 
 
-def parse_listing(text: str, images: Mapping[str, np.ndarray] | None = None) -> Program:
+def parse(text: str, images: Mapping[str, np.ndarray] | None = None) -> Program:
     """The program of a listing, with the images given beside it. Raises BadInput naming the line that does not parse."""
     lines = text.removesuffix("\n").split("\n")
     if not lines or lines[0] != "tsp listing 1":

@@ -1,5 +1,8 @@
-"""The text listing of a wafer program: one line a burst, ordered by cycle; it parses back to the same tables.
+"""The text listing of a wafer program: one line a burst, ordered by cycle; with the images beside it, it parses back to the same program.
 
+    wafer listing 1
+    head {"bindings": [...], "machine": {...}, ...}
+    instances segment=0 x=4 y=0 start=0
     segment chain
     region w=4 h=2 last=26
     object word=7680 fmt=F32 ext=[1,1,1,8] stride=[0,0,0,1] kind=INPUT
@@ -13,6 +16,7 @@ Fields at their defaults are left out. The text names enum members where the tab
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
@@ -21,12 +25,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
-from ..program import Column, Program, Segment, Table, TableType
+from ..program import Binding, Column, Program, Segment, Table, TableType
 from .isa import Element, Fmt, Op
 from .tables import (
     BURSTS,
     LOOPS,
     OBJECTS,
+    PROGRAM_TABLES,
     REGIONS,
     ROUTES,
     SEGMENT_TABLES,
@@ -42,12 +47,51 @@ _ENUMS: dict[tuple[str, str], type[IntEnum]] = {
 }  # fmt: skip
 _WORDS = {"regions": "region", "objects": "object", "routes": "route", "loops": "loop", "bursts": "burst"}
 _TYPES = {kind.name: kind for kind in (REGIONS, OBJECTS, ROUTES, LOOPS, BURSTS)}
-_FIELD = re.compile(r"(\w+)=(\[[^\]]*\]|\S+)")
+_FIELD = re.compile(r"(\w+)=(\S+)")
+
+
+HEADER = "wafer listing 1"
 
 
 def listing(program: Program) -> str:
-    """Every segment of a program as text, bursts ordered by cycle."""
-    return "\n".join(segment_listing(segment) for segment in program.segments)
+    """The text of a program: its head, its own tables, then every segment with bursts ordered by cycle."""
+    head = {
+        "machine": program.machine, "bindings": [binding.to_json() for binding in program.bindings], "meta": program.meta,
+        "bound": program.bound, "provenance": list(program.provenance), "predicted_cycles": program.predicted_cycles,
+    }  # fmt: skip
+    lines = [HEADER, f"head {json.dumps(head, sort_keys=True)}"]
+    for kind in PROGRAM_TABLES:
+        lines += [f"{kind.name} {_fields(kind, row)}" for row in _rows(program.tables[kind.name])]
+    return "\n".join([*lines, *(segment_listing(segment) for segment in program.segments)])
+
+
+def parse(text: str, images: Mapping[str, np.ndarray] | None = None) -> Program:
+    """The program of a listing, with the given image arrays. Raises BadInput naming the line that is wrong."""
+    lines = text.splitlines()
+    if lines[:1] != [HEADER]:
+        raise BadInput(f"a wafer listing starts with {HEADER!r}")
+    first = next((n for n, line in enumerate(lines) if line.startswith("segment ")), len(lines))
+    kinds = {kind.name: kind for kind in PROGRAM_TABLES}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
+    head: dict[str, Any] = {}
+    for number, line in enumerate(lines[1:first], 2):
+        word, _, rest = line.partition(" ")
+        try:
+            if word == "head":
+                head = json.loads(rest)
+            else:
+                rows[word].append(_parsed(kinds[word], rest))
+        except (KeyError, ValueError, SyntaxError) as error:
+            raise BadInput(f"line {number} of the listing is no row of a wafer program: {line[:80]!r} ({error})") from error
+    try:
+        return Program(
+            "wafer", head["machine"], tuple(Binding.from_json(item) for item in head["bindings"]),
+            {name: kinds[name].from_rows(items) for name, items in rows.items()},
+            tuple(parse_segments("\n" * first + "\n".join(lines[first:]))), dict(images or {}), int(head["predicted_cycles"]),
+            head["bound"], tuple(head["provenance"]), head["meta"],
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"the listing lacks {error}") from error
 
 
 def segment_listing(segment: Segment) -> str:
@@ -146,6 +190,6 @@ def _parsed(kind: TableType, text: str) -> dict[str, Any]:
             found[name] = float.fromhex(value)
         else:
             found[name] = ast.literal_eval(value)
-    if not re.fullmatch(r"(\s*\w+=(\[[^\]]*\]|\S+))*\s*", text):
+    if not re.fullmatch(r"(\s*\w+=\S+)*\s*", text):
         raise ValueError("text between fields")
     return found
