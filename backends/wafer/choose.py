@@ -23,7 +23,7 @@ from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
 from .nests import tabulated
 from .recipes import lower
 from .relayout import plans
-from .stage import Stage, element_of, placeable
+from .stage import Stage, element_of, ideal_shards, placeable
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
 LARGE_WORDS = 13_000
@@ -312,16 +312,13 @@ class Chooser:
         if prod(local) * WORDS[fmt] > LARGE_WORDS:
             return inf
         total = 0.0
-        whole = True
         for operand, access, axes, cut in reads(node):
             inner = cut(splits)
             if inner is None:
                 return inf
             if self._overrun(operand, access, axes, inner) > LARGE_WORDS:
                 return inf
-            cycles, sharded = self._operand(operand, access, axes, inner)
-            whole = whole and not sharded
-            total += cycles
+            total += self._operand(operand, access, axes, inner)
             if total == inf:
                 return inf
         total += self._work(node, splits, computed) + prod(local) * WORDS[fmt] / 8
@@ -355,21 +352,18 @@ class Chooser:
                 total += line_cycles(elements, element_of(node.dtype), shard.count, self.size[m])
         return total
 
-    def _operand(self, operand: int, access: Access, axes: Sequence[int], splits: Splits) -> tuple[float, bool]:
-        """Cycles to have an operand where a nest reads it, and whether it is cut."""
+    def _operand(self, operand: int, access: Access, axes: Sequence[int], splits: Splits) -> float:
+        """Cycles to have an operand where a nest reads it, infinite where it would not fit."""
         node = self.graph[operand]
         if isinstance(node, Constant) and not any(isinstance(x, Lookup) for x in access):
-            return self._constant(node, access, axes, splits), False
+            return self._constant(node, access, axes, splits)
         variants = self.stage.variants(operand)
         if not variants:
-            return self._free(node, access, axes, splits), False
+            return self._free(node, access, axes, splits)
         lookups = [m for m, s in enumerate(splits) if s is not None and s.axis == LOOKUP]
         found = [p for v in variants.values() for p in plans(v, access, axes, _affine(splits), self.size, lookups)]
         found = [p for p in found if p.words <= LARGE_WORDS]
-        if not found:
-            return inf, False
-        best = min(found, key=lambda p: p.cycles)
-        return best.cycles, any(best.value.shards)
+        return min((p.cycles for p in found), default=inf)
 
     def _constant(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
         used = axes_used(access)
@@ -386,15 +380,12 @@ class Chooser:
         return 10.0 * max(0.0, words - 4 * fair - 64)
 
     def _free(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
-        from .stage import ideal_shards
-
         shards = ideal_shards(node.shape, access, axes, _affine(splits))
-        for m, split in enumerate(splits):
+        for split in splits:
             if split is not None and split.axis == LOOKUP:
                 extra = prod(s.count for s in shards if s) or 1
                 words = node.size // (extra * split.count) * WORDS[element_of(node.dtype)]
                 return inf if words > LARGE_WORDS else 10.0 * max(0.0, words - 4 * node.size / prod(self.size) - 64)
-            del m
         words = prod(local_shape(node.shape, shards)) * WORDS[element_of(node.dtype)]
         fair = node.size * WORDS[element_of(node.dtype)] / prod(self.size)
         return inf if words > LARGE_WORDS else 5.0 * max(0.0, words - 2 * fair - 64)  # it stays there for the whole program

@@ -101,10 +101,6 @@ class Ref:
     per_row: int = 0
     per_col: int = 0
 
-    def at(self, axis: int, start: int) -> Ref:
-        """The same operand with `axis` starting at `start`."""
-        return Ref(self.obj, self.fmt, self.base + self.strides[axis] * start, self.strides, self.per_row, self.per_col)
-
     def moved(self, elements: int) -> Ref:
         """The same walk from another first element."""
         return Ref(self.obj, self.fmt, self.base + elements, self.strides, self.per_row, self.per_col)
