@@ -196,7 +196,7 @@ def contract(
     return Value(tuple(shape), dtype, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
 
 
-BLOCK_VECTORS = 16384
+BLOCK_VECTORS = 8192
 
 
 def _column_blocks(batch: int, tiles_n: int, tiles_k: int) -> list[tuple[int, int]]:

@@ -198,6 +198,8 @@ class Allocator:
         quads = self.spare + self._turned(self.quads) if spare else self._turned(self.quads)
         picks = [quad[k : k + width] for quad in quads for k in range(0, 4, width)]
         picks = [pick for pick in picks if not avoid.intersection(pick)]
+        if vectors >= CHUNK:  # large ones keep away from slices that are filling up; small ones go round
+            picks.sort(key=lambda pick: int(max(self.load[u] + self.here[u].sum() for u in pick)) // CHUNK)
         if kind in FIXED:
             picks.sort(key=lambda pick: int(max(self.load[u] + self.here[u].sum() for u in pick)))
             if not picks or vectors > self.machine.rows:
