@@ -115,7 +115,9 @@ def softmax() -> Case:
     shifted = make("exp", make("sub", arg(0, F32), arg(1, F32)))
     e = b.new(Map, [s, m], dtype=F32, shape=axes, axes=axes, accesses=(full, row), groups=groups, expr=shifted)
     total = b.new(Reduce, [e], dtype=F32, shape=(2, 7), axes=axes, accesses=(full,), groups=groups[:2], expr=arg(0, F32), op="sum")
-    p = b.new(Map, [e, total], dtype=F32, shape=axes, axes=axes, accesses=(full, row), groups=groups, expr=make("div", arg(0, F32), arg(1, F32)))
+    p = b.new(
+        Map, [e, total], dtype=F32, shape=axes, axes=axes, accesses=(full, row), groups=groups, expr=make("div", arg(0, F32), arg(1, F32))
+    )
     return b.finish([p]), {"x": 3 * normal(*axes)}, ConstantStore()
 
 
@@ -158,7 +160,15 @@ def extreme() -> Case:
     b = GraphBuilder()
     x = b.new(Input, dtype=F32, shape=(4, 50), name="x")
     c = b.new(
-        Reduce, [x], dtype=I64, shape=(4,), axes=(4, 50), accesses=((at((0, 1)), at((1, 1))),), groups=((0,),), expr=arg(0, F32), op="argmax"
+        Reduce,
+        [x],
+        dtype=I64,
+        shape=(4,),
+        axes=(4, 50),
+        accesses=((at((0, 1)), at((1, 1))),),
+        groups=((0,),),
+        expr=arg(0, F32),
+        op="argmax",
     )
     return b.finish([c]), {"x": np.round(normal(4, 50))}, ConstantStore()
 
@@ -178,7 +188,11 @@ def scatter() -> Case:
 def sort() -> Case:
     b = GraphBuilder()
     x = b.new(Input, dtype=F32, shape=(3, 9), name="x")
-    return b.finish([b.new(Sort, [x], dtype=I64, shape=(3, 4), axis=1, descending=True, count=4)]), {"x": np.round(normal(3, 9))}, ConstantStore()
+    return (
+        b.finish([b.new(Sort, [x], dtype=I64, shape=(3, 4), axis=1, descending=True, count=4)]),
+        {"x": np.round(normal(3, 9))},
+        ConstantStore(),
+    )
 
 
 def scan() -> Case:
@@ -205,7 +219,16 @@ def test_every_kind_runs_legally_with_the_right_numbers(name: str) -> None:
 def test_recipes_of_functions(op: str) -> None:
     b = GraphBuilder()
     x = b.new(Input, dtype=F32, shape=(2, 33), name="x")
-    y = b.new(Map, [x], dtype=F32, shape=(2, 33), axes=(2, 33), accesses=((at((0, 1)), at((1, 1))),), groups=((0,), (1,)), expr=make(op, arg(0, F32)))
+    y = b.new(
+        Map,
+        [x],
+        dtype=F32,
+        shape=(2, 33),
+        axes=(2, 33),
+        accesses=((at((0, 1)), at((1, 1))),),
+        groups=((0,), (1,)),
+        expr=make(op, arg(0, F32)),
+    )
     values = 3 * normal(2, 33)
     judged((b.finish([y]), {"x": np.abs(values) if op in ("log1p", "sqrt") else values}, ConstantStore()), 2e-6)
 
@@ -281,7 +304,14 @@ def test_state_is_read_before_it_is_updated() -> None:
     x = b.new(Input, dtype=F32, shape=(3, 20), name="x")
     full = (at((0, 1)), at((1, 1)))
     y = b.new(
-        Map, [s, x], dtype=F32, shape=(3, 20), axes=(3, 20), accesses=(full, full), groups=((0,), (1,)), expr=make("add", arg(0, F32), arg(1, F32))
+        Map,
+        [s, x],
+        dtype=F32,
+        shape=(3, 20),
+        axes=(3, 20),
+        accesses=(full, full),
+        groups=((0,), (1,)),
+        expr=make("add", arg(0, F32), arg(1, F32)),
     )
     case = (b.finish([s, y], {"cache": y}), {"x": normal(3, 20)}, ConstantStore())
     judged(case, states={"cache": normal(3, 20) + 1})
