@@ -1,0 +1,181 @@
+"""Changes that mean the same: for a mutant that no rule rejects and that changes no number, the reason why, where it can be verified.
+
+Each reason is a predicate on the unchanged and the changed program. A reason may rely on what the judge has already shown: that the
+changed program is legal and as long as the other. What no predicate explains is a survivor. Reasons by machine are in `docs/mutants.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spatialc.machines.cgla.tables import DTYPE_BYTES, HOST_DTYPES
+from spatialc.machines.program import Program, Table
+from spatialc.machines.tsp.description import TspMachine
+from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
+from spatialc.runtime_sim.tsp.bindings import lay_out
+
+
+def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
+    """Why the change of one field (`column` empty: of a row; table `bindings`: of a region) means the same, or empty."""
+    return {"tsp": _tsp, "cgla": _cgla, "wafer": _wafer}[before.target](before, after, segment, table, row, column)
+
+
+def _tables(program: Program, segment: int) -> Mapping[str, Table]:
+    return program.tables if segment < 0 else program.segments[segment].tables
+
+
+def _pair(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> tuple[Any, Any]:
+    """The field before and after."""
+    return tuple(np.asarray(_tables(p, segment)[table][column][row]).tolist() for p in (before, after))  # type: ignore[return-value]
+
+
+# ---- TSP ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _tsp(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
+    if table == "bindings":
+        return _tsp_region(before, after, row)
+    if not column:
+        return ""
+    old, new = _pair(before, after, segment, table, row, column)
+    if table == "allocations" and column in ("row", "bank"):
+        return "an allocation at other rows, which are free (TSP-010)"
+    if table in ("allocations", "objects") and (new > old if column == "rows" else column in ("west", "east") and new & old == old):
+        return "a larger allocation or object, on free rows (TSP-010)"
+    if table == "objects" and column in ("rows", "west", "east"):
+        return "a smaller object, which every access stays within (TSP-002)"
+    if table == "placements" and column == "image" and np.array_equal(before.images[f"image.{old}"], before.images[f"image.{new}"]):
+        return "another image with the same bytes"
+    if table == "binds" and column == "allocation" and _same_constant(before, old, new):
+        return "another constant with the same bytes"
+    return ""
+
+
+def _same_constant(program: Program, one: int, other: int) -> bool:
+    placed = dict(zip(program.tables["placements"]["allocation"].tolist(), program.tables["placements"]["image"].tolist(), strict=True))
+    if one not in placed or other not in placed:
+        return False
+    return np.array_equal(program.images[f"image.{placed[one]}"], program.images[f"image.{placed[other]}"])
+
+
+def _tsp_region(before: Program, after: Program, row: int) -> str:
+    """Regions that lay the same elements in the same places, but for byte planes that are always zero and lanes that held nothing."""
+    old, new = before.bindings[row], after.bindings[row]
+    machine = TspMachine.model_validate(dict(before.machine))
+    alloc = {name: np.asarray(column, np.int64) for name, column in before.tables["allocations"].items()}
+    pairs = [
+        (lay_out(x, old.shape, alloc, machine), lay_out(y, old.shape, alloc, machine)) for x, y in zip(old.where, new.where, strict=True)
+    ]
+    same = [np.array_equal(x.elements, y.elements) for x, y in pairs]
+    if all(same) and all(np.array_equal(x.places, y.places) for x, y in pairs):
+        return "a region that lays out the same"
+    if old.kind == "input" and old.range is not None and old.range[0] >= 0:
+        planes = max(1, (int(old.range[1]).bit_length() + 7) // 8)
+        if all(same) and all(np.array_equal(x.places[:planes], y.places[:planes]) for x, y in pairs):
+            return "byte planes that are zero for every value in range, at other places"
+    wider = all(np.array_equal(x.places, y.places) and (y.elements[x.elements >= 0] == x.elements[x.elements >= 0]).all() for x, y in pairs)
+    if old.kind != "output" and wider:
+        return "lanes that no operation of this program passes on hold values as well"
+    return ""
+
+
+# ---- CGLA --------------------------------------------------------------------------------------------------------------------------
+
+
+def _cgla(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
+    if not column:
+        if table == "descriptors" and len(after.tables[table]["set"]) < len(before.tables[table]["set"]):
+            closed = not before.tables[table]["write"][row] and not before.tables[table]["read"][row]
+            return "a closed descriptor that the lane holds already: the RANGE phase is as long without it (CGLA-032)" if closed else ""
+        return ""
+    old, new = _pair(before, after, segment, table, row, column)
+    if column == "core":
+        return "another free core of the same board does the work (CGLA-033)"
+    if column == "start":
+        return "a start inside its slack: nothing waits for it (CGLA-030), the end is the same"
+    if table == "descriptors":
+        return "every request is still taken or given by the rows that it lists, and no others (CGLA-022, CGLA-023)"
+    if table in ("buffers", "symbols") and column == "bytes" and new > old:
+        return "a larger buffer or symbol, on free bytes (CGLA-036)"
+    if (table, column) in (("buffers", "address"), ("binds", "offset")):
+        return "a buffer or symbol at other bytes, which are free (CGLA-036)"
+    if table == "launches" and column == "ranges":
+        return "the launch relies on no descriptor (CGLA-022)"
+    if table == "slots" and column.startswith("expand") and _halves_equal(before, row, column):
+        return "both halves of the operand are the same constant"
+    if table == "host_exprs" and column == "dtype" and "bool" in (HOST_DTYPES[old], HOST_DTYPES[new]):
+        return "a truth value held as another type: it stays 0 or 1" if _truth(before, segment, row) else ""
+    if table == "host_exprs" and column == "dtype" and _both_whole(old, new):
+        return "a whole number held in another width: it fits both, in every run over the range of the inputs"
+    if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
+        return "index arithmetic for values outside the range of the inputs: equal in every run over that range"
+    return ""
+
+
+def _truth(program: Program, segment: int, row: int) -> bool:
+    return HOST_DTYPES[int(_tables(program, segment)["host_exprs"]["dtype"][row])] == "bool"
+
+
+def _whole(program: Program, segment: int, row: int) -> bool:
+    return HOST_DTYPES[int(_tables(program, segment)["host_exprs"]["dtype"][row])] in ("i64", "i32", "i16", "bool")
+
+
+def _both_whole(old: int, new: int) -> bool:
+    return all(HOST_DTYPES[code].startswith("i") and DTYPE_BYTES[HOST_DTYPES[code]] >= 2 for code in (old, new))
+
+
+def _halves_equal(program: Program, row: int, column: str) -> bool:
+    """Whether the operand of a slot is a constant with two equal words in every register set that has it."""
+    slots, registers = program.tables["slots"], program.tables["registers"]
+    select = int(slots[f"ex{column[-1]}"][row])
+    place = (int(slots["row"][row]) - 1) % 64, select // 4, select % 4
+    mine = (registers["row"] == place[0]) & (registers["col"] == place[1]) & (registers["register"] == place[2])
+    values = registers["value"][mine]
+    return len(values) > 0 and bool((values >> np.uint64(32) == values & np.uint64(0xFFFFFFFF)).all())
+
+
+# ---- wafer -------------------------------------------------------------------------------------------------------------------------
+
+_ALIKE = ({ObjectKind.WEIGHT, ObjectKind.CONSTANT}, {ObjectKind.ACTIVATION, ObjectKind.SCRATCH})
+
+
+def _wafer(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
+    if not column or table == "bindings":
+        return ""
+    old, new = _pair(before, after, segment, table, row, column)
+    if table == "objects" and column == "kind" and any({old, new} <= alike for alike in _ALIKE):
+        return "weight and constant, activation and scratch are the same to every rule"
+    if table == "objects" and column == "ext" and all(n >= o for o, n in zip(old, new, strict=True)):
+        return "a longer object on free words (W42)"
+    if (table, column) in (("objects", "word"), ("binds", "word")):
+        return "an object on other free words (W42) with the same bank conflicts (W11)"
+    if table == "instances" and column in ("x", "y") and len(before.tables["instances"]["x"]) == 1:
+        return "the whole program elsewhere on the wafer"
+    if table != "bursts":
+        return ""
+    bursts = _tables(before, segment)["bursts"]
+    trigger = int(bursts["trigger"][row])
+    if column == "trigger" and new == Trigger.HOLD:
+        return "held until the very cycle at which it would start (W37)"
+    if column == "after":
+        return "a predecessor that ends no later than another one, or than the held start (W37)"
+    if column in ("t0", "ty", "tx", "vy", "vx") and trigger == Trigger.HOLD:
+        return "a held time inside its slack (W37)"
+    if column.endswith("_wrap") and _no_phase(bursts, row, column[0], old, new):
+        return "a modulus that no phase reaches"
+    return ""
+
+
+def _no_phase(bursts: Table, row: int, operand: str, old: list[int], new: list[int]) -> bool:
+    """Whether phases of an operand outside loops stay below its moduli, old and new (none is 0)."""
+    assert operand in OPERANDS
+    if bursts["loop"][row] != -1 or bursts[f"{operand}_pvy"][row] != -1 or bursts[f"{operand}_pvx"][row] != -1 or old[1] != new[1]:
+        return False
+    last = (int(bursts["rows"][row][1]) - 1) * int(bursts[f"{operand}_py"][row]) + (int(bursts["cols"][row][1]) - 1) * int(
+        bursts[f"{operand}_px"][row]
+    )
+    low = min(int(bursts[f"{operand}_py"][row]), int(bursts[f"{operand}_px"][row]))
+    return low >= 0 and all(w == 0 or last < w for w in (old[0], new[0]))
