@@ -143,13 +143,14 @@ class Verdict:
 # ---- programs ----------------------------------------------------------------------------------------------------------------------
 
 
-WIDE_RUNS = 40
-"""Runs of a subject: as many as the vocabulary has tokens. The first few find what is to be found; the others prove integer arithmetic
+VOCABULARY = 40
+WIDE_RUNS = VOCABULARY
+"""Runs of a subject: as many as there are token ids; positions from the end of the cache (negative ones) are among them. The first few find what is to be found; the others prove integer arithmetic
 equal over the whole range of its inputs, before a change of it is called harmless."""
 RUNS = 4
 
 
-def llama(width: int = 32, vocabulary: int = WIDE_RUNS) -> Llama:
+def llama(width: int = 32, vocabulary: int = VOCABULARY) -> Llama:
     """One decoder layer with random weights; norms have weights other than one, so that dropping them shows."""
     torch.manual_seed(1)
     model = Llama(LlamaConfig(vocabulary=vocabulary, width=width, layers=1, heads=2, kv_heads=1, hidden=2 * width, context=8))
@@ -166,8 +167,8 @@ def decode_subject(target: str) -> Subject:
     program = api.compile(step, (torch.tensor([[3]]), torch.tensor([5])), target=target)
     rng = np.random.default_rng(7)
     runs = []
-    for number in range(WIDE_RUNS):  # every token and every position
-        token, position = (3 + 7 * number) % WIDE_RUNS, (5 + number) % 8
+    for number in range(WIDE_RUNS):  # every token and every position that the program takes, those from the end included
+        token, position = (3 + 37 * number) % VOCABULARY, (13 + 11 * number) % 16 - 8
         inputs = program._inputs((torch.tensor([[token]]), torch.tensor([position])), {}, timing_only=False)
         states = {b.name: rng.standard_normal(b.shape).astype(np.float32) for b in program.container.bindings_of("state")}
         runs.append((inputs, states))
@@ -176,7 +177,7 @@ def decode_subject(target: str) -> Subject:
 
 def prefill_subject(target: str) -> Subject:
     """A prefill of 6 tokens."""
-    ids = [[(3 + 7 * run + 11 * place) % WIDE_RUNS for place in range(6)] for run in range(WIDE_RUNS)]  # every token in every place
+    ids = [[(3 + 37 * run + 11 * place) % VOCABULARY for place in range(6)] for run in range(WIDE_RUNS)]
     program = api.compile(llama(64), (torch.tensor(ids[:1]),), target=target)
     return Subject("prefill", program.container, tuple((program._inputs((torch.tensor([row]),), {}, timing_only=False), {}) for row in ids))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spatialc.machines.cgla.tables import DTYPE_BYTES, HOST_DTYPES
+from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
 from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
@@ -47,6 +47,8 @@ def _tsp(before: Program, after: Program, segment: int, table: str, row: int, co
         return "a larger allocation or object, on free rows (TSP-010)"
     if table == "objects" and column in ("rows", "west", "east"):
         return "a smaller object, which every access stays within (TSP-002)"
+    if table == "bursts" and column == "modular":
+        return "what a cast or sum does with values beyond its range, where there are none"
     if table == "placements" and column == "image" and np.array_equal(before.images[f"image.{old}"], before.images[f"image.{new}"]):
         return "another image with the same bytes"
     if table == "binds" and column == "allocation" and _same_constant(before, old, new):
@@ -106,8 +108,10 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
         return "the launch relies on no descriptor (CGLA-022)"
     if table == "slots" and column.startswith("expand") and _halves_equal(before, row, column):
         return "both halves of the operand are the same constant"
-    if table == "host_exprs" and column == "dtype" and "bool" in (HOST_DTYPES[old], HOST_DTYPES[new]):
-        return "a truth value held as another type: it stays 0 or 1" if _truth(before, segment, row) else ""
+    if table == "host_exprs" and column == "real" and _guard(before, segment, row):
+        return "the value of a branch that no run takes: a guard against a sum of zero"
+    if table == "host_exprs" and column == "dtype" and _truth(before, segment, row):
+        return "a truth value held as another type: it stays 0 or 1"
     if table == "host_exprs" and column == "dtype" and _both_whole(old, new):
         return "a whole number held in another width: it fits both, in every run over the range of the inputs"
     if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
@@ -124,7 +128,22 @@ def _whole(program: Program, segment: int, row: int) -> bool:
 
 
 def _both_whole(old: int, new: int) -> bool:
-    return all(HOST_DTYPES[code].startswith("i") and DTYPE_BYTES[HOST_DTYPES[code]] >= 2 for code in (old, new))
+    return all(HOST_DTYPES[code][0] in "ib" and HOST_DTYPES[code] != "bf16" for code in (old, new))
+
+
+def _guard(program: Program, segment: int, row: int) -> bool:
+    """Whether an entry is a constant that its task uses as a branch of selections alone."""
+    tables = _tables(program, segment)
+    exprs = {name: column.tolist() for name, column in tables["host_exprs"].items()}
+    tasks = zip(tables["host_tasks"]["first_expr"].tolist(), tables["host_tasks"]["exprs"].tolist(), strict=True)
+    first, count = next((first, count) for first, count in tasks if first <= row < first + count)
+    users = [
+        (EXPR_OPS[exprs["op"][i]], place)
+        for i in range(first, first + count)
+        for place in "abc"
+        if EXPR_OPS[exprs["op"][i]] not in LEAVES and exprs[place][i] == row - first
+    ]
+    return EXPR_OPS[exprs["op"][row]] == "const" and set(users) <= {("select", "b"), ("select", "c")} and bool(users)
 
 
 def _halves_equal(program: Program, row: int, column: str) -> bool:
@@ -160,6 +179,8 @@ def _wafer(before: Program, after: Program, segment: int, table: str, row: int, 
     trigger = int(bursts["trigger"][row])
     if column == "trigger" and new == Trigger.HOLD:
         return "held until the very cycle at which it would start (W37)"
+    if column in ("qin", "qout", "mt"):
+        return "another queue that is free and deep enough (W36, W38, W39)"
     if column == "after":
         return "a predecessor that ends no later than another one, or than the held start (W37)"
     if column in ("t0", "ty", "tx", "vy", "vx") and trigger == Trigger.HOLD:

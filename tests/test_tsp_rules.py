@@ -413,7 +413,7 @@ def test_units_of_rows_are_what_they_seem() -> None:
         ("allocation", 99), ("allocation", "0"), ("row", -1), ("row", 1),
         ("start", [1]), ("start", None), ("shape", [321]), ("shape", [320.5]),
         ("lane_axis", 3), ("lane_tile", 0), ("lane_tile", 400), ("lane_offset", 1), ("broadcast", 1), ("strides", [1, 2]), ("planes", []),
-        ("planes", [[[0, 99]]]), ("planes", [[0]]), ("planes", [[[0, 21], [0, 8]]]),
+        ("planes", [[[0, 99]]]), ("planes", [[0]]), ("planes", [[[0, 21], [0, 8]]]), ("planes", [[[0, 21], [0, 21]]]),
     ],
 )  # fmt: skip
 def test_garbled_regions_are_refused_by_rule(field: str, value: object) -> None:

@@ -89,6 +89,14 @@ def test_a_weight_without_contents() -> None:
     assert "W44" in rules(edited(program, "binds", row, segment=None, kind=2, image=NONE, placement=NONE, source=NONE))
 
 
+def test_an_input_object_without_contents_is_a_breach_even_where_it_is_written_first() -> None:
+    program = layers()
+    kinds = program.segments[0].tables["objects"]["kind"]
+    inner = [row for row, kind in enumerate(kinds.tolist()) if kind in (ObjectKind.ACTIVATION, ObjectKind.SCRATCH, ObjectKind.OUTPUT)]
+    assert inner
+    assert "W44" in rules(edited(program, "objects", inner[0], kind=int(ObjectKind.INPUT)))
+
+
 def test_an_image_of_another_format() -> None:
     program = layers()
     images = {**program.images, image_key(1): program.images[image_key(1)].astype(np.float32)}

@@ -488,8 +488,11 @@ def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Column
     rows = int(alloc["rows"][allocation])
     if first < 0 or region["row"] < 0 or region["row"] + last // len(region["planes"][0]) >= rows:
         return f"vectors {first}..{last} are not within the {rows} rows of allocation {allocation}"
+    pairs = [(h, s) for plane in region["planes"] for h, s in plane]
+    if len(set(pairs)) < len(pairs):
+        return "two byte planes or stripes lie in one slice"
     held = set(mask_slices(int(alloc["west"][allocation]), int(alloc["east"][allocation])))
-    if any((h, s) not in held for plane in region["planes"] for h, s in plane):
+    if any(pair not in held for pair in pairs):
         return f"a slice of planes is not of allocation {allocation}"
     return ""
 

@@ -286,8 +286,7 @@ class Layout:
                 or (bind is not None and (bind.kind is not tb.BindKind.OBJECT or bind.source != tb.NONE))
             ):
                 continue
-            if slot[1] in self.instances[slot[0]].analysis.liveness.hungry:
-                self.out.add("W44", f"object {slot[1]} of instance {slot[0]}", f"{obj.kind.name} without contents is read", prov=[obj.prov])
+            self.out.add("W44", f"object {slot[1]} of instance {slot[0]}", f"{obj.kind.name} without contents", prov=[obj.prov])
 
     def lifetimes(self) -> dict[Slot, tuple[int, int]]:
         """Absolute [first, end) of every owned block of words (roots of chains)."""

@@ -57,8 +57,6 @@ class Liveness:
     written: dict[int, Mask] = field(default_factory=dict)
     needed: dict[int, Mask] = field(default_factory=dict)
     full: set[int] = field(default_factory=set)
-    hungry: set[int] = field(default_factory=set)
-    """Objects with contents at cycle 0 that are read before they are written."""
     _known: dict[tuple[int, str], tuple[np.ndarray, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class Liveness:
         return region.h, region.w, obj.size
 
     def walk(self, steps: Sequence[Step], fabric: Fabric, out: Breaches) -> None:
-        """W44 over all steps; fills `written`, `needed` and `hungry`."""
+        """W44 over all steps; fills `written` and `needed`."""
         for obj in self.seg.objects.values():
             if obj.kind in PRELOADED:
                 self.full.add(obj.id)
@@ -92,7 +90,6 @@ class Liveness:
             self.written[obj.id] = np.zeros(self._shape(obj), bool)
             if obj.kind in FILLED:
                 self.needed[obj.id] = np.zeros(self._shape(obj), bool)
-        self.hungry |= {b.operand(name).obj for b in self.seg.bursts for name in reads(b)} & self.full
         reported: set[tuple[int, str]] = set()
         for step in steps:
             burst = step.event.burst
@@ -106,7 +103,6 @@ class Liveness:
                     continue
                 if number in self.needed:
                     self.needed[number][at] |= missing
-                    self.hungry.add(number)
                 elif (burst.row, name) not in reported:
                     reported.add((burst.row, name))
                     self._report(step, name, missing, fabric, out)
