@@ -145,8 +145,9 @@ class Verdict:
 
 VOCABULARY = 40
 WIDE_RUNS = VOCABULARY
-"""Runs of a subject: as many as there are token ids; positions from the end of the cache (negative ones) are among them. The first few find what is to be found; the others prove integer arithmetic
-equal over the whole range of its inputs, before a change of it is called harmless."""
+"""Runs of a subject: as many as there are token ids; positions from the end of the cache (negative ones) are among them. The first few
+find what is to be found; the others prove integer arithmetic equal over the whole range of its inputs before a change of it is called
+harmless."""
 RUNS = 4
 
 

@@ -139,7 +139,7 @@ def shared_rows(tables: Mapping[str, Table]) -> list[str]:
         size = len(next(iter(tables[table].values())))
         owners = np.zeros(size, np.int64)
         for start, amount in zip(tasks[first], tasks[count], strict=True):
-            if 0 <= start and 0 <= amount and start + amount <= size:
+            if start >= 0 and amount >= 0 and start + amount <= size:
                 owners[start : start + amount] += 1
         wrong += [f"row {row} of {table} belongs to {owners[row]} tasks" for row in np.flatnonzero(owners != 1)[:1]]
     operands = len(tables["host_operands"]["symbol"])
