@@ -215,12 +215,28 @@ class Program:
         reference: Sequence[torch.Tensor] | None,
         interpreter: bool,
     ) -> tuple[Result, dict[str, Array]]:
+        if states is None and not timing_only:
+            states = self._initial_states()
         start = time.perf_counter()
         execution: Execution = _simulator(self.target).execute(self.container, inputs, states, timing_only=timing_only, exact=exact)
         seconds = time.perf_counter() - start
-        outputs = [] if timing_only else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
-        numerics = None if timing_only else self._judge(outputs, inputs, args, kwargs, states, reference, interpreter)
+        ran = not timing_only and bool(execution.outputs)  # an executor gives no numbers for a schedule that it cannot follow
+        outputs = [] if not ran else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
+        numerics = None if not ran else self._judge(outputs, inputs, args, kwargs, states, reference, interpreter)
         return Result(outputs, self._data(execution, numerics, seconds)), dict(execution.states)
+
+    def _initial_states(self) -> dict[str, Array] | None:
+        """States that do not start at zero; None where all do. Raises BadInput for a file, which does not hold them."""
+        named = self.container.meta.get("initial_states", {})
+        if not named:
+            return None
+        if self._source is None:
+            raise BadInput(
+                f"state {min(named)} does not start at zero, and a program file holds no start values: compile the module in this process"
+            )
+        store = self._source.lowered.store
+        zero = {b.name: np.zeros(b.shape, np.float32) for b in self.container.bindings_of("state")}
+        return zero | {name: store.get(key) for name, key in named.items()}
 
     def _judge(
         self,
@@ -336,6 +352,7 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
         "model": options.model, "phase": options.phase, "batch": batch, "seq": seq, "context": options.context or seq,
         "precision": precision, "overhead": options.overhead, "accumulate": options.accumulate,
         "tokens": lowered.vocabulary_axis, "classes": lowered.class_axis,
+        "initial_states": _starting_values(lowered),
         "in_spec": lowered.in_spec, "out_spec": lowered.out_spec, "unused_inputs": sorted(lowered.unused_inputs),
     }  # fmt: skip
     compile_options = CompileOptions(
@@ -346,8 +363,24 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     if options.progress is not None:
         compile_options = dataclasses.replace(compile_options, progress=options.progress)
     backend = import_module(f".backends.{target}", __package__)
-    program = backend.compile_graph(graph, lowered.store, compile_options)
+    program = _with_torch_types(backend.compile_graph(graph, lowered.store, compile_options), lowered)
     return Program(program, _Source(module, lowered, graph), time.perf_counter() - start)
+
+
+def _starting_values(lowered: Lowered) -> dict[str, str]:
+    """Constant keys of the states that start from something other than zeros, by state name."""
+    store = lowered.store
+    return {s.name: s.initial for s in lowered.graph.states if s.initial and store.has(s.initial) and np.any(store.get(s.initial))}
+
+
+def _with_torch_types(program: container.Program, lowered: Lowered) -> container.Program:
+    """The program whose inputs and outputs have torch's types: narrowing is the machine's affair, not the caller's."""
+    names = {dtype: name for name, dtype in _TORCH.items()}
+    types = {b.name: names[b.dtype] for b in lowered.input_bindings if b.kind == "input"}
+    outputs = program.bindings_of("output")
+    types |= {b.name: names[want.dtype] for b, want in zip(outputs, lowered.output_bindings, strict=True)}
+    bindings = tuple(dataclasses.replace(b, dtype=types.get(b.name, b.dtype)) for b in program.bindings)
+    return dataclasses.replace(program, bindings=bindings)
 
 
 def compare(

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,28 +38,28 @@ _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__na
 err = Console(stderr=True, soft_wrap=True)
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     prefill = "prefill"
     decode = "decode"
 
 
-class HostOps(str, Enum):
+class HostOps(StrEnum):
     published = "published"
     embedding = "embedding"
     none = "none"
 
 
-class Overhead(str, Enum):
+class Overhead(StrEnum):
     ideal = "ideal"
     software = "software"
 
 
-class Accumulate(str, Enum):
+class Accumulate(StrEnum):
     fp16 = "fp16"
     fp32 = "fp32"
 
 
-class Strategy(str, Enum):
+class Strategy(StrEnum):
     greedy = "greedy"
     solver = "solver"
 
@@ -127,6 +127,11 @@ def _case(model: str, prompt: str | None, phase: Phase, batch: int, seq: int | N
 
     if model in MODELS:
         return build(model, Request(prompt, phase.value, batch, seq, context, seed))
+    if "/" not in model and ":" not in model and not model.endswith((".pt2", ".gguf")) and not Path(model).exists():
+        raise BadInput(
+            f"there is no model {model!r}: `spatialc models` lists the names; a Hugging Face id is ORGANISATION/NAME, "
+            f"your own model is file.py:factory, a folder or a .pt2 file"
+        )
     from .frontend.sources import resolve
 
     module, args, kwargs = resolve(model, prompt=prompt, batch=batch, seq=seq, seed=seed)

@@ -3,7 +3,7 @@
 A policy is one row of `POLICIES`. Arithmetic inside a Map or Reduce is f32 on every machine here; what a policy decides is the type in
 which values are stored between nodes and the operand type of contractions (with f32 accumulation). Every rounding is then visible in the
 graph, and the interpreter predicts the error. Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to
-exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, residual sums (they grow from layer to layer, in
+exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, angles, residual sums (they grow from layer to layer, in
 trained models to within a factor of three of what f16 holds, and every later layer reads their rounding) and values with finite members beyond 65504
 (masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
 """
@@ -218,6 +218,8 @@ def _stays_f32(graph: Graph, store: ConstantStore) -> list[bool]:
             if number is not None:
                 _fix_scores(graph, number, fixed)
     for node in graph.nodes:
+        for operand in _angles(node):
+            fixed[operand] = True
         if isinstance(node, Map) and (terms := _residual_terms(graph, node)):
             fixed[node.id] = True
             for operand in terms:
@@ -226,6 +228,14 @@ def _stays_f32(graph: Graph, store: ConstantStore) -> list[bool]:
         if isinstance(node, Move) and any(fixed[o] and not isinstance(graph[o], Input) for o in node.operands):
             fixed[node.id] = True
     return fixed
+
+
+def _angles(node: Node) -> set[int]:
+    """The operands that a Map or Reduce takes the sine or cosine of: an angle of many turns has no digits to lose."""
+    if not isinstance(node, Map | Reduce):
+        return set()
+    waves = [e for e in ex.postorder(node.expr) if e.op in ("sin", "cos")]
+    return {node.operands[i] for wave in waves for i in ex.args_of(wave)}
 
 
 def _residual_terms(graph: Graph, node: Map) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ def summary(program: Program, digest: str) -> Table:
     """One row a fact."""
     meta = program.meta
     table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("model", f"{meta.get('model') or 'unnamed'}, {meta.get('phase')}, batch {meta.get('batch')}, {meta.get('seq')} positions")
     table.add_row("machine", f"{program.machine.get('name')} ({program.target}), {meta.get('precision')}")
     table.add_row("predicted cycles", f"{program.predicted_cycles:,}")

@@ -304,3 +304,16 @@ def test_the_pipeline_dumps_after_a_pass_and_verifies() -> None:
 def test_the_pipeline_is_deterministic(target: str, precision: str) -> None:
     graph, store, _ = attention()
     assert prepare(graph, store, target, precision, verify=True) == prepare(graph, store, target, precision)
+
+
+def test_angles_and_what_makes_them_stay_f32() -> None:
+    text = (
+        '%0: f32[1] = input "position"\n%1: f32[4] = constant "frequency"\n'
+        "%2: f32[4] = map [i] over i:4: (%0[0] * %1[i])\n%3: f32[4] = map [i] over i:4: cos(%2[i])\n"
+        "%4: f32[4] = map [i] over i:4: (%3[i] * 2)\noutput %4\n"
+    )
+    store = ConstantStore()
+    store.put("frequency", np.ones(4, np.float32))
+    half = Precision(F16, F16).run(parse(text), store)
+    angle, wave = (n for n in half.nodes if isinstance(n, Map) and n.id not in half.outputs)
+    assert (angle.dtype, wave.dtype) == (F32, F16)
