@@ -13,8 +13,8 @@ only compare the predicted with the counted cycles are off in the random campaig
 - *harmless*: it is proven to mean the same (`mutants_harmless.py`, one proof a reason);
 - *survivor*: none of these. At most 1 % may be.
 
-Last, every rule id must have a broken program of its own that it rejects: those of the executors' rule tests, run with all other rules
-off.
+Last, every rule id must have a broken program of its own that it rejects: those of the executors' rule tests. `alone` counts the
+programs, random or own, that this rule rejects and no other.
 """
 
 from __future__ import annotations
@@ -545,7 +545,7 @@ class RuleKills:
 
 
 def directed_kills(target: str) -> dict[str, RuleKills]:
-    """Every rule on its own broken programs: all other rules are switched off, so that the kill is the rule's."""
+    """Every rule on its own broken programs; other rules may reject them as well, `alone` says how often none does."""
     rules = rule_ids(target)
     found = {}
     for rule, programs in directed(target).items():
