@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import yaml
 from pydantic import ValidationError
@@ -69,6 +69,16 @@ def target_of(name_or_path: str) -> str | None:
     return None
 
 
+@overload
+def load_machine(target_name: Literal["tsp"], name_or_path: str | None = ..., changes: Mapping[str, Any] | None = ...) -> TspMachine: ...
+@overload
+def load_machine(target_name: Literal["cgla"], name_or_path: str | None = ..., changes: Mapping[str, Any] | None = ...) -> CglaMachine: ...
+@overload
+def load_machine(
+    target_name: Literal["wafer"], name_or_path: str | None = ..., changes: Mapping[str, Any] | None = ...
+) -> WaferMachine: ...
+@overload
+def load_machine(target_name: str, name_or_path: str | None = ..., changes: Mapping[str, Any] | None = ...) -> Machine: ...
 def load_machine(target_name: str, name_or_path: str | None = None, changes: Mapping[str, Any] | None = None) -> Machine:
     """The description of a preset (the target's default for None) or of a YAML file, with dotted fields replaced by `changes`.
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import LaneState, ProgramBuilder, SegmentBuilder, br, slot
-from spatialc.machines.cgla.description import CglaMachine, load_machine
+from spatialc.machines.cgla.description import CglaMachine
 from spatialc.machines.cgla.isa import Address, BrInput, Register, StoreData
 from spatialc.machines.cgla.tables import PROGRAM_TABLES, SEGMENT_TABLES, BufferKind, Direction, Phase
 from spatialc.machines.cgla.timing import conf_cycles, dma_cycles, exec_cycles, store_cycles
@@ -47,7 +48,7 @@ def counter(col: int, step: int, init: int = 0) -> tuple[dict[str, Any], Registe
 class Bench:
     """Writes launches of one lane one after the other: CONF, REGV, RANGE, LOADs, EXEC, DRAINs."""
 
-    machine: CglaMachine = field(default_factory=lambda: load_machine("cgla-imax3-28nm"))
+    machine: CglaMachine = field(default_factory=lambda: load_machine("cgla", "cgla-imax3-28nm"))
     lane: int = 0
     clock: int = 0
 
@@ -106,7 +107,7 @@ class Bench:
 
 def vector_add(count: int = 16, machine: CglaMachine | None = None) -> Program:
     """c = a + b for `count` fp32 pairs: two loads in row 1, FAD and store in row 2."""
-    bench = Bench(machine or load_machine("cgla-imax3-28nm"))
+    bench = Bench(machine or load_machine("cgla", "cgla-imax3-28nm"))
     size = count * 8
     a = bench.buffer(BufferKind.INPUT, size, "a", shape=(count * 2,))
     b = bench.buffer(BufferKind.INPUT, size, "b", shape=(count * 2,))

@@ -21,7 +21,7 @@ from spatialc.errors import Infeasible, UnsupportedOp
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse
-from spatialc.machines.cgla.description import load_machine
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.tables import EXPR_CODE, SPECIAL_OPS
 from spatialc.machines.program import Program
 from spatialc.passes.quantise import decode_q8_0, encode_q8_0
@@ -112,7 +112,7 @@ def weights(m: int, k: int) -> ConstantStore:
 
 
 def compiled(text: str, store: ConstantStore, preset: str = PRESET, precision: str = "fp16", **fields: object) -> Program:
-    machine = load_machine(preset, **fields)
+    machine = load_machine("cgla", preset, fields)
     return compile_graph(parse(text), store, CompileOptions(machine=machine, host_ops="published", precision=precision))
 
 
@@ -342,20 +342,20 @@ def test_an_earlier_launch_is_illegal() -> None:
 
 
 def test_what_does_not_fit_says_so() -> None:
-    machine = load_machine(PRESET, rows=8)
+    machine = load_machine("cgla", PRESET, {"rows": 8})
     with pytest.raises(Infeasible, match="rows of a lane is too small"):
         plan_contract(machine, "f16", 1, 4, 4, 4, True, "a test")
     with pytest.raises(Infeasible, match="local memory of a row is too small"):
-        plan_contract(load_machine(PRESET), "f32", 1, 4, 4, 1 << 20, False, "a test")
+        plan_contract(load_machine("cgla", PRESET), "f32", 1, 4, 4, 1 << 20, False, "a test")
     with pytest.raises(Infeasible, match="DMA-able memory is too small"):
         compiled(linear(5, 1024, 1024), weights(1024, 1024), ddr_bytes=1 << 20)
-    options = CompileOptions(machine=load_machine(PRESET), host_ops="none")
+    options = CompileOptions(machine=load_machine("cgla", PRESET), host_ops="none")
     with pytest.raises(UnsupportedOp, match="host_ops='published'"):
         compile_graph(parse(linear(5, 30, 20)), weights(20, 30), options)
 
 
 def test_bounds() -> None:
-    machine = load_machine(PRESET)
+    machine = load_machine("cgla", PRESET)
     bound = lower_bound(parse(linear(128, 768, 3072)), machine)
     assert bound["bound_slots"] == 128 * 768 * 3072 // 2 // 128
     assert bound["bound_dma"] == -(-768 * 3072 * 2 // 32 * 37 // 8)
@@ -392,7 +392,7 @@ def test_repeated_layers_are_one_segment() -> None:
         text, store = layered(depth)
         graph = FindRepeats().run(parse(text), store)
         assert graph.repeats
-        options = CompileOptions(machine=load_machine(PRESET), host_ops="published")
+        options = CompileOptions(machine=load_machine("cgla", PRESET), host_ops="published")
         program = compile_graph(graph, store, options)
         execution = execute(program, inputs)
         assert execution.legal

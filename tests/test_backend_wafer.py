@@ -31,10 +31,10 @@ from spatialc.ir.graph import (
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.types import BOOL, F16, F32, I32, DType
-from spatialc.machines.wafer.description import load_machine
+from spatialc.machines.catalog import load_machine
 from spatialc.runtime_sim.wafer import execute
 
-MACHINE = load_machine("wafer-wse2")
+MACHINE = load_machine("wafer", "wafer-wse2")
 REGIONS = [(1, 1), (3, 2), (8, 8)]
 
 

@@ -15,10 +15,10 @@ from spatialc.ir.graph import Constant, ConstantRef, Contract, Graph, GraphBuild
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.types import F16, F32
-from spatialc.machines.wafer.description import load_machine
+from spatialc.machines.catalog import load_machine
 from spatialc.runtime_sim.wafer import check, execute
 
-MACHINE = load_machine("wafer-wse2")
+MACHINE = load_machine("wafer", "wafer-wse2")
 WIDTH, ROWS, LAYERS = 64, 12, 4
 
 

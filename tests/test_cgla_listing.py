@@ -14,8 +14,8 @@ from cgla_cases import Bench, edited, prefetch, vector_add
 from cgla_gemm import Chain, chain_program
 
 from spatialc.errors import BadInput
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import HostExpr, HostOperand
-from spatialc.machines.cgla.description import load_machine
 from spatialc.machines.cgla.listing import listing, parse
 from spatialc.machines.cgla.tables import BufferKind, HostKind
 from spatialc.machines.program import Program
@@ -31,7 +31,7 @@ def hosted() -> Program:
     return bench.build()
 
 
-@pytest.mark.parametrize("make", [vector_add, prefetch, hosted, lambda: chain_program(Chain(load_machine("cgla-imax3-28nm"), "int8"))])
+@pytest.mark.parametrize("make", [vector_add, prefetch, hosted, lambda: chain_program(Chain(load_machine("cgla"), "int8"))])
 def test_listing_round_trips(make: object) -> None:
     assert callable(make)
     program = make()

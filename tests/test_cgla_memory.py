@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cgla_cases import ALU, BR_, LOADED, REG, TR, WIDE, Bench, Registers, const, counter, edited, inputs_of, loops, prefetch, vector_add
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import br, slot
-from spatialc.machines.cgla.description import load_machine
 from spatialc.machines.cgla.isa import Register, StoreData
 from spatialc.machines.cgla.tables import BufferKind
 from spatialc.machines.program import Program, Segment
@@ -204,7 +204,7 @@ def test_prefetch_waits_for_busy_ports() -> None:
 
 
 def test_full_load_takes_3_to_8_watts_a_pair_of_lanes() -> None:
-    machine = load_machine("cgla-imax3-28nm")
+    machine = load_machine("cgla", "cgla-imax3-28nm")
     cycles = 1_000_000
     rows = machine.rows * machine.lanes
     counts = {"slot_ops": 1.0 * rows * cycles, "lmm_accesses": 2.0 * rows * cycles, "br_transfers": 3.0 * rows * cycles}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cgla_cases import inputs_of, prefetch
 from cgla_gemm import Chain, chain_inputs, chain_program
 
-from spatialc.machines.cgla.description import load_machine
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Program, Segment
 from spatialc.runtime_sim.cgla import END_CHECK, execute
 
@@ -74,7 +74,7 @@ def mutate(program: Program, rng: np.random.Generator) -> tuple[Program, str, st
 
 
 def test_mutants_are_rejected_or_change_the_numbers() -> None:
-    chain = Chain(load_machine("cgla-imax3-28nm"), "fp32", 4, 4, 4, 3)
+    chain = Chain(load_machine("cgla", "cgla-imax3-28nm"), "fp32", 4, 4, 4, 3)
     survivors = []
     total = 0
     for seed, (program, data) in enumerate([(chain_program(chain), chain_inputs(chain)), (prefetch(), inputs_of(prefetch()))]):

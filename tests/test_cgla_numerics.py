@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cgla_cases import ALU, BR_, LOADED, REG, TR, Bench, const, counter, edited, inputs_of, loops, vector_add
 from cgla_gemm import Chain, chain_inputs, chain_program, chain_result
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import br, slot
-from spatialc.machines.cgla.description import load_machine
 from spatialc.machines.cgla.isa import MEMORY, OP1, OP2, OP2_CODE, OP3, Register, Source, StoreData
 from spatialc.machines.cgla.tables import BufferKind
 from spatialc.machines.program import Program
 from spatialc.runtime_sim.cgla import execute
 from spatialc.runtime_sim.cgla import words as w
 
-SMALL = load_machine("cgla-imax3-28nm")
+SMALL = load_machine("cgla", "cgla-imax3-28nm")
 
 
 class ScalarLane:

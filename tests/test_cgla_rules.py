@@ -32,8 +32,8 @@ from cgla_cases import (
     vector_add,
 )
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import HostExpr, HostOperand, br, slot
-from spatialc.machines.cgla.description import load_machine
 from spatialc.machines.cgla.isa import OP1_CODE, OP2_CODE, Register, StoreData
 from spatialc.machines.cgla.tables import BufferKind, HostKind
 from spatialc.machines.cgla.timing import host_cycles
@@ -108,7 +108,7 @@ def _load_add_store(self_update: bool, steps: int = 4, rounds: int = 8) -> Progr
 
 def _wide_array(machine_name: str, second: int) -> Program:
     """Arrays of 40 KiB and 30 KiB read in one row; the second one at `second`."""
-    bench = Bench(load_machine(machine_name))
+    bench = Bench(load_machine("cgla", machine_name))
     one, two = 40 * 1024, 30 * 1024
     a = bench.buffer(BufferKind.INPUT, one, "a", shape=(one // 4,))
     b = bench.buffer(BufferKind.INPUT, two, "b", shape=(two // 4,))

@@ -9,9 +9,10 @@ import pytest
 from tsp_programs import MACHINE, G
 
 from spatialc.errors import BadInput
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.tsp import isa, tables
 from spatialc.machines.tsp.builder import In, Out, SegmentBuilder
-from spatialc.machines.tsp.description import load, parse, preset
+from spatialc.machines.tsp.description import parse
 from spatialc.machines.tsp.geometry import Geometry
 from spatialc.machines.tsp.isa import Class, DType, E, Opcode, W
 
@@ -26,24 +27,19 @@ def test_preset_is_section_13() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("rows: 0", r"line 2: field rows = 0: input should be greater than or equal to 1"),
-        ("warp: 9", r"line 2: field warp = 9: extra inputs are not permitted"),
+        ("rows: 0", r"line 2: rows = 0: input should be greater than or equal to 1"),
+        ("warp: 9", r"line 2: warp = 9: extra inputs are not permitted"),
         ("reserved: [N4]", "a reserved slice is written W16 or E28"),
         ("vxm_cross: 6", "one even number"),
-        ("clock_hz: fast", r"line 2: field clock_hz = 'fast'"),
-        ("rows: [", "not valid YAML"),
+        ("clock_hz: fast", r"line 2: clock_hz = 'fast'"),
+        ("rows: [", "not a readable YAML"),
     ],
 )
 def test_wrong_machine_files_say_line_field_and_range(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\n{line}\n")
     with pytest.raises(BadInput, match=message):
-        load(path)
-
-
-def test_unknown_preset_lists_the_known() -> None:
-    with pytest.raises(BadInput, match="presets: tsp-v1"):
-        preset("tsp-v9")
+        load_machine("tsp", str(path))
 
 
 def test_geometry_follows_the_crossing_times() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from wafer_programs import BASE, WSE2, bound, chain, edited, program_of
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Program
 from spatialc.machines.wafer.builder import ProgramBuilder, SegmentBuilder, full, imm, mem
-from spatialc.machines.wafer.description import from_json, load_machine
+from spatialc.machines.wafer.description import from_json
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import NONE, PHI, RHO, ObjectKind, image_key
 from spatialc.runtime_sim.wafer import check, execute
@@ -139,7 +140,7 @@ def test_state_is_kept() -> None:
 def defective(shift: int) -> Program:
     """A chain of 4 on row 7 whose physical columns skip a dead core after the second; `shift` cycles are allowed for it."""
     dead = (WSE2.program_x + 7, WSE2.program_y + 7)
-    machine = load_machine("wafer-wse2", {"defects": {"cores": [list(dead)], "links": []}})
+    machine = load_machine("wafer", "wafer-wse2", {"defects": {"cores": [list(dead)], "links": []}})
     program = chain(4, 8, rows=1)
     rho = (np.arange(20) + machine.program_y).astype(np.int32)
     phi = np.broadcast_to(np.arange(20) + machine.program_x, (20, 20)).astype(np.int32).copy()
@@ -166,7 +167,7 @@ def test_maps_that_do_not_increase(row: list[int]) -> None:
 
 
 def test_the_software_model_is_slower() -> None:
-    machine = load_machine("wafer-wse2", {"overhead": "software"})
+    machine = load_machine("wafer", "wafer-wse2", {"overhead": "software"})
     program = dataclasses.replace(chain(4, 8), machine=machine.to_json())
     assert {"W11"} <= rules(program)
     assert from_json(program.machine).cost.burst_beats == 10

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from wafer_programs import BASE, WSE2, bound, chain, edited, local_product, mesh_product, program_of, star, without
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Program, concatenate
 from spatialc.machines.wafer.builder import FABRIC, ProgramBuilder, SegmentBuilder, full, mem, one
-from spatialc.machines.wafer.description import load_machine
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ROUTES, ObjectKind, Port, Trigger
 from spatialc.runtime_sim.wafer import check
@@ -92,7 +92,7 @@ def twice(start: int) -> Program:
 
 def dead() -> Program:
     defects = {"cores": [[WSE2.program_x + 6, WSE2.program_y + 8]], "links": []}
-    machine = load_machine("wafer-wse2", {"defects": defects})
+    machine = load_machine("wafer", "wafer-wse2", {"defects": defects})
     return dataclasses.replace(line(), machine=machine.to_json())
 
 

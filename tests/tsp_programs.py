@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Binding, Program, Segment
 from spatialc.machines.tsp import tables
 from spatialc.machines.tsp.builder import In, Out, SegmentBuilder
-from spatialc.machines.tsp.description import TspMachine, preset
+from spatialc.machines.tsp.description import TspMachine
 from spatialc.machines.tsp.geometry import Geometry
 from spatialc.machines.tsp.isa import HALF_BOTH, DType, E, Opcode, W
 from spatialc.machines.tsp.tables import Kind
 
-MACHINE = preset()
+MACHINE = load_machine("tsp")
 G = Geometry.of(MACHINE)
 Slice = tuple[int, int]
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Binding, Program, Segment
 from spatialc.machines.wafer.builder import FABRIC, ProgramBuilder, Range, SegmentBuilder, full, imm, mem, one
-from spatialc.machines.wafer.description import WaferMachine, load_machine
+from spatialc.machines.wafer.description import WaferMachine
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger, image_key
 
-WSE2 = load_machine("wafer-wse2")
+WSE2 = load_machine("wafer", "wafer-wse2")
 BASE = 7680
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import BadInput
@@ -22,7 +19,6 @@ from .isa import OP1
 Rational = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}(/[1-9][0-9]{0,6})?$")]
 
 EXTENSIONS: tuple[str, ...] = tuple(op.name for op in OP1 if op.ext)
-PRESETS: tuple[str, ...] = ("cgla-imax3-fpga", "cgla-imax3-28nm")
 
 
 class Energy(BaseModel):
@@ -112,21 +108,3 @@ def parse_machine(data: Mapping[str, Any], where: str) -> CglaMachine:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{where}: machine field {field or '?'}: {first['msg']} (got {first.get('input')!r})") from error
-
-
-def load_machine(name_or_path: str, **overrides: Any) -> CglaMachine:
-    """A preset by name or a YAML file by path, with fields replaced. Raises BadInput."""
-    if name_or_path in PRESETS:
-        text = resources.files(__package__).joinpath("presets", f"{name_or_path}.yaml").read_text("utf-8")
-    else:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise BadInput(f"no CGLA machine {name_or_path!r}: use {', '.join(PRESETS)} or the path of a YAML file")
-        text = path.read_text("utf-8")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{name_or_path} is not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise BadInput(f"{name_or_path} must hold a mapping of machine fields")
-    return parse_machine({**data, **overrides}, name_or_path)

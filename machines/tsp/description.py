@@ -1,20 +1,16 @@
 """The TSP machine description: every number of the machine model as a checked field (docs/tsp-model.md section 13).
 
-A description is read from YAML (`load`, `preset`); field names are those of the model page, units are in the names or in the field's
-text. Emitter and executor both take their numbers from here, so that `--set FIELD=VALUE` changes the machine for both.
+`machines/catalog.py` reads presets and users' YAML files; field names are those of the model page, units are in the names or in the
+field's text. Emitter and executor both take their numbers from here, so that `--set FIELD=VALUE` changes the machine for both.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import BadInput
-
-PRESETS = Path(__file__).parent / "presets"
 
 
 class EnergyTable(BaseModel):
@@ -146,32 +142,3 @@ def parse(data: object, source: str = "machine") -> TspMachine:
         field = ".".join(str(part) for part in first["loc"]) or "machine"
         text = first["msg"].removeprefix("Value error, ")
         raise BadInput(f"{source}: field {field} = {first.get('input')!r}: {text[:1].lower()}{text[1:]}") from error
-
-
-def load(path: str | Path) -> TspMachine:
-    """Read a YAML description. Raises BadInput naming file, line and field."""
-    source = Path(path)
-    if not source.is_file():
-        raise BadInput(f"machine file {source} is not there")
-    text = source.read_text(encoding="utf-8")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{source} is not valid YAML: {error}") from error
-    try:
-        return parse(data, str(source))
-    except BadInput as error:
-        field = str(error).removeprefix(f"{source}: field ").split(" ")[0].split(".")[-1]
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.split(":")[0].strip() == field:
-                raise BadInput(str(error).replace(f"{source}:", f"{source} line {number}:", 1)) from error
-        raise
-
-
-def preset(name: str = "tsp-v1") -> TspMachine:
-    """A shipped description by name. Raises BadInput naming the presets there are."""
-    path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in PRESETS.glob("*.yaml")))
-        raise BadInput(f"there is no tsp machine {name!r}; presets: {known}")
-    return load(path)

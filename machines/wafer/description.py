@@ -159,42 +159,16 @@ def _sentence(error: ValidationError, where: str) -> str:
     return f"{where}: {'; '.join(parts)}"
 
 
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets that ship with the package."""
-    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-
-
-def load_machine(name_or_path: str, changes: Mapping[str, Any] | None = None) -> WaferMachine:
-    """A preset by name or a user's YAML file, with top-level fields replaced by `changes`. Raises BadInput."""
-    path = PRESETS / f"{name_or_path}.yaml"
-    is_preset = path.is_file()
-    if not is_preset:
-        path = Path(name_or_path)
-    if not path.is_file():
-        raise BadInput(f"no wafer machine {name_or_path!r}: presets are {', '.join(preset_names())}, or give a YAML file")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid YAML: {str(error).replace(chr(10), ' ')}") from error
-    if not isinstance(data, dict):
-        raise BadInput(f"{path} must hold fields of a wafer machine")
-    for field in changes or {}:
-        if field not in WaferMachine.model_fields:
-            raise BadInput(f"a wafer machine has no field {field!r}; fields are {', '.join(sorted(WaferMachine.model_fields))}")
-    data = {**data, **(changes or {})}
-    if is_preset:
-        data = {**data, "preset": name_or_path, "changed": sorted(changes or {})}
-    return from_json(data, str(path.name if is_preset else path))
-
-
 def matches_preset(machine: WaferMachine) -> bool:
     """W06: whether the description equals the preset that it names, apart from the fields listed in `changed`."""
     if not machine.preset:
         return not machine.changed
-    if machine.preset not in preset_names() or "preset" in machine.changed or "changed" in machine.changed:
+    shipped = {path.stem: path for path in PRESETS.glob("*.yaml")}
+    if machine.preset not in shipped or "preset" in machine.changed or "changed" in machine.changed:
         return False
     present = machine.to_json()
     if not set(machine.changed) <= set(present):
         return False
-    reference = load_machine(machine.preset).to_json()
+    data = yaml.safe_load(shipped[machine.preset].read_text(encoding="utf-8"))
+    reference = WaferMachine.model_validate({**data, "preset": machine.preset}).to_json()
     return {**reference, **{field: present[field] for field in (*machine.changed, "changed")}} == present
