@@ -148,8 +148,10 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     compiled = []
     for number, piece in enumerate(pieces):
         options.progress("compile", number, len(pieces))
-        last = linker.copies if number == len(pieces) - 1 else []
-        compiled.append(_compile_piece(graph, pools, options, piece, crossing, aliases, last))
+        compiled.append(_compile_piece(graph, pools, options, piece, crossing, aliases))
+    if linker.copies:  # a segment of their own: a state's buffer has one symbol in the segment that reads it
+        end = Piece(len(graph.nodes), len(graph.nodes), ({},))
+        compiled.append(_compile_piece(graph, pools, options, end, crossing, aliases, linker.copies))
     options.progress("compile", len(pieces), len(pieces))
     return _link(graph, options, pools, linker, [c for c in compiled if c.length])
 
@@ -187,7 +189,7 @@ def _crossing(graph: Graph, pieces: Sequence[Piece]) -> frozenset[int]:
 
 def _compile_piece(
     graph: Graph, pools: Pools, options: CompileOptions, piece: Piece, crossing: frozenset[int], aliases: Mapping[int, int],
-    copies: Sequence[tuple[int, int]],
+    copies: Sequence[tuple[int, int]] = (),
 ) -> _Compiled:  # fmt: skip
     emitter = Emitter(graph, pools, options, piece.stop, crossing, aliases)
     emitter.fetch_ahead(piece.start)
@@ -213,8 +215,9 @@ def _link(graph: Graph, options: CompileOptions, pools: Pools, linker: _Linker, 
     for number, segment in enumerate(compiled):
         for copy in range(len(segment.piece.copies)):
             binds += _binds(linker, segment, copy, len(instances), scratch)
-            first = graph[segment.piece.counterpart(copy, segment.piece.start)]
-            instances.append({"segment": number, "cycle": cycle, "provenance": pools.note(first.origin.module)})
+            start = segment.piece.counterpart(copy, segment.piece.start)
+            module = graph[start].origin.module if start < len(graph.nodes) else "outputs and states"
+            instances.append({"segment": number, "cycle": cycle, "provenance": pools.note(module)})
             cycle += segment.length
     linker.memory.require(options.machine.ddr_bytes)
     tables = {
