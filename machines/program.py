@@ -14,7 +14,6 @@ hostile file is a `BadInput`.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -303,9 +302,3 @@ def _unflatten(data: bytes, expected: Mapping[str, Sequence[str]] | None = None)
         table, _, column = key.partition(".")
         tables.setdefault(table, {})[column] = array
     return tables
-
-
-def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Only `program.json`, for tools that list programs; no digest is checked."""
-    with zipfile.ZipFile(path) as archive:
-        return dict(json.load(io.TextIOWrapper(archive.open("program.json"))))

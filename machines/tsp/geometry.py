@@ -93,10 +93,6 @@ class Geometry:
         """pos at which LW and ABC take (outward streams only)."""
         return self.pos(self.mxm_x(hemisphere), hemisphere, SUB_MXM_TAKE)
 
-    def mxm_drive(self, hemisphere: Any) -> Any:
-        """pos at which a plane drives its results: inward at stop S (MX-4)."""
-        return self.pos(self.sxm_x(hemisphere), 1 - hemisphere, SUB_DRIVE)
-
     def sxm_take(self, hemisphere: Any, direction: Any) -> Any:
         """pos at which an SXM unit takes data or maps."""
         return self.pos(self.sxm_x(hemisphere), direction, SUB_SXM_TAKE)

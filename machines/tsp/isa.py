@@ -230,14 +230,3 @@ def unit_name(unit: int) -> str:
     if kind_ is Class.C2C:
         return f"C2C.{'WE'[hemisphere]}"
     return f"SXM.{'WE'[hemisphere]}.{kind_.name.lower()}{index - _SXM_CLASSES.index(kind_)}"
-
-
-def hemisphere_of(unit: int) -> int:
-    """Hemisphere of a MEM, MXM, SXM or C2C queue (ALUs: 0)."""
-    if unit < VXM_BASE:
-        return unit // 44
-    if unit < MXM_BASE:
-        return 0
-    if unit < SXM_BASE:
-        return (unit - MXM_BASE) // 6
-    return (unit - SXM_BASE) // SXM_QUEUES

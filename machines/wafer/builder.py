@@ -290,10 +290,6 @@ class ProgramBuilder:
         self.instances.append({"segment": segment, "x": x, "y": y, "start": start})
         return len(self.instances) - 1
 
-    def bind_image(self, instance: int, obj: int, image: int, *, word: int = NONE) -> None:
-        """Fill an object from tiles [h, w, *ext]."""
-        self.binds.append({"instance": instance, "object": obj, "kind": int(BindKind.IMAGE), "image": image, "word": word})
-
     def bind_placed(self, instance: int, obj: int, image: int, placement: int, *, word: int = NONE) -> None:
         """Fill an object from a dense array through a placement."""
         row = {"instance": instance, "object": obj, "kind": int(BindKind.PLACED), "image": image, "placement": placement, "word": word}

@@ -9,7 +9,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import HALF_BOTH, DType, Opcode
 from . import kernels
-from .flatten import Array, Columns, Flat, expand
+from .flatten import Array, Flat, expand
 from .queues import time_runs
 from .report import Report
 from .streams import meetings
@@ -204,8 +204,3 @@ def _entries(flat: Flat, report: Report) -> tuple[Array, Array, Array]:
     for burst, kind in sorted({(int(row[e]), int(fault[e])) for e in np.flatnonzero(fault)}):
         report.bursts("TSP-025", texts[kind], flat, [burst])
     return row, k, source
-
-
-def pass_columns(passes: Passes) -> Columns:
-    """The per-ABC columns as a table."""
-    return {"abc": passes.abc, "iw": passes.iw, "acc": passes.acc, "partner": passes.partner}

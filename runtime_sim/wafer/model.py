@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...machines.program import Segment
 from ...machines.wafer import tables as tb
 from ...machines.wafer.description import WaferMachine
-from ...machines.wafer.isa import WORDS, Element, OpRow, Semantics, find
+from ...machines.wafer.isa import WORDS, Element, OpRow, find
 from ...machines.wafer.timing import Stream, Vector, beats, wavelets_of
 
 Ints = NDArray[np.int64]
@@ -349,8 +349,3 @@ def memory_vector(operand: OperandView, seg: SegmentView) -> Vector | None:
     words = WORDS[target.fmt]
     moves = operand.step[0] * words % 8 != 0 or operand.step[1] * words % 8 != 0
     return Vector(target.word + operand.addr, target.fmt, operand.stride, moves)  # type: ignore[arg-type]
-
-
-def is_lookup(burst: BurstView) -> bool:
-    """LDX and STX."""
-    return burst.op.meaning in (Semantics.LOAD_INDEXED, Semantics.STORE_INDEXED)
