@@ -35,7 +35,8 @@ from spatialc.ir.graph import (
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.types import F16, F32, I64
-from spatialc.machines.tsp.description import TspMachine, preset
+from spatialc.machines.catalog import load_machine
+from spatialc.machines.tsp.description import TspMachine
 from spatialc.runtime_sim.tsp import execute
 
 Case = tuple[Graph, dict[str, np.ndarray], ConstantStore]
@@ -52,7 +53,7 @@ def normal(*shape: int, dtype: str = "f4") -> np.ndarray:
 def judged(case: Case, tolerance: float = 1e-6, states: dict[str, np.ndarray] | None = None, machine: TspMachine | None = None) -> Any:
     """Compile, execute and compare with the interpreter; returns the execution."""
     graph, inputs, store = case
-    program = compile_graph(graph, store, CompileOptions(machine or preset()))
+    program = compile_graph(graph, store, CompileOptions(machine or load_machine("tsp")))
     run = execute(program, inputs, states)
     assert not run.violations, run.violations[0]
     assert run.cycles == program.predicted_cycles >= program.bound["bound_cycles"]
@@ -266,15 +267,16 @@ def _half(value: Any) -> Any:
 
 def test_repeated_layers_are_one_segment_with_the_numbers_of_all() -> None:
     graph, inputs, store = layers(5, True)
-    program = compile_graph(graph, store, CompileOptions(preset()))
+    program = compile_graph(graph, store, CompileOptions(load_machine("tsp")))
     segments = [len(segment.tables["bursts"]["unit"]) for segment in program.segments]
     assert np.bincount(program.tables["instances"]["segment"]).max() == 4  # the first layer reads the input and stands apart
-    assert sum(segments) < len(compile_graph(*layers(5, False)[::2], CompileOptions(preset())).segments[0].tables["bursts"]["unit"])
+    whole = compile_graph(*layers(5, False)[::2], CompileOptions(load_machine("tsp")))
+    assert sum(segments) < len(whole.segments[0].tables["bursts"]["unit"])
     judged((graph, inputs, store), 1e-3)
 
 
 def test_layers_that_do_not_fit_one_chip_go_on_over_a_link() -> None:
-    machine = preset().model_copy(update={"rows": 160})
+    machine = load_machine("tsp").model_copy(update={"rows": 160})
     run = judged(wide_layers(), 1e-3, machine=machine)
     assert run.chips > 1
 
@@ -319,19 +321,19 @@ def test_state_is_read_before_it_is_updated() -> None:
 
 def test_compiling_twice_gives_the_same_bytes() -> None:
     graph, _, store = norm()
-    options = CompileOptions(preset())
+    options = CompileOptions(load_machine("tsp"))
     assert compile_graph(graph, store, options).digest() == compile_graph(graph, store, options).digest()
 
 
 def test_a_model_without_room_is_infeasible() -> None:
     graph, _, store = wide_layers()
     with pytest.raises(Infeasible, match="too small"):
-        compile_graph(graph, store, CompileOptions(preset().model_copy(update={"rows": 40})))
+        compile_graph(graph, store, CompileOptions(load_machine("tsp").model_copy(update={"rows": 40})))
 
 
 def test_bound_terms_of_one_contraction() -> None:
     graph, _, _ = contraction(True, 128, 640, 640)
-    bound = lower_bound(graph, preset())
+    bound = lower_bound(graph, load_machine("tsp"))
     assert bound["compute_cycles"] == 128 * 640 * 640 // 102_400
     assert bound["inward_cycles"] == 128 * 640 * 8 // 20_480
     assert bound["bound_cycles"] == max(bound[f"{kind}_cycles"] for kind in ("compute", "outward", "inward", "large", "latency"))

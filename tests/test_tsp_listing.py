@@ -8,7 +8,7 @@ from test_tsp_rules import LEGAL
 from tsp_programs import edit, example_e
 
 from spatialc.errors import BadInput
-from spatialc.machines.tsp.listing import parse, listing
+from spatialc.machines.tsp.listing import listing, parse
 
 
 @pytest.mark.parametrize("name", LEGAL)
