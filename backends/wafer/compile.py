@@ -19,7 +19,7 @@ from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Nod
 from ...ir.store import ConstantStore
 from ...machines.program import Binding, Program, Segment
 from ...machines.wafer.builder import ProgramBuilder
-from ...machines.wafer.description import WaferMachine
+from ...machines.wafer.description import WORD_BYTES, WaferMachine
 from ...machines.wafer.isa import NUMPY, WORDS
 from ...machines.wafer.tables import ObjectKind, image_key
 from ..options import CompileOptions
@@ -302,7 +302,10 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         return _Assembly(graph, store, options, plan, parts).program()
     where = f"{machine.program_cols} x {machine.program_rows} cores" if not options.region else f"a region of {options.region} cores"
     levers = ("a larger region", "a shorter sequence", "fp16 partial sums")
-    raise Infeasible("core memory", machine.data_bytes + 2 * failure.words, machine.data_bytes, "bytes", where, levers)
+    cores = options.region[0] * options.region[1] if options.region else machine.program_cols * machine.program_rows
+    spread = WORD_BYTES * ceil(sum(part.words() for part in parts) / cores)  # were everything dealt out evenly
+    demand = max(machine.data_bytes + WORD_BYTES * max(failure.words, 1), spread)
+    raise Infeasible("core memory", demand, machine.data_bytes, "bytes", where, levers)
 
 
 def computed_outputs(graph: Graph) -> Graph:
