@@ -10,7 +10,6 @@ Values of constants and base registers are named, not known: one kernel serves m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...errors import Infeasible
@@ -214,12 +213,13 @@ class _Placement:
     def registers(self) -> None:
         """BRs at every boundary, top down. Boundary r lies between rows r and r + 1; constants of row 0 lie in the last row."""
         uses = _uses(self.body)
+        last_use = {value: row for row in sorted(uses) for value in uses[row]}
         for row in range(self.body.rows):
             below = (row + 1) % self.body.rows
             wanted = uses.get(below, {})
             taken: set[int] = set()
             here = self.where[row]
-            live = [v for v in self._values() if v.row <= row and max(_rows_of(uses, v), default=-1) > row]
+            live = [v for v in self._values() if v.row <= row and last_use.get(v, -1) > row]
             for value in live:
                 if value.row == row:
                     here[value] = self._leave(value, row)
@@ -304,10 +304,6 @@ def _uses(body: Body) -> dict[int, dict[Value, None]]:
     for op in body.memory:
         uses.setdefault(op.row, {})[op.offset] = None
     return uses
-
-
-def _rows_of(uses: dict[int, dict[Value, None]], value: Value) -> Iterable[int]:
-    return (row for row, values in uses.items() if value in values)
 
 
 def place(body: Body) -> Placed:

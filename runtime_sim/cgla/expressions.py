@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import erf
 from typing import Any
 
 import numpy as np
@@ -72,15 +70,10 @@ def _limit(value: int, dtype: str) -> Array:
     return np.array(value, dtype=NUMPY_DTYPE[dtype])
 
 
-@lru_cache(maxsize=1)
-def _erf() -> Callable[[Array], Array]:
-    from numba import vectorize
+def _erf(a: Array) -> Array:
+    from .kernels import erf  # numba is imported only where a program needs it
 
-    def point(x: float) -> float:  # numba compiles functions, not builtins
-        return erf(x)
-
-    compiled: Callable[[Array], Array] = vectorize(["float64(float64)"])(point)
-    return compiled
+    return erf(a.astype(np.float64))
 
 
 def _sign(a: Array) -> Array:
@@ -90,7 +83,7 @@ def _sign(a: Array) -> Array:
 _UNARY: dict[str, Callable[[Array], Array]] = {
     "neg": np.negative, "abs": np.abs, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log1p": np.log1p,
     "sqrt": np.sqrt, "rsqrt": lambda a: 1 / np.sqrt(a), "recip": lambda a: 1 / a, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
-    "erf": lambda a: _erf()(a.astype(np.float64)), "acos": np.arccos, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
+    "erf": _erf, "acos": np.arccos, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
     "round": np.rint, "sign": _sign, "not": np.invert, "isnan": np.isnan, "isinf": np.isinf,
 }  # fmt: skip
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {

@@ -1,23 +1,18 @@
 """The compiled inner loops of the TSP executor: matching on streams, memory versions, planes, levels, and moving bytes.
 
-Each kernel walks bursts and the elements that meet, never cycles. Compiled code is cached beside this file where the folder can be written.
+Each kernel walks bursts and the elements that meet, never cycles. Compiled code is cached on disk (`runtime_sim/jit.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-F = TypeVar("F")
+from ..jit import compiled
 
 
-def _jit(function: F) -> F:
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
-
-
-@_jit
+@compiled
 def conflicts(key: Any, d0: Any, n: Any, i: Any, pos: Any, until: Any, ends: Any, out: Any) -> None:
     """MT-9: out[r] = an earlier run of the same key (sorted by d0) that meets run r in diagonal and pos, or -1."""
     for r in range(len(key)):
@@ -52,7 +47,7 @@ def conflicts(key: Any, d0: Any, n: Any, i: Any, pos: Any, until: Any, ends: Any
             j -= 1
 
 
-@_jit
+@compiled
 def match(
     c_key: Any, c_d0: Any, c_n: Any, c_i: Any, c_pos: Any, c_until: Any, c_first: Any, c_ends: Any,
     t_key: Any, t_d0: Any, t_n: Any, t_i: Any, t_pos: Any, t_first: Any, bucket: Any, source: Any, covered: Any,
@@ -91,7 +86,7 @@ def match(
             j -= 1
 
 
-@_jit
+@compiled
 def versions(
     place: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, stride: Any, stride2: Any, first: Any,
     starts: Any, w_time: Any, w_element: Any, w_alloc: Any, initial: Any, alloc: Any, link: Any, foreign: Any,
@@ -128,7 +123,7 @@ def versions(
                 e += 1
 
 
-@_jit
+@compiled
 def change_edges(owner_of: Any, owner_burst: Any, source: Any, source_of: Any, source_burst: Any, out: Any) -> int:
     """Pairs (before, after) of bursts: element e of flow `owner_of` takes element source[e] (< 0: none) of flow `source_of`.
 
@@ -147,7 +142,7 @@ def change_edges(owner_of: Any, owner_burst: Any, source: Any, source_of: Any, s
     return count
 
 
-@_jit
+@compiled
 def mismatches(first: Any, count: Any, wanted: Any, source: Any, claim_of: Any, produced: Any, allowed: Any, wrong: Any) -> None:
     """wrong[tap] = 1 where an element's producer type is not allowed[produced, wanted]; wanted 0 takes anything."""
     for tap in range(len(first)):
@@ -157,7 +152,7 @@ def mismatches(first: Any, count: Any, wanted: Any, source: Any, claim_of: Any, 
                     wrong[tap] = 1
 
 
-@_jit
+@compiled
 def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> int:
     """Longest weighted path to each burst of the graph (CSR by source); returns how many bursts were reached: fewer than all in a cycle."""
     n = len(weight)
@@ -182,7 +177,7 @@ def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> i
     return tail
 
 
-@_jit
+@compiled
 def weight_queue(
     plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, rows: Any, lw_rows: Any, content: Any, loader: Any, double: Any
 ) -> None:
@@ -221,7 +216,7 @@ def weight_queue(
                         buffer[row] = first[e] + j * n[e] + k
 
 
-@_jit
+@compiled
 def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, source: Any, fault: Any) -> None:
     """TSP-025: accumulator elements in order of (plane, time). source[e] = element that stored what e adds (-1 none).
 
@@ -252,7 +247,7 @@ def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, sourc
             used[slot] = 0
 
 
-@_jit
+@compiled
 def overlaps(place: Any, row0: Any, row1: Any, born: Any, dies: Any, group: Any, out: Any) -> int:
     """TSP-010: pairs of allocations (different `group`) that share rows of one place at one time; input sorted by (place, row0)."""
     count = 0
@@ -268,7 +263,7 @@ def overlaps(place: Any, row0: Any, row1: Any, born: Any, dies: Any, group: Any,
     return count
 
 
-@_jit
+@compiled
 def mark(cycles: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, value: Any) -> None:
     """cycles[t] = max(cycles[t], value) in every cycle of the bursts."""
     for r in range(len(t0)):
@@ -279,7 +274,7 @@ def mark(cycles: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, value: Any) -> 
                 t += i[r]
 
 
-@_jit
+@compiled
 def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
     """out[m, lanes * w] = operands of w byte planes: plane p of element m, lane l, is arena[offset[p, m] + l step[p, m]]."""
     w, count = offset.shape
@@ -302,7 +297,7 @@ def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
                         out[m, lane * w + p] = arena[o + lane * s]
 
 
-@_jit
+@compiled
 def select(arena: Any, offset: Any, step: Any, table: Any, lane: Any, factor: Any, out: Any) -> None:
     """out[m, n] int32 += int8 byte `lane[q, n]` of vector m times factor[q, n], q = table[m], modulo 2^32; lane -1 adds nothing."""
     for m in range(len(offset)):
@@ -314,7 +309,7 @@ def select(arena: Any, offset: Any, step: Any, table: Any, lane: Any, factor: An
                 out[m, n] += np.int32(np.int8(arena[o + lane[q, n] * s])) * factor[q, n]
 
 
-@_jit
+@compiled
 def fetch_half(arena: Any, offset: Any, step: Any, table: Any, out: Any) -> None:
     """out[m, lanes] float32 = fp16 operands of two byte planes through `table` (65,536 float32)."""
     lanes = out.shape[1]

@@ -7,16 +7,14 @@ rounding changes nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer.isa import Element, Op
-from .kernels import round_half
+from .kernels import erf, round_half
 
 Values = NDArray[Any]
 
@@ -112,17 +110,6 @@ _BINARY: dict[Op, Callable[[Values, Values], Values]] = {
 }
 
 
-@cache
-def _erf() -> Callable[[Values], Values]:
-    import numba
-
-    @numba.vectorize(["float64(float64)"])  # type: ignore[untyped-decorator, unused-ignore]
-    def erf(x: float) -> float:
-        return math.erf(x)
-
-    return erf  # type: ignore[no-any-return]
-
-
 def _double(function: Callable[[Values], Values]) -> Callable[[Values], Values]:
     return lambda x: function(x.astype(np.float64))
 
@@ -138,7 +125,7 @@ _UNARY: dict[Op, Callable[[Values], Values]] = {
     Op.RCP: _double(np.reciprocal),
     Op.RSQRT: _double(lambda x: 1.0 / np.sqrt(x)),
     Op.SQRT: np.sqrt,
-    Op.ERF: lambda x: _erf()(x.astype(np.float64)),
+    Op.ERF: _double(erf),
     Op.SIN: _double(np.sin),
     Op.COS: _double(np.cos),
 }

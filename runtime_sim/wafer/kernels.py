@@ -7,16 +7,18 @@ store. Arrays are [cores, elements], float32 or int32; `bits` arguments are the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numba
 import numpy as np
+
+from ..jit import compiled, elementwise
 
 _SIGN, _INFINITE, _OVER, _NORMAL = np.uint32(0x80000000), np.uint32(0x7F800000), np.uint32(0x477FF000), np.uint32(0x38800000)
 _HALF_ULP, _KEEP, _ONE, _SHIFT = np.uint32(0xFFF), np.uint32(0xFFFFE000), np.uint32(1), np.uint32(13)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _round_half(values: Any, bits: Any) -> None:
     """Round float32 values to f16, to nearest even, in place."""
     small = False
@@ -44,7 +46,7 @@ def _round_half(values: Any, bits: Any) -> None:
             bits[i] = s | r
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def round_half(values: Any, bits: Any) -> None:
     """Round a flat float32 array to f16 in place, block by block so that it stays in cache."""
     step = 4096
@@ -52,14 +54,14 @@ def round_half(values: Any, bits: Any) -> None:
         _round_half(values[i : i + step], bits[i : i + step])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def move(source: Any, source_core: Any, target: Any, target_core: Any, start: int, count: int) -> None:
     """target[core, start + j] = source[source core, j] for every core of a step."""
     for i in range(target_core.size):
         target[target_core[i], start : start + count] = source[source_core[i], :count]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def add(
     source: Any, source_core: Any, own: Any, own_core: Any, own_start: int, target: Any, bits: Any, target_core: Any, start: int,
     count: int, half: bool,
@@ -73,7 +75,7 @@ def add(
             _round_half(target[c, start : start + count], bits[c, start : start + count])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, found: Any, steps: Any) -> None:
     """STX: target[core, start + offset + step] = value, visit by visit: values [n, visits, inner], offset and found [n, visits],
     steps [visits, inner]."""
@@ -83,3 +85,9 @@ def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, 
                 base = start[i] + offset[i, v]
                 for j in range(steps.shape[1]):
                     target[core[i], base + steps[v, j]] = values[i, v, j]
+
+
+@elementwise
+def erf(x: float) -> float:
+    """erf in float64."""
+    return math.erf(x)
