@@ -3,9 +3,9 @@
 A policy is one row of `POLICIES`. Arithmetic inside a Map or Reduce is f32 on every machine here; what a policy decides is the type in
 which values are stored between nodes and the operand type of contractions (with f32 accumulation). Every rounding is then visible in the
 graph, and the interpreter predicts the error. Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to
-exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, angles, residual sums (they grow from layer to layer, in
-trained models to within a factor of three of what f16 holds, and every later layer reads their rounding) and values with finite members beyond 65504
-(masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
+exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, angles, residual sums (they grow from layer to
+layer, in trained models to within a factor of three of what f16 holds, and every later layer reads their rounding) and values with
+finite members beyond 65504 (masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
 """
 
 from __future__ import annotations

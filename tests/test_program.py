@@ -81,7 +81,7 @@ def test_truncated_file(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.spx"
     sample().save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(BadInput, match="not a complete .spx program"):
+    with pytest.raises(BadInput, match=r"not a complete \.spx program"):
         load_program(path)
 
 
@@ -130,7 +130,7 @@ def test_tables_are_typed() -> None:
         TABLE.from_rows([{"cycle": 1}])
     good = TABLE.from_rows([{}])
     TABLE.validate(good, "x")
-    with pytest.raises(BadInput, match="column bursts.t0 is int32"):
+    with pytest.raises(BadInput, match=r"column bursts\.t0 is int32"):
         TABLE.validate({**good, "t0": good["t0"].astype(np.int32)}, "x")
     with pytest.raises(BadInput, match="different lengths"):
         TABLE.validate({**good, "t0": np.zeros(3, np.int64)}, "x")
