@@ -46,8 +46,7 @@ class Infeasible(SpatialcError):
         self.levers = tuple(levers)
         advice = f"; try: {', '.join(self.levers)}" if self.levers else ""
         super().__init__(
-            f"{resource} is too small in {where}: needs {demand:,.0f} {unit}, "
-            f"has {bound:,.0f}, {self.gap:,.0f} too many{advice}"
+            f"{resource} is too small in {where}: needs {demand:,.0f} {unit}, has {bound:,.0f}, {self.gap:,.0f} too many{advice}"
         )
 
 

@@ -162,9 +162,11 @@ class Emitter:
         """An access as a value: the piece is the whole result."""
         shape = tuple(prod(axes[a] for a in group) for group in groups)
         axes, (access,), groups, _ = squeeze(axes, [access], groups)
-        if shape == x.shape and all(
-            index == ix(*groups[d]) if len(groups[d]) < 2 else False for d, index in enumerate(access)
-        ) and sum(map(len, groups)) == len(axes):
+        if (
+            shape == x.shape
+            and all(index == ix(*groups[d]) if len(groups[d]) < 2 else False for d, index in enumerate(access))
+            and sum(map(len, groups)) == len(axes)
+        ):
             return x
         piece = Piece(0, axes, access, groups, (0,) * len(shape), (1,) * len(shape))
         return self._value(Move, [x], x.dtype, shape, pieces=(piece,))
@@ -187,9 +189,7 @@ class Emitter:
         """Reads `data` with some positions looked up: an int n in `access` is the value of `reads[n]`."""
         shape = [prod(axes[a] for a in group) for group in groups]
         order: dict[Read, int] = {}
-        target: Access = tuple(
-            i if isinstance(i, Index) else Lookup(1 + order.setdefault(reads[i], len(order))) for i in access
-        )
+        target: Access = tuple(i if isinstance(i, Index) else Lookup(1 + order.setdefault(reads[i], len(order))) for i in access)
         axes, accesses, groups, _ = squeeze(axes, [target, *(a for _, a in order)], groups)
         operands = [data, *(v for v, _ in order)]
         return self._value(Gather, operands, data.dtype, shape, axes=axes, accesses=accesses, groups=groups)
@@ -199,14 +199,10 @@ class Emitter:
     ) -> Value:
         """Writes `source` into a copy of `base` at positions some of which are looked up in `reads`, as in `gather`."""
         order: dict[Read, int] = {}
-        target: Access = tuple(
-            i if isinstance(i, Index) else Lookup(2 + order.setdefault(reads[i], len(order))) for i in access
-        )
+        target: Access = tuple(i if isinstance(i, Index) else Lookup(2 + order.setdefault(reads[i], len(order))) for i in access)
         axes, squeezed, _, _ = squeeze(axes, [target, source[1], *(a for _, a in order)], ())
         operands = [base, source[0], *(v for v, _ in order)]
-        return self._value(
-            Scatter, operands, base.dtype, base.shape, axes=axes, target=squeezed[0], accesses=squeezed[1:], mode=mode
-        )
+        return self._value(Scatter, operands, base.dtype, base.shape, axes=axes, target=squeezed[0], accesses=squeezed[1:], mode=mode)
 
     def sort(self, x: Value, dim: int, descending: bool, count: int) -> Value:
         """The i64 order of the first `count` elements along `dim`."""

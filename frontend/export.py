@@ -72,9 +72,7 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def export(
-    module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-) -> ExportedProgram:
+def export(module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> ExportedProgram:
     """An exported program for the shapes of `args` and `kwargs`, functional and over ops that the lowerings take where they can.
 
     It is decomposed by torch only where it holds an op without a lowering, or one that writes in place.

@@ -106,9 +106,7 @@ class _Missing:
 _POISON = _Poison()
 
 
-def lower_module(
-    module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-) -> Lowered:
+def lower_module(module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Lowered:
     """Export `module` for the shapes of `args` and `kwargs` and lower it. Raises UnsupportedOp with every op that has no form here."""
     program = export(module, args, kwargs)
     try:

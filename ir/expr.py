@@ -285,9 +285,7 @@ def entries(root: Expr) -> Iterator[Expr]:
     return (e for e in postorder(root) if e.args)
 
 
-def substitute(
-    root: Expr, *, args: Callable[[Expr], Expr] | None = None, axes: Callable[[Expr], Expr] | None = None
-) -> Expr:
+def substitute(root: Expr, *, args: Callable[[Expr], Expr] | None = None, axes: Callable[[Expr], Expr] | None = None) -> Expr:
     """`root` with its `arg` and `axis` leaves replaced; entries are made again, so local rewrites apply."""
     done: dict[int, Expr] = {}
     for entry in postorder(root):

@@ -419,9 +419,7 @@ def interval_of(
     return whole(node.dtype)
 
 
-def intervals_of(
-    graph: Graph, store: ConstantStore | None = None, ranges: Mapping[str, tuple[int, int]] | None = None
-) -> list[Interval]:
+def intervals_of(graph: Graph, store: ConstantStore | None = None, ranges: Mapping[str, tuple[int, int]] | None = None) -> list[Interval]:
     """The interval of every node's value. `ranges` adds ranges of inputs and states by name, `store` lets small integer constants speak."""
     known: list[Interval] = []
     for node in graph.nodes:

@@ -137,9 +137,7 @@ def _spliced(piece: Piece, inner: Move) -> list[_Part] | None:
         corner = list(piece.corner)
         for axis, d in dimension.items():
             corner[d] += piece.step[d] * starts[axis]
-        local = tuple(
-            Index(e.offset - c + sum(starts[a] for a, _ in e.terms), e.terms) for e, c in zip(entries, part.corner, strict=True)
-        )
+        local = tuple(Index(e.offset - c + sum(starts[a] for a, _ in e.terms), e.terms) for e, c in zip(entries, part.corner, strict=True))
         cut = replace(piece, axes=axes, access=local, corner=tuple(corner))
         composed = positions(_without_units(cut), 0, part.groups, part.axes)
         if composed is None:

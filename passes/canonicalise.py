@@ -177,5 +177,3 @@ def _is_identity(view: Move, source: Node) -> bool:
     if prod(piece.axes) != source.size:
         return False
     return all(e == Index(0, tuple((a, 1) for a in g)) and len(g) <= 1 for e, g in zip(piece.access, piece.groups, strict=True))
-
-

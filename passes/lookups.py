@@ -125,6 +125,4 @@ def _assembly(node: Scatter) -> Node:
     rank = len(node.shape)
     whole = Piece(0, node.shape, identity_access(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)
     part = Piece(1, node.axes, node.accesses[0], groups, tuple(e.offset for e in entries), step)
-    return Move(
-        id=node.id, operands=node.operands[:2], dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(whole, part)
-    )
+    return Move(id=node.id, operands=node.operands[:2], dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(whole, part))

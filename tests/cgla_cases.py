@@ -174,6 +174,7 @@ def prefetch(count: int = 64, offset: int = 0) -> Program:
 
 def edited(program: Program, table: str, where: Mapping[str, int] | int, **fields: Any) -> Program:
     """The program with fields of one row changed; the row by number or by the values of some columns."""
+
     def change(tables: Mapping[str, Any]) -> dict[str, Any]:
         columns = {name: array.copy() for name, array in tables[table].items()}
         if isinstance(where, int):
@@ -204,6 +205,7 @@ def appended(program: Program, table: str, **fields: Any) -> Program:
 
 def dropped(program: Program, table: str, index: int) -> Program:
     """The program without one row."""
+
     def cut(tables: Mapping[str, Any]) -> dict[str, Any]:
         return {**tables, table: {name: np.delete(array, index, axis=0) for name, array in tables[table].items()}}
 
@@ -217,4 +219,3 @@ def inputs_of(program: Program, seed: int = 0) -> dict[str, np.ndarray]:
     """Random fp32 inputs."""
     generator = np.random.default_rng(seed)
     return {b.name: generator.standard_normal(b.shape).astype(np.float32) for b in program.bindings_of("input")}
-

@@ -17,7 +17,7 @@ from spatialc.frontend.sources import resolve
 from spatialc.frontend.weights import FORMATS, Block, GgufFile, attach_blocks, decode, read_safetensors
 from spatialc.ir.interpret import interpret
 
-FACTORY = '''
+FACTORY = """
 import torch
 
 class Net(torch.nn.Module):
@@ -29,7 +29,7 @@ def make():
 
 def wrong():
     return Net()
-'''
+"""
 
 
 def test_a_factory_in_a_file(tmp_path: Path) -> None:

@@ -264,6 +264,4 @@ def fft_c2r(lo: Emitter, x: Pair, dims: Sequence[int], normalization: int, last_
         weights[-1] = 1.0
     angles = _angles(last_dim_size, half, last_dim_size)
     cosine, sine = np.cos(angles) * weights * scale, np.sin(angles) * weights * scale
-    return _real(
-        lo, lambda p, q: op("sub", p, q), along(lo, x.re, last, cosine, "fourier"), along(lo, x.im, last, sine, "fourier")
-    )
+    return _real(lo, lambda p, q: op("sub", p, q), along(lo, x.re, last, cosine, "fourier"), along(lo, x.im, last, sine, "fourier"))

@@ -110,17 +110,13 @@ for _rank in (1, 2, 3):
     _conv(_rank)
 
 
-def _windowed(
-    lo: Emitter, x: Value, weight: Value, stride: Sequence[int], dilation: Sequence[int], groups: int, transposed: bool
-) -> Value:
+def _windowed(lo: Emitter, x: Value, weight: Value, stride: Sequence[int], dilation: Sequence[int], groups: int, transposed: bool) -> Value:
     """Axes: N, group, O in group, output positions..., C in group, taps...; the kernel is mirrored where transposed."""
     spatial = weight.ndim - 2
     kernel = weight.shape[2:]
     inner = x.shape[1] // groups
     outer = weight.shape[1] if transposed else weight.shape[0] // groups
-    places = [
-        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
-    ]
+    places = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)]
     axes = (x.shape[0], groups, outer, *places, inner, *kernel)
     group, out, channel = 1, 2, 3 + spatial
     window = tuple(ix((3 + i, stride[i]), (channel + 1 + i, dilation[i])) for i in range(spatial))

@@ -53,5 +53,3 @@ def grouped_mm(
     expert = _experts(lo, x.shape[0], offs)
     clamped = lo.pointwise(lambda e: op("min", e, weight.shape[0] - 1), expert, compute=I64, result=I64)
     return lo.cast(_product(lo, x, weight, clamped), lo.dtype)
-
-

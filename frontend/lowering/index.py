@@ -136,9 +136,7 @@ def index_put(
     return lo.scatter("add" if accumulate else "set", nest.axes, x, nest.access, source, nest.reads)
 
 
-def _masked_put(
-    lo: Emitter, x: Value, indices: Sequence[Value | Empty | None], mask: Value, values: Value, accumulate: bool
-) -> Value:
+def _masked_put(lo: Emitter, x: Value, indices: Sequence[Value | Empty | None], mask: Value, values: Value, accumulate: bool) -> Value:
     """x[mask] = scalar is a select over the dimensions of the mask, which may be followed by whole dimensions."""
     first = next(d for d, i in enumerate(indices) if i is not None)
     others = [i for i in indices if i is not None and i is not mask]
@@ -267,4 +265,3 @@ def bucketize(
     axes = (*values.shape, bounds.shape[-1])
     reads: list[Read] = [(values, identity_access(n)), (bounds, (*lead, ix(n)))]
     return lo.cast(lo.reduce("sum", axes, [(d,) for d in range(n)], reads, cast(test, I64)), lo.dtype)
-

@@ -46,9 +46,7 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "atan": lambda x: op("atan2", x, const(1.0, x.dtype)),
     "sinh": lambda x: op("mul", op("sub", op("exp", x), op("exp", op("neg", x))), 0.5),
     "cosh": lambda x: op("mul", op("add", op("exp", x), op("exp", op("neg", x))), 0.5),
-    "asinh": lambda x: op(
-        "mul", op("sign", x), op("log", op("add", op("abs", x), op("sqrt", op("add", op("mul", x, x), 1.0))))
-    ),
+    "asinh": lambda x: op("mul", op("sign", x), op("log", op("add", op("abs", x), op("sqrt", op("add", op("mul", x, x), 1.0))))),
     "acosh": lambda x: op("log", op("add", x, op("sqrt", op("sub", op("mul", x, x), 1.0)))),
     "atanh": lambda x: op("mul", op("sub", op("log1p", x), op("log1p", op("neg", x))), 0.5),
     "erfc": lambda x: op("sub", 1.0, op("erf", x)),
@@ -183,9 +181,7 @@ def glu(lo: Emitter, x: Value, dim: int = -1) -> Value:
 
 
 @lowers("aten.nan_to_num.default")
-def nan_to_num(
-    lo: Emitter, x: Value, nan: Number | None = None, posinf: Number | None = None, neginf: Number | None = None
-) -> Value:
+def nan_to_num(lo: Emitter, x: Value, nan: Number | None = None, posinf: Number | None = None, neginf: Number | None = None) -> Value:
     largest = largest_of(x.dtype)
     high = largest if posinf is None else posinf
     low = -largest if neginf is None else neginf
@@ -203,9 +199,7 @@ def logit(lo: Emitter, x: Value, eps: float | None = None) -> Value:
 
 def largest_of(dtype: DType) -> float:
     """The largest finite number of a float type."""
-    return {"f64": 1.7976931348623157e308, "f32": 3.4028234663852886e38, "bf16": 3.3895313892515355e38, "f16": 65504.0}.get(
-        dtype.name, 0.0
-    )
+    return {"f64": 1.7976931348623157e308, "f32": 3.4028234663852886e38, "bf16": 3.3895313892515355e38, "f16": 65504.0}.get(dtype.name, 0.0)
 
 
 # -- casts --------------------------------------------------------------------------------------------------------------------------------
@@ -521,9 +515,7 @@ def diff(lo: Emitter, x: Value, n: int = 1, dim: int = -1, prepend: Value | None
 
 @lowers("aten.heaviside.default")
 def heaviside(lo: Emitter, x: Value, values: Value) -> Value:
-    return lo.pointwise(
-        lambda a, b: op("select", op("eq", a, 0), b, cast(op("gt", a, 0), a.dtype)), x, values
-    )
+    return lo.pointwise(lambda a, b: op("select", op("eq", a, 0), b, cast(op("gt", a, 0), a.dtype)), x, values)
 
 
 @lowers("aten.xlogy.Tensor")

@@ -46,9 +46,7 @@ class Windows:
         """Reduce over each window of `x` padded by `fill`; axes are lead..., outputs..., taps..."""
         n, spatial = len(self.lead), range(self.count)
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        extents = [
-            max((self.outputs[i] - 1) * self.stride[i] + reach[i], self.inputs[i] + self.padding[i]) for i in spatial
-        ]
+        extents = [max((self.outputs[i] - 1) * self.stride[i] + reach[i], self.inputs[i] + self.padding[i]) for i in spatial]
         x = pad_to(lo, x, [*[0] * n, *self.padding], (*self.lead, *extents), fill)
         axes = (*self.lead, *self.outputs, *self.kernel)
         access: Access = (

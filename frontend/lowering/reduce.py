@@ -28,9 +28,7 @@ def normal_dims(ndim: int, dim: Dims) -> tuple[int, ...]:
     return tuple(sorted({d % ndim for d in dim})) if ndim else ()
 
 
-def over(
-    lo: Emitter, name: str, x: Value, dims: Sequence[int], keepdim: bool, function: Callable[[Expr], Expr], compute: DType
-) -> Value:
+def over(lo: Emitter, name: str, x: Value, dims: Sequence[int], keepdim: bool, function: Callable[[Expr], Expr], compute: DType) -> Value:
     """Reduce of `function(x)`, computed in `compute`, over `dims`."""
     groups: list[Group] = [() if d in dims else (d,) for d in range(x.ndim) if keepdim or d not in dims]
     expr = function(cast(arg(0, x.dtype), compute))
@@ -157,9 +155,7 @@ def std(lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = 
 
 
 @lowers("aten.var_mean.correction")
-def var_mean(
-    lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False
-) -> tuple[Value, Value]:
+def var_mean(lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False) -> tuple[Value, Value]:
     first, second, scale, count = _variance(lo, x, dim, correction)
     variance = lo.pointwise(lambda v: op("mul", v, scale), second, result=second.dtype)
     average = lo.pointwise(lambda v: op("mul", v, 1.0 / count), first, result=first.dtype)
@@ -167,9 +163,7 @@ def var_mean(
 
 
 @lowers("aten.std_mean.correction")
-def std_mean(
-    lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False
-) -> tuple[Value, Value]:
+def std_mean(lo: Emitter, x: Value, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False) -> tuple[Value, Value]:
     first, second, scale, count = _variance(lo, x, dim, correction)
     deviation = lo.pointwise(lambda v: op("sqrt", op("mul", v, scale)), second, result=second.dtype)
     average = lo.pointwise(lambda v: op("mul", v, 1.0 / count), first, result=first.dtype)

@@ -42,9 +42,7 @@ def argsort(lo: Emitter, x: Value, dim: int = -1, descending: bool = False, *, s
 
 
 @lowers("aten.topk.default")
-def topk(
-    lo: Emitter, x: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> tuple[Value | None, Value]:
+def topk(lo: Emitter, x: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Value | None, Value]:
     if not x.ndim:
         return x, lo.full((), 0, I64)
     dim %= x.ndim

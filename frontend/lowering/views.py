@@ -341,4 +341,3 @@ def diag_embed(lo: Emitter, x: Value, offset: int = 0, dim1: int = -2, dim2: int
     square = lo.reshape(written, (*x.shape[:-1], shape[dim1], width))
     source_of = {d: n for n, d in enumerate(rest)} | {dim1: len(rest), dim2: len(rest) + 1}
     return lo.permute(square, [source_of[d] for d in range(ndim)])
-

@@ -92,4 +92,3 @@ def _load_seconds(verdict: Verdict) -> float:
     table = verdict.decoded.program.tables["buffers"]
     weights = int(table["bytes"][table["kind"] == BufferKind.IMAGE].sum())
     return float(weights / (machine.host_memcpy_bytes_per_cycle * machine.clock_hz))
-

@@ -137,9 +137,7 @@ class GridLoads:
         batch = tuple(axis for axis in outer if depends[0][axis] == depends[1][axis])
         wide = int(prod(self.digits[axis] for axis in only[1]) > prod(self.digits[axis] for axis in only[0]))
         inner = tuple(range(len(flow.outer_shape), len(self.digits)))
-        shape = tuple(
-            digit if axis in outer and (depends[0][axis] or depends[1][axis]) else 1 for axis, digit in enumerate(self.digits)
-        )
+        shape = tuple(digit if axis in outer and (depends[0][axis] or depends[1][axis]) else 1 for axis, digit in enumerate(self.digits))
         extents = tuple(digit if axis in inner else shape[axis] for axis, digit in enumerate(self.digits))
         made = []
         for i in (wide, 1 - wide):

@@ -96,9 +96,7 @@ class FastFlow(Dataflow):
                 total += w.parts(steps[:, step], "<f4")
         return w.join(total).reshape(outer + (1,) * self.inner)
 
-    def _summed(
-        self, left: list[Words], right: list[Words], inner: tuple[int, ...], begin: Words, chain: Chain | None
-    ) -> Words | None:
+    def _summed(self, left: list[Words], right: list[Words], inner: tuple[int, ...], begin: Words, chain: Chain | None) -> Words | None:
         shape = np.broadcast_shapes(*(x.shape for x in (*left, *right)))
         outer = np.broadcast_shapes(shape[: len(self.outer_shape)], begin.shape[: len(self.outer_shape)])
         if outer != shape[: len(self.outer_shape)]:

@@ -574,9 +574,7 @@ def _parts_meet(left: Sequence[RowPart], right: Sequence[RowPart]) -> bool:
     rows: dict[int, list[tuple[int, int]]] = {}
     for part in left:
         rows.setdefault(part[0], []).extend(_physical(part))
-    return any(
-        low <= high2 and low2 <= high for part in right for low, high in _physical(part) for low2, high2 in rows.get(part[0], ())
-    )
+    return any(low <= high2 and low2 <= high for part in right for low, high in _physical(part) for low2, high2 in rows.get(part[0], ()))
 
 
 __all__ = ["SegmentReport", "check_segment", "length", "rows_of"]
