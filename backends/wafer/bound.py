@@ -44,6 +44,4 @@ def _unmasked(graph: Graph, node: Contract) -> float:
 
 
 def _masks_pairs(expr: Expr) -> bool:
-    return any(
-        e.op == "select" and any(c.op in _COMPARE and len(axes_of(c)) == 2 for c in postorder(e.args[0])) for e in postorder(expr)
-    )
+    return any(e.op == "select" and any(c.op in _COMPARE and len(axes_of(c)) == 2 for c in postorder(e.args[0])) for e in postorder(expr))

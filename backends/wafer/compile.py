@@ -391,9 +391,7 @@ class _Assembly:
         carried = tuple(self._carried(source, a, stage, b) for a, b in pairs)
         key = (carried, source.e.cols, stage.e.cols)
         if key not in self.transfers:
-            made = build_transfer(
-                self.plan.machine, f"transfer{len(self.segments)}", self.plan.rows, source.e.cols, stage.e.cols, carried
-            )
+            made = build_transfer(self.plan.machine, f"transfer{len(self.segments)}", self.plan.rows, source.e.cols, stage.e.cols, carried)
             self.transfers[key] = (len(self.segments), made)
             self.segments.append(made.segment)
         number, transfer = self.transfers[key]

@@ -107,9 +107,7 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
     piecewise(stage, axes, kept, 2 * prod(axes[a] for a in kept), emit)
 
 
-def _accumulator(
-    stage: Stage, extents: Sequence[int], order: Sequence[int], vector: Ref, fmt: Element
-) -> tuple[Ref, Ref, int]:
+def _accumulator(stage: Stage, extents: Sequence[int], order: Sequence[int], vector: Ref, fmt: Element) -> tuple[Ref, Ref, int]:
     """Sums over the axes `order` (the vector last): their walk, the dense block that holds them, its elements. The first element lies
     4 words from the vector's modulo 8 and rows are padded, as C6 wants."""
     e = stage.e

@@ -75,9 +75,7 @@ class Emitter:
         y, x = splits[Y], splits[X]
         return Role(full(y.count if y else self.rows), full(x.count if x else self.cols))
 
-    def object(
-        self, fmt: Element, ext: Sequence[int], kind: ObjectKind = ObjectKind.SCRATCH, pitch: Sequence[int] | None = None
-    ) -> int:
+    def object(self, fmt: Element, ext: Sequence[int], kind: ObjectKind = ObjectKind.SCRATCH, pitch: Sequence[int] | None = None) -> int:
         """A new block of memory with these extents, dense or with the strides `pitch`. Raises Full."""
         words = (1 + sum((n - 1) * s for n, s in zip(ext, pitch, strict=True)) if pitch else prod(ext)) * WORDS[fmt]
         fixed = kind in (ObjectKind.WEIGHT, ObjectKind.CONSTANT, ObjectKind.STATE)
@@ -128,7 +126,16 @@ class Emitter:
             stride = (0,) * (4 - len(s.stride)) + s.stride
             scalar = tuple(n if e > 1 else 0 for n, e in zip(stride, extents, strict=True))
         return timing.beats(
-            self.machine, row, extents, vector(d, row.d), vector(a, row.a), vector(b, row.b), scalar, False, wavelets, 1  # type: ignore[arg-type]
+            self.machine,
+            row,
+            extents,
+            vector(d, row.d),
+            vector(a, row.a),
+            vector(b, row.b),
+            scalar,
+            False,
+            wavelets,
+            1,  # type: ignore[arg-type]
         )
 
     def put(

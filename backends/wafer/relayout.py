@@ -141,9 +141,7 @@ def _steps(value: Value, m: int, access: Access, axes: Sequence[int], splits: Sp
             yield Step(m, windows, blocks, last)
 
 
-def _windows(
-    value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, own: bool, last: bool
-) -> tuple[Window | None, ...]:
+def _windows(value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, own: bool, last: bool) -> tuple[Window | None, ...]:
     """The window of every dimension; positions along the other mesh axis count only if nothing is brought together along it later."""
     shard, other = value.shards[m], value.shards[1 - m]
     assert shard is not None
