@@ -128,14 +128,14 @@ class Emitter:
         return timing.beats(
             self.machine,
             row,
-            extents,
+            extents,  # type: ignore[arg-type]
             vector(d, row.d),
             vector(a, row.a),
             vector(b, row.b),
-            scalar,
+            scalar,  # type: ignore[arg-type]
             False,
             wavelets,
-            1,  # type: ignore[arg-type]
+            1,
         )
 
     def put(
