@@ -46,6 +46,11 @@ def _error(r: ResultData) -> str:
     return "" if r.numerics is None else f"{r.numerics.rel_l2_err:.2e} (allowed {r.numerics.tolerance:g})"
 
 
+def _own_error(r: ResultData) -> str:
+    n = r.numerics
+    return "" if n is None or n.interpreter_rel_l2_err is None else f"{n.interpreter_rel_l2_err:.2e} (allowed {n.interpreter_tolerance:g})"
+
+
 def _argmax(r: ResultData) -> str:
     if r.numerics is None or r.numerics.argmax_agreement is None:
         return ""
@@ -59,6 +64,7 @@ ROWS: tuple[tuple[str, Callable[[ResultData], str]], ...] = (
     ("precision", lambda r: r.precision),
     ("legal", lambda r: "" if r.legal is None else ("yes" if r.legal else f"NO: {len(r.violations)} violations")),
     ("error against torch", _error),
+    ("against the interpreter", _own_error),
     ("arg-max agreement", _argmax),
     ("cycles", lambda r: _count(r.cycles)),
     ("predicted cycles", lambda r: _count(r.predicted_cycles)),
