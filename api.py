@@ -62,11 +62,15 @@ class Options:
 
 
 class Result:
-    """One run: `outputs` (tensors in the order of torch's flattened outputs) and everything that the schema names (`to_dict`)."""
+    """One run: `outputs` (tensors in the order of torch's flattened outputs) and everything that the schema names (`to_dict`).
 
-    def __init__(self, outputs: Sequence[torch.Tensor], data: ResultData) -> None:
+    `reference` are the torch outputs that the caller judged by (`compare` computes them once for all targets), else None.
+    """
+
+    def __init__(self, outputs: Sequence[torch.Tensor], data: ResultData, reference: Sequence[torch.Tensor] | None = None) -> None:
         self.outputs = list(outputs)
         self.data = data
+        self.reference = reference
 
     @property
     def legal(self) -> bool:
@@ -223,7 +227,7 @@ class Program:
         ran = not timing_only and bool(execution.outputs)  # an executor gives no numbers for a schedule that it cannot follow
         outputs = [] if not ran else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
         numerics = None if not ran else self._judge(outputs, inputs, args, kwargs, states, reference, interpreter)
-        return Result(outputs, self._data(execution, numerics, seconds)), dict(execution.states)
+        return Result(outputs, self._data(execution, numerics, seconds), reference), dict(execution.states)
 
     def _initial_states(self) -> dict[str, Array] | None:
         """States that do not start at zero; None where all do. Raises BadInput for a file, which does not hold them."""
@@ -392,7 +396,6 @@ def compare(
     machines: Mapping[str, str | Machine] | None = None,
     exact: bool = False,
     timing_only: bool = False,
-    on_program: Callable[[Program], None] | None = None,
     **options: Any,
 ) -> list[Result]:
     """Compile and run one module on several machines; one result a target, in order.
@@ -420,8 +423,6 @@ def compare(
             if failure is not None or lowered is None:
                 raise failure or BadInput("nothing was lowered")
             program = _compile(module, lowered, target, own, time.perf_counter() - exported_s)
-            if on_program is not None:
-                on_program(program)
             result = program.execute(
                 arguments, keywords, exact=exact, timing_only=timing_only, reference=reference, interpreter=not timing_only
             )

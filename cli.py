@@ -235,7 +235,7 @@ def compare(
     if json_file is not None:
         _write_json(json_file, [result.to_dict() for result in results])
     if json_file != "-":
-        reference = None if timing_only else api.torch_outputs(case.module, case.args, case.kwargs)
+        reference = next((result.reference for result in results if result.reference is not None), None)
         title = f"{case.name}, {case.phase}, batch {case.batch}, {case.seq} positions"
         Console(width=None if sys.stdout.isatty() else 140).print(
             comparison([r.data for r in results], title, _next_tokens(case, results, reference))

@@ -10,6 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from spatialc import cli
+from spatialc.machines.listing import parse_listing
+from spatialc.machines.program import load_program
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -98,6 +100,8 @@ def test_run_check_and_show_a_saved_program(capsys: pytest.CaptureFixture[str], 
     code, out, _ = run(capsys, "show", str(program), "--listing")
     assert code == 0
     assert len(out.splitlines()) > 20
+    container = load_program(program)
+    assert parse_listing(out, container.images).digest() == container.digest() == row["digest"]
     code, _, _ = run(capsys, "show", str(program), "--placement", str(tmp_path / "place.svg"))
     assert code == 0
     assert (tmp_path / "place.svg").read_text().startswith("<?xml")

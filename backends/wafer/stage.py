@@ -251,10 +251,6 @@ class Stage:
         ext = self.spread(shape, local, shards)[1] if placeable(shape, shards) else (prod(local),)
         return Value(tuple(shape), fmt, shards, self.e.object(fmt, ext, kind), local)
 
-    def is_free(self, node: Node) -> bool:
-        """Whether a nest may still decide how the node lies."""
-        return isinstance(node, (Constant, Input, State)) and (isinstance(node, Constant) or not self.values.get(node.id))
-
     def variants(self, node_id: int) -> dict[Shards, Value]:
         """The copies of a value that are in memory."""
         return self.values.get(node_id, {})
