@@ -160,6 +160,21 @@ def test_reduce(op: str) -> None:
     )])  # fmt: skip
 
 
+def test_sums_over_both_mesh_axes_reach_all_cores() -> None:
+    m = Model()
+    x = m.input(values((6, 5, 64), 4))
+    access = (at((0, 1)), at((1, 1)), at((2, 1)))
+    total = m.b.new(
+        Reduce, (x,), dtype=F32, shape=(), axes=(6, 5, 64), accesses=(access,), groups=(), expr=make("exp", f32()), op="sum"
+    )
+    y = m.input(values((64, 64), 5))
+    scaled = m.b.new(
+        Map, (y, total), dtype=F32, shape=(64, 64), axes=(64, 64), accesses=((at((0, 1)), at((1, 1))), ()), groups=((0,), (1,)),
+        expr=make("div", f32(), arg(1, F32)),
+    )  # fmt: skip
+    m.check([total, scaled])
+
+
 UNARY = ["exp", "expm1", "tanh", "erf", "sin", "cos", "floor", "ceil", "trunc", "round", "sign", "abs", "log1p", "neg"]
 
 

@@ -17,7 +17,7 @@ from ...machines.wafer.isa import WORDS, Element, Fmt, Op
 from .elementwise import convert
 from .emitter import Role
 from .layout import Ref, Splits, Value, X, Y, local_axes, result_shards, row_major
-from .lines import PLAIN, reduce_line
+from .lines import PLAIN, reduce_splits
 from .nests import Box, dense_strides, piecewise, result_ref, window
 from .stage import Stage, element_of
 
@@ -93,12 +93,7 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
         e.vec(Op.FMAC, fmt, role, extents, walk, sources[vector], None, sources[1 - vector], inner=inner)
         for obj in copies:
             e.free(obj)
-        for m in (Y, X):
-            split = splits[m]
-            if split is not None and split.axis in reduced:
-                other = splits[1 - m]
-                across = other.count if other else (e.cols if m == Y else e.rows)
-                reduce_line(e, m, split.count, across, flat, size)
+        reduce_splits(e, splits, reduced, flat, size)
         shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
         here = tuple((b[0] + f, b[1]) for b, f in zip(box, first, strict=True))
         _store(stage, final, shape, here, keep, target, walk)

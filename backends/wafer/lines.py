@@ -8,6 +8,7 @@ same program: every core lays its block into zeros and the zeros are added, whic
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...machines.wafer.builder import FABRIC, NO_OPERAND, Operand, Range, full, 
 from ...machines.wafer.isa import PER_WAVELET, WORDS, Element, Fmt, Op, find
 from ...machines.wafer.tables import Port, Trigger
 from .emitter import Emitter, Last, Role
-from .layout import Ref, X, Y
+from .layout import Ref, Splits, X, Y
 
 PLAIN = {Element.F16: Fmt.F16, Element.F32: Fmt.F32, Element.I16: Fmt.I16, Element.I32: Fmt.I32}
 _COLOURS = {X: (0, 1, 2), Y: (3, 4, 5)}
@@ -79,6 +80,17 @@ def reduce_line(e: Emitter, m: int, members: int, across: int, buffer: Ref, size
         _chain(e, line, block, op)
     if length > 1:
         _broadcast(e, line, block, length)
+
+
+def reduce_splits(e: Emitter, splits: Splits, axes: Collection[int], buffer: Ref, size: int, op: Op = Op.ADD) -> None:
+    """`buffer` on the cores of `splits` is combined along every mesh axis that cuts one of `axes`; all cores of those lines get it."""
+    taken = [m for m in (Y, X) if (split := splits[m]) is not None and split.axis in axes]
+    for m in taken:
+        split, other = splits[m], splits[1 - m]
+        assert split is not None
+        spread = m == X and Y in taken  # the sums along Y are in all rows by now
+        across = other.count if other is not None and not spread else (e.cols if m == Y else e.rows)
+        reduce_line(e, m, split.count, across, buffer, size, op)
 
 
 def _lag(e: Emitter, line: _Line, sender: int, receiver: int) -> int:

@@ -18,7 +18,7 @@ from ...machines.wafer.isa import Element, Op
 from .elementwise import Evaluator, convert
 from .emitter import Role
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_axes, reference
-from .lines import PLAIN, reduce_line
+from .lines import PLAIN, reduce_splits
 from .nests import result_ref
 from .stage import Stage, element_of, ideal_shards
 
@@ -131,13 +131,7 @@ def emit_gather(stage: Stage, node: Node, splits: Splits) -> Value:
     stage.e.vec(Op.LDX, PLAIN[value.fmt], role, axes, target, source, None, index, inner=_vector(axes, index), look=look)
     for obj in scratch:
         stage.e.free(obj)
-    for m in (Y, X):
-        split = splits[m]
-        if split is not None and split.axis == LOOKUP:
-            other = splits[1 - m]
-            whole = other is None or (other.axis == LOOKUP and m == X)
-            across = (stage.e.cols if m == Y else stage.e.rows) if whole or other is None else other.count
-            reduce_line(stage.e, m, split.count, across, Ref(value.obj, value.fmt, 0, (1,)), value.size)
+    reduce_splits(stage.e, splits, (LOOKUP,), Ref(value.obj, value.fmt, 0, (1,)), value.size)
     return value
 
 

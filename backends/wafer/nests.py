@@ -13,7 +13,7 @@ from ...machines.wafer.isa import Element, Op
 from .elementwise import Evaluator, convert
 from .emitter import Role
 from .layout import Ref, Splits, Value, X, Y, local_axes, result_shards, row_major
-from .lines import PLAIN, reduce_line
+from .lines import PLAIN, reduce_splits
 from .memory import Full
 from .recipes import AXIS, lower
 from .stage import Stage, element_of
@@ -190,12 +190,7 @@ def _reduce_into(stage: Stage, node: Reduce, splits: Splits, expr: Expr, refs: d
         strides = dense_strides(shape, kept)
         walk = Ref(total.obj, work, 0, strides)
         _accumulate(stage, role, box, reduced, expr, refs, op, walk, kept)
-        for m in (Y, X):
-            split = splits[m]
-            if split is not None and split.axis in reduced:
-                other = splits[1 - m]
-                across = other.count if other else (stage.e.cols if m == Y else stage.e.rows)
-                reduce_line(stage.e, m, split.count, across, Ref(total.obj, work, 0, (1,)), size, op)
+        reduce_splits(stage.e, splits, reduced, Ref(total.obj, work, 0, (1,)), size, op)
         final = stage.e.role((None if splits[Y] and splits[Y].axis in reduced else splits[Y],  # type: ignore[union-attr]
                               None if splits[X] and splits[X].axis in reduced else splits[X]))  # type: ignore[union-attr]  # fmt: skip
         convert(stage.e, final, shape, window(target, box), walk)
