@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from spatialc.backends.options import CompileOptions
+from spatialc.backends.wafer import compile as driver
 from spatialc.backends.wafer import compile_graph, lower_bound
+from spatialc.backends.wafer.choose import Choice, Chooser
+from spatialc.backends.wafer.layout import Split
 from spatialc.errors import Infeasible
 from spatialc.ir.expr import Expr, arg, axis, cast, const, make
 from spatialc.ir.graph import (
@@ -160,18 +165,20 @@ def test_reduce(op: str) -> None:
     )])  # fmt: skip
 
 
-def test_sums_over_both_mesh_axes_reach_all_cores() -> None:
+def test_sums_over_both_mesh_axes_reach_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six rows and five columns of an 8 x 8 rectangle hold the parts; the total is read by all of it."""
     m = Model()
-    x = m.input(values((6, 5, 64), 4))
-    access = (at((0, 1)), at((1, 1)), at((2, 1)))
-    total = m.b.new(
-        Reduce, (x,), dtype=F32, shape=(), axes=(6, 5, 64), accesses=(access,), groups=(), expr=make("exp", f32()), op="sum"
-    )
-    y = m.input(values((64, 64), 5))
+    x, y = m.input(values((6, 5), 4)), m.input(values((64, 64), 5))
+    access = (at((0, 1)), at((1, 1)))
+    total = m.b.new(Reduce, (x,), dtype=F32, shape=(), axes=(6, 5), accesses=(access,), groups=(), expr=f32(), op="sum")
     scaled = m.b.new(
-        Map, (y, total), dtype=F32, shape=(64, 64), axes=(64, 64), accesses=((at((0, 1)), at((1, 1))), ()), groups=((0,), (1,)),
+        Map, (y, total), dtype=F32, shape=(64, 64), axes=(64, 64), accesses=(access, ()), groups=((0,), (1,)),
         expr=make("div", f32(), arg(1, F32)),
     )  # fmt: skip
+    cuts = {total: (Split(0, 1, 6), Split(1, 1, 5)), scaled: (Split(0, 8, 8), Split(1, 8, 8))}
+    monkeypatch.setattr(Chooser, "choices", lambda _, node: [Choice(0.0, cuts[node.id])])
+    monkeypatch.setattr(driver._Plan, "_widths", lambda _, part, limit: iter([limit]))
+    monkeypatch.setattr(sys.modules[__name__], "REGIONS", [(8, 8)])
     m.check([total, scaled])
 
 
