@@ -260,18 +260,18 @@ class Layout:
                     cycle = instance.start + life.first
                     message = f"is used before its source is written at {other.start + before.last_write_end}"
                     self.out.add("W43", unit, message, cycle=cycle, claimants=who, prov=[mine.prov, source.prov])
-                needed = instance.analysis.liveness.needed.get(number)
+                needed = instance.analysis.liveness.needed(number)
                 root = self.object(self.root((instance.number, number)))
                 if needed is not None and root.kind not in FILLED and (needed & ~self._written((bind.source, bind.source_object))).any():
                     self.out.add("W44", unit, "reads words that its source has not written", claimants=who, prov=[mine.prov, source.prov])
 
     def _written(self, slot: Slot) -> np.ndarray:
         """Elements written in a slot's chain, itself included."""
-        out = self.instances[slot[0]].analysis.liveness.written[slot[1]].copy()
+        out = self.instances[slot[0]].analysis.liveness.written(slot[1])
         bind = self.instances[slot[0]].binds.get(slot[1])
         while bind is not None and bind.kind is tb.BindKind.OBJECT and bind.source != tb.NONE:
             slot = (bind.source, bind.source_object)
-            out |= self.instances[slot[0]].analysis.liveness.written[slot[1]]
+            out |= self.instances[slot[0]].analysis.liveness.written(slot[1])
             bind = self.instances[slot[0]].binds.get(slot[1])
         return out
 

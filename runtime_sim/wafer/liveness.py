@@ -1,7 +1,8 @@
 """What is written and read when: rule W44, lifetimes for W42, and masks that the seams between instances need.
 
-The pass walks the steps in the order of evaluation with one boolean per element instead of a value. Objects whose every element is
-written are skipped from then on.
+The pass walks the steps in the order of evaluation with booleans instead of values. Neighbouring elements of an object that every access
+touches together are one *atom*: masks are [rows, columns, atoms], so that a block of thousands of elements costs what one element does.
+Objects whose every element is written are skipped from then on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .addresses import reads, start, walk, writes
 from .breaches import Breaches
 from .events import Event, ends
 from .flows import Fabric
-from .model import BurstView, ObjectView, SegmentView
+from .model import BurstView, Ints, SegmentView
 from .order import Step
 
 FILLED = (tb.ObjectKind.WEIGHT, tb.ObjectKind.CONSTANT, tb.ObjectKind.STATE, tb.ObjectKind.INPUT)
@@ -50,14 +51,17 @@ class Life:
 
 @dataclass
 class Liveness:
-    """Per object: life, elements written by the end, elements of inputs that are read before they are written."""
+    """Per object: life, atoms written by the end, atoms of objects with contents that are read before they are written."""
 
     seg: SegmentView
     lives: dict[int, Life] = field(default_factory=dict)
-    written: dict[int, Mask] = field(default_factory=dict)
-    needed: dict[int, Mask] = field(default_factory=dict)
+    atoms: dict[int, Ints] = field(default_factory=dict)
+    """Object -> atom of every element, ascending from 0; only objects that are not full from the start."""
     full: set[int] = field(default_factory=set)
-    _known: dict[tuple[int, str], tuple[np.ndarray, bool]] = field(default_factory=dict)
+    _written: dict[int, Mask] = field(default_factory=dict)
+    _needed: dict[int, Mask] = field(default_factory=dict)
+    _walks: dict[tuple[int, str], Ints] = field(default_factory=dict)
+    _places: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for obj in self.seg.objects.values():
@@ -77,82 +81,127 @@ class Liveness:
             life.first_write = low if life.first_write < 0 else min(life.first_write, low)
             life.last_write_end = max(life.last_write_end, end)
 
-    def _shape(self, obj: ObjectView) -> tuple[int, int, int]:
+    # -- results -------------------------------------------------------------------------------------------------------------------
+
+    def written(self, number: int) -> Mask:
+        """Elements of an object that are written by the end, [rows, columns, elements]."""
+        obj = self.seg.objects[number]
         region = self.seg.regions[obj.region]
-        return region.h, region.w, obj.size
+        if number not in self._written:
+            return np.zeros((region.h, region.w, obj.size), bool)
+        return np.asarray(self._written[number][..., self.atoms[number]])
+
+    def needed(self, number: int) -> Mask | None:
+        """Elements of an object with contents that are read before they are written; None where there are none."""
+        mask = self._needed.get(number)
+        return None if mask is None or not mask.any() else np.asarray(mask[..., self.atoms[number]])
+
+    # -- the pass ------------------------------------------------------------------------------------------------------------------
 
     def walk(self, steps: Sequence[Step], fabric: Fabric, out: Breaches) -> None:
-        """W44 over all steps; fills `written` and `needed`."""
-        for obj in self.seg.objects.values():
-            if obj.kind in PRELOADED:
-                self.full.add(obj.id)
-                continue
-            self.written[obj.id] = np.zeros(self._shape(obj), bool)
-            if obj.kind in FILLED:
-                self.needed[obj.id] = np.zeros(self._shape(obj), bool)
+        """W44 over all steps; fills what `written` and `needed` give."""
+        self._find_atoms(steps)
         reported: set[tuple[int, str]] = set()
+        satisfied: set[tuple[tuple[int, int, int], str]] = set()
         for step in steps:
             burst = step.event.burst
             for name in reads(burst):
                 number = burst.operand(name).obj
-                if number in self.full:
+                if number in self.full or (step.event.key, name) in satisfied:
+                    continue
+                if step.at is not None and self._written[number][self._at(Step(step.event), name)].all():
+                    # what is written stays written: all later levels of this event find it too
+                    satisfied.add((step.event.key, name))
                     continue
                 at = self._at(step, name)
-                missing = ~self.written[number][at]
+                missing = ~self._written[number][at]
                 if not missing.any():
                     continue
-                if number in self.needed:
-                    self.needed[number][at] |= missing
+                if number in self._needed:
+                    self._needed[number][at] |= missing
                 elif (burst.row, name) not in reported:
                     reported.add((burst.row, name))
                     self._report(step, name, missing, fabric, out)
             for name in writes(burst):
                 number = burst.operand(name).obj
                 if number not in self.full and burst.op.meaning is not Semantics.STORE_INDEXED:
-                    self.written[number][self._at(step, name)] = True
-                    if self.written[number].all():
+                    self._written[number][self._at(step, name)] = True
+                    if self._written[number].all():
                         self.full.add(number)
+        self._places.clear()
+
+    def _find_atoms(self, steps: Sequence[Step]) -> None:
+        """Cut every object where some access begins or ends."""
+        cuts: dict[int, Mask] = {}
         for obj in self.seg.objects.values():
-            if obj.id not in self.written:
-                self.written[obj.id] = np.broadcast_to(np.zeros((), bool), self._shape(obj))
+            if obj.kind in PRELOADED:
+                self.full.add(obj.id)
+            else:
+                cuts[obj.id] = np.zeros(obj.size + 1, bool)
+        seen: set[tuple[Any, ...]] = set()
+        for step in steps:
+            event, burst = step.event, step.event.burst
+            for name in (*reads(burst), *writes(burst)):
+                operand = burst.operand(name)
+                key = (burst.row, name, *((event.k, event.outer) if operand.step != (0, 0) else ()))
+                if operand.obj not in cuts or key in seen:
+                    continue
+                seen.add(key)
+                first = np.unique(start(burst, operand, event.k, event.outer, self.seg))
+                elements = self._walk(burst, name)
+                jumps = np.flatnonzero(np.diff(elements) > 1)
+                cut = cuts[operand.obj]
+                cut[first[:, None] + elements[np.r_[0, jumps + 1]]] = True
+                cut[first[:, None] + elements[np.r_[jumps, -1]] + 1] = True
+        for number, cut in cuts.items():
+            obj = self.seg.objects[number]
+            region = self.seg.regions[obj.region]
+            cut[0] = False
+            self.atoms[number] = np.cumsum(cut[:-1], dtype=np.int64)
+            shape = region.h, region.w, int(self.atoms[number][-1]) + 1
+            self._written[number] = np.zeros(shape, bool)
+            if obj.kind in FILLED:
+                self._needed[number] = np.zeros(shape, bool)
+
+    def _walk(self, burst: BurstView, name: str) -> Ints:
+        """Elements that an operand touches relative to its start, ascending."""
+        key = (burst.row, name)
+        if key not in self._walks:
+            self._walks[key] = np.unique(walk(burst, name))
+        return self._walks[key]
 
     def _at(self, step: Step, name: str) -> tuple[Any, ...]:
-        """Index of the elements that a step touches: slices where they form a block."""
-        burst = step.event.burst
-        rows, cols = burst.rows, burst.cols
-        if step.at is None:
-            first = start(burst, burst.operand(name), step.event.k, step.event.outer, self.seg)
-            elements, dense = self._walks(burst, name)
-            if first.ndim == 0 and dense:
-                begin = int(first) + int(elements[0])
-                block = slice(begin, begin + len(elements))
-                return slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step), block
-        index = self._index(step)
-        return (*index, self._elements(step, name, index[0].ndim))
-
-    def _walks(self, burst: BurstView, name: str) -> tuple[np.ndarray, bool]:
-        key = (burst.row, name)
-        if key not in self._known:
-            elements = np.unique(walk(burst, name))
-            self._known[key] = (elements, len(elements) == int(elements[-1]) - int(elements[0]) + 1)
-        return self._known[key]
-
-    @staticmethod
-    def _index(step: Step) -> tuple[Any, ...]:
-        """Core indices of a step that broadcast against [rows, columns, elements], or [cores, elements] for a level."""
-        burst = step.event.burst
-        rows, cols = np.array(burst.rows), np.array(burst.cols)
-        if step.at is None:
-            return rows[:, None, None], cols[None, :, None]
-        return rows[step.at // len(cols)][:, None], cols[step.at % len(cols)][:, None]
-
-    def _elements(self, step: Step, name: str, rank: int) -> np.ndarray:
+        """Index of the atoms that a step touches: slices where they form a block."""
         event, burst = step.event, step.event.burst
-        first = start(burst, burst.operand(name), event.k, event.outer, self.seg)
-        if first.ndim and step.at is not None:
+        operand = burst.operand(name)
+        first = start(burst, operand, event.k, event.outer, self.seg)
+        rows, cols = burst.rows, burst.cols
+        if step.at is None and first.ndim == 0:
+            key = (rows, cols, operand.obj, burst.ext, operand.stride, burst.look, name, int(first))
+            if key not in self._places:
+                place = self._atoms_of(burst, name, first)
+                block = slice(int(place[0]), int(place[-1]) + 1) if place[-1] - place[0] == len(place) - 1 else place
+                if isinstance(block, slice):
+                    index: tuple[Any, ...] = (slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step), block)
+                else:
+                    index = np.ix_(np.array(rows), np.array(cols), block)
+                self._places[key] = index
+            return self._places[key]
+        y, x = np.array(rows), np.array(cols)
+        if step.at is None:
+            return y[:, None, None], x[None, :, None], self._atoms_of(burst, name, first)
+        if first.ndim:
             first = first.reshape(-1)[step.at]
-        steps, _ = self._walks(burst, name)
-        return np.asarray(first[..., None] + steps if first.ndim else (first + steps).reshape((1,) * (rank - 1) + (-1,)))
+        return y[step.at // len(cols)][:, None], x[step.at % len(cols)][:, None], self._atoms_of(burst, name, first)
+
+    def _atoms_of(self, burst: BurstView, name: str, first: Ints) -> Ints:
+        """Atoms that a walk touches from each first element, [*first, n]; some may be named twice."""
+        elements, atoms = self._walk(burst, name), self.atoms[burst.operand(name).obj]
+        if int(elements[-1]) - int(elements[0]) + 1 != len(elements):
+            found = atoms[first[..., None] + elements]
+            return np.unique(found) if first.ndim == 0 else found
+        low, high = atoms[first + int(elements[0])], atoms[first + int(elements[-1])]
+        return np.asarray(np.minimum(low[..., None] + np.arange(int((high - low).max()) + 1), high[..., None]))
 
     def _report(self, step: Step, name: str, missing: Mask, fabric: Fabric, out: Breaches) -> None:
         burst = step.event.burst
