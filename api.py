@@ -28,6 +28,8 @@ from .ir.interpret import interpret
 from .ir.tolerance import tolerance_of
 from .machines import program as container
 from .machines.catalog import Machine, find_target, load_machine
+from .machines.wafer.defects import random_defects, read_defects
+from .machines.wafer.description import WaferMachine
 from .passes.pipeline import prepare
 from .report.numerics import judge
 from .report.result import Numerics, ResultData
@@ -50,6 +52,8 @@ class Options:
     region: tuple[int, int] | None = None
     strategy: str = "greedy"
     seed: int = 0
+    defects: str | Path | None = None
+    defect_rate: float | None = None
     verify: bool = False
     dump_after: str | None = None
     dump: Callable[[str, str], None] | None = None
@@ -332,7 +336,8 @@ def compile(
 
     `target` is `tsp`, `cgla` or `wafer`; `machine` a preset, a YAML file or a description object (default: the target's preset);
     `precision` a number format that the target has; `host_ops` (cgla) is `published` or `none`. Further `options` are the fields of
-    `Options`. Raises UnsupportedOp (all missing ops at once), Infeasible (the model does not fit) and BadInput.
+    `Options`: `defects` (a JSON file) or `defect_rate` with `seed` make cores of a wafer dead, for instance. Raises UnsupportedOp (all
+    missing ops at once), Infeasible (the model does not fit) and BadInput.
     """
     chosen = Options(machine=machine, precision=precision, host_ops=host_ops, **options)
     start = time.perf_counter()
@@ -350,6 +355,8 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
         machine = load_machine(target, machine, options.changes)
     if not isinstance(machine, kind.model):
         raise BadInput(f"a {type(machine).__name__} does not describe a {target} machine")
+    if isinstance(machine, WaferMachine):
+        machine = _with_defects(machine, options)
     graph = prepare(lowered.graph, lowered.store, target, precision, options.verify, options.dump_after, options.dump)
     batch, seq = _lengths(lowered, options)
     meta = {
@@ -369,6 +376,15 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     backend = import_module(f".backends.{target}", __package__)
     program = _with_torch_types(backend.compile_graph(graph, lowered.store, compile_options), lowered)
     return Program(program, _Source(module, lowered, graph), time.perf_counter() - start)
+
+
+def _with_defects(machine: WaferMachine, options: Options) -> WaferMachine:
+    """The wafer with the dead cores and links that the caller names or lets draw."""
+    if options.defects is not None and options.defect_rate is not None:
+        raise BadInput("give either a file of defects or a defect rate, not both")
+    if options.defects is not None:
+        return read_defects(machine, options.defects)
+    return machine if options.defect_rate is None else random_defects(machine, options.defect_rate, options.seed)
 
 
 def _starting_values(lowered: Lowered) -> dict[str, str]:

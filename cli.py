@@ -85,7 +85,11 @@ OverheadOption = Annotated[Overhead, typer.Option("--overhead", help="wafer: ide
 AccumulateOption = Annotated[Accumulate, typer.Option("--accumulate", help="wafer: format of accumulators and partial sums")]
 Region = Annotated[str | None, typer.Option(help="wafer: fix the rectangle of cores", metavar="WxH")]
 StrategyOption = Annotated[Strategy, typer.Option("--strategy", help="greedy heuristic, or improved by the solver")]
-Seed = Annotated[int, typer.Option(min=0, help="seed of random inputs and solvers")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of random inputs, solvers and defects")]
+DefectFile = Annotated[
+    Path | None, typer.Option("--defects", help="wafer: JSON file of dead physical cores and links, to be avoided", metavar="FILE")
+]
+DefectRate = Annotated[float | None, typer.Option("--defect-rate", help="wafer: every core is dead with this probability (see --seed)")]
 Json = Annotated[str | None, typer.Option("--json", help="write results as JSON; - prints JSON and nothing else", metavar="FILE")]
 Verify = Annotated[bool, typer.Option("--verify", help="verify the IR after every pass")]
 DumpAfter = Annotated[str | None, typer.Option("--dump-after", help="print the IR after this pass (text form)", metavar="PASS")]
@@ -210,6 +214,8 @@ def compare(
     region: Region = None,
     strategy: StrategyOption = Strategy.greedy,
     seed: Seed = 0,
+    defects: DefectFile = None,
+    defect_rate: DefectRate = None,
     exact: Exact = False,
     verify: Verify = False,
     dump_after: DumpAfter = None,
@@ -225,7 +231,7 @@ def compare(
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
         case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops, overhead=overhead,
-        accumulate=accumulate, strategy=strategy, seed=seed, verify=verify,
+        accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(json_file == "-") as progress:
         results = api.compare(
@@ -271,6 +277,8 @@ def compile_command(
     region: Region = None,
     strategy: StrategyOption = Strategy.greedy,
     seed: Seed = 0,
+    defects: DefectFile = None,
+    defect_rate: DefectRate = None,
     verify: Verify = False,
     dump_after: DumpAfter = None,
 ) -> None:
@@ -283,7 +291,7 @@ def compile_command(
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
         case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops, overhead=overhead,
-        accumulate=accumulate, strategy=strategy, seed=seed, verify=verify,
+        accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(False) as progress:
         program = api.compile(

@@ -8,6 +8,7 @@ from typing import Any
 from ...ir.expr import Expr, axes_of, entries, postorder
 from ...ir.graph import Contract, Graph, Map, Reduce
 from ...machines.wafer.description import WaferMachine
+from .wires import dead_cores
 
 _COMPARE = frozenset(("le", "lt", "ge", "gt"))
 
@@ -19,7 +20,7 @@ def lower_bound(graph: Graph, machine: WaferMachine, region: tuple[int, int] | N
     the machine or of the region that the user fixed, unpadded, masked pairs of causal products left out; link: what a core must hear of
     its part of the largest product, given its memory; io: nothing enters or leaves during a program, so 0.
     """
-    cores = region[0] * region[1] if region else machine.program_cols * machine.program_rows - len(machine.defects.cores)
+    cores = region[0] * region[1] if region else int((~dead_cores(machine)).sum())
     width = machine.widths["fmachs"]
     wide = max(machine.widths.values())
     words = machine.memory_words - machine.data_first_word

@@ -19,17 +19,17 @@ from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Nod
 from ...ir.store import ConstantStore
 from ...machines.program import Binding, Program, Segment
 from ...machines.wafer.builder import ProgramBuilder
-from ...machines.wafer.description import WORD_BYTES, WaferMachine
+from ...machines.wafer.description import WORD_BYTES, Defects, WaferMachine
 from ...machines.wafer.isa import NUMPY, WORDS
-from ...machines.wafer.tables import ObjectKind, image_key
+from ...machines.wafer.tables import PHI, RHO, ObjectKind, image_key
 from ..options import CompileOptions
 from .bound import lower_bound
 from .choose import LARGE_WORDS, Chooser, largest_divisor, units_of
 from .contract import emit_contract
 from .elementwise import convert
 from .emitter import Emitter
-from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, Y
-from .lines import lay_routes
+from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, X, Y
+from .lines import lay_routes, retimed
 from .memory import Full
 from .movement import emit_gather, emit_move, emit_scatter
 from .nests import emit_map, emit_reduce
@@ -38,6 +38,7 @@ from .partition import Part, cut_points, split
 from .relayout import plans
 from .stage import Bound, Stage, _splits_of, element_of, identity
 from .transfer import Carried, Transfer, build_transfer
+from .wires import most_columns, physical_map
 
 EMITTERS: dict[type[Node], Callable[[Stage, Any, Splits], Value]] = {
     Map: emit_map, Reduce: emit_reduce, Move: emit_move, Gather: emit_gather, Scatter: emit_scatter,
@@ -329,13 +330,15 @@ def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options:
     """(rows, columns in all) to try."""
     if options.region is None:
         for rows in _row_counts(parts, graph, machine):
+            limit = most_columns(machine, rows)
             if len(parts) == 1:
-                yield rows, min(machine.program_cols, rows)
-            yield rows, machine.program_cols
+                yield rows, min(limit, rows)
+            yield rows, limit
         return
     cols, rows = options.region
     if not (1 <= rows <= machine.program_rows and 1 <= cols <= machine.program_cols):
         raise BadInput(f"a region of {cols} x {rows} does not fit the {machine.program_cols} x {machine.program_rows} cores")
+    physical_map(machine, rows, cols)
     yield rows, cols
 
 
@@ -346,7 +349,10 @@ class _Assembly:
         self.graph, self.store, self.options, self.plan, self.parts = graph, store, options, plan, parts
         self.builder = ProgramBuilder()
         self.segments: list[Segment] = []
-        self.numbers: dict[int, int] = {}
+        cols = sum(stage.e.cols for stage in plan.stages)
+        self.physical = physical_map(plan.machine, plan.rows, cols) if plan.machine.defects != Defects() else None
+        self.made: dict[tuple[int, bytes], tuple[int, int]] = {}
+        """(segment, cycles) of a stage and its wires."""
         self.images: dict[str, np.ndarray] = {}
         self.image_numbers: dict[tuple[object, ...], int] = {}
         self.where: dict[str, list[dict[str, int]]] = {}
@@ -359,14 +365,17 @@ class _Assembly:
         for part, stage in zip(self.parts, self.plan.stages, strict=True):
             moved: list[tuple[int, int]] = []
             if before is not None:
-                now, moved = self._transfer(now, x - before[2].e.cols, before, part, stage)
-            instance = self.builder.instance(self._segment(stage), x, 0, now)
+                now, moved = self._transfer(now, x - before[2].e.cols, before, stage)
+            segment, cycles = self._segment(stage, x)
+            instance = self.builder.instance(segment, x, 0, now)
             for (source, source_object), value in zip(moved, stage.imports.values(), strict=True):
                 self.builder.bind_object(instance, value.obj, source, source_object)
             self._fill(instance, part, stage)
             before = (instance, part, stage)
-            now, x = now + stage.e.now, x + stage.e.cols
+            now, x = now + cycles, x + stage.e.cols
         machine = self.plan.machine
+        if self.physical is not None:
+            self.images |= {RHO: self.physical.rho.astype(np.int32), PHI: self.physical.phi.astype(np.int32)}
         return Program(
             target="wafer", machine=machine.to_json(), bindings=tuple(self._bindings()), tables=dict(self.builder.tables()),
             segments=tuple(self.segments), images=self.images, predicted_cycles=now,
@@ -374,24 +383,34 @@ class _Assembly:
             meta=dict(self.options.meta),
         )  # fmt: skip
 
-    def _segment(self, stage: Stage) -> int:
-        if id(stage) not in self.numbers:
-            self.numbers[id(stage)] = len(self.segments)
-            stage.e.builder.name = f"stage{len(self.segments)}"
-            self.segments.append(stage.e.builder.build())
-        return self.numbers[id(stage)]
+    def _segment(self, stage: Stage, x: int) -> tuple[int, int]:
+        """The segment of a stage at column x, and its cycles: one for all places whose wires are equal."""
+        wires = self.physical.wires(x, stage.e.cols) if self.physical is not None else None
+        wires = None if wires is None or wires.straight else wires
+        key = (id(stage), wires.key() if wires is not None else b"")
+        if key not in self.made:
+            name = f"stage{len(self.segments)}"
+            builder, cycles = retimed(stage.e, name, wires)
+            self.made[key] = (len(self.segments), cycles)
+            self.segments.append(builder.build())
+        return self.made[key]
 
-    def _transfer(self, now: int, x: int, before: tuple[int, Part, Stage], part: Part, stage: Stage) -> tuple[int, list[tuple[int, int]]]:
-        """Exports of the stage before become imports of this one; cycle afterwards, and where each import comes from."""
+    def _transfer(self, now: int, x: int, before: tuple[int, Part, Stage], stage: Stage) -> tuple[int, list[tuple[int, int]]]:
+        """Exports of the stage before, at column x, become imports of this one; cycle afterwards, and where each import comes from."""
         instance, _, source = before
         pairs = list(zip((source.exports[i] for i in sorted(source.exports)), stage.imports.values(), strict=True))
-        del part
         if not pairs:
             return now, []
         carried = tuple(self._carried(source, a, stage, b) for a, b in pairs)
-        key = (carried, source.e.cols, stage.e.cols)
+        late = None
+        if self.physical is not None:
+            last = source.e.cols - 1
+            away = self.physical.wires(x + last, stage.e.cols + 1).away[X][:, 1:]
+            late = away if away.any() else None
+        key = (carried, source.e.cols, stage.e.cols, late.tobytes() if late is not None else b"")
         if key not in self.transfers:
-            made = build_transfer(self.plan.machine, f"transfer{len(self.segments)}", self.plan.rows, source.e.cols, stage.e.cols, carried)
+            name = f"transfer{len(self.segments)}"
+            made = build_transfer(self.plan.machine, name, self.plan.rows, source.e.cols, stage.e.cols, carried, late)
             self.transfers[key] = (len(self.segments), made)
             self.segments.append(made.segment)
         number, transfer = self.transfers[key]

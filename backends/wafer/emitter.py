@@ -53,6 +53,24 @@ class Last:
     end: int | None
 
 
+@dataclass(frozen=True)
+class Line:
+    """One collective along mesh axis `m`: members, length of the line, the lines that take part, elements, wavelets and their common
+    span. `first` is the first of its bursts."""
+
+    m: int
+    members: int
+    length: int
+    across: Range
+    size: int
+    n: int
+    span: int
+    fmt: Fmt
+    beats: tuple[int, int, int, int]
+    """Beats of a send, of a fused receive and send, of a receive that adds, and of a plain receive."""
+    first: int
+
+
 class Emitter:
     """Collects one region's bursts. `now` is the cycle at which every core of the rectangle is free."""
 
@@ -65,6 +83,8 @@ class Emitter:
         self.now = 0
         self.prov = NONE
         self.last: Last | None = None
+        self.lines: list[Line] = []
+        """Collectives in the order of their bursts."""
         self.address: dict[int, int] = {}
         self.qin, self.qout = min(machine.input_queues), min(machine.output_queues)
 
@@ -95,16 +115,16 @@ class Emitter:
     def mark(self) -> tuple[Any, ...]:
         """A state to return to with `back`."""
         b = self.builder
-        counts = (len(b.objects), len(b.bursts), len(b.vectors), len(b.routes), len(b.loops))
+        counts = (len(b.objects), len(b.bursts), len(b.vectors), len(b.routes), len(b.loops), len(self.lines))
         return (self.words.copy(), self.now, self.last, counts, dict(self.address))
 
     def back(self, mark: tuple[Any, ...]) -> None:
         """Forget everything emitted since `mark`."""
-        words, self.now, self.last, (objects, bursts, vectors, routes, loops), address = mark
+        words, self.now, self.last, (objects, bursts, vectors, routes, loops, lines), address = mark
         self.words = words.copy()
         self.address = dict(address)
         b = self.builder
-        del b.objects[objects:], b.bursts[bursts:], b.vectors[vectors:], b.routes[routes:], b.loops[loops:]
+        del b.objects[objects:], b.bursts[bursts:], b.vectors[vectors:], b.routes[routes:], b.loops[loops:], self.lines[lines:]
 
     # ---- bursts
 

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
+import numpy as np
+
 from ...machines.wafer import timing
-from ...machines.wafer.builder import FABRIC, NO_OPERAND, Operand, Range, full, mem, one
+from ...machines.wafer.builder import FABRIC, NO_OPERAND, Operand, Range, SegmentBuilder, full, mem, one
+from ...machines.wafer.description import WaferMachine
 from ...machines.wafer.isa import PER_WAVELET, WORDS, Element, Fmt, Op, find
 from ...machines.wafer.tables import Port, Trigger
-from .emitter import Emitter, Last, Role
+from .emitter import Emitter, Line, Role
 from .layout import Ref, Splits, X, Y
+from .wires import Ints, Wires
 
 PLAIN = {Element.F16: Fmt.F16, Element.F32: Fmt.F32, Element.I16: Fmt.I16, Element.I32: Fmt.I32}
 _COLOURS = {X: (0, 1, 2), Y: (3, 4, 5)}
@@ -50,19 +55,26 @@ def lay_routes(e: Emitter) -> None:
         e.builder.route(e.region, colours[2], *_cells(m, one(size - 1), across), _TOWARDS[m], [Port.RAMP])
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One collective along mesh axis `m`: members, the lines that take part, elements, wavelets and their common span."""
+class Leg(IntEnum):
+    """The bursts of a collective: a chain to index 0 (send, pass on, take) and a multicast back (spread, hear)."""
 
-    m: int
-    members: int
-    across: Range
-    size: int
-    n: int
-    span: int
-    fmt: Fmt
-    beats: tuple[int, int, int, int]
-    """Beats of a send, of a fused receive and send, of a receive that adds, and of a plain receive."""
+    SEND = 0
+    PASS = 1
+    TAKE = 2
+    SPREAD = 3
+    HEAR = 4
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a burst of a collective begins: cycle `t0` at index 0 and `slope` more an index, on the cores `along` a line; `extra` is what
+    defects add on each core, [rows, cols]."""
+
+    leg: Leg
+    along: Range
+    t0: int
+    slope: int = 0
+    extra: Ints | None = None
 
 
 def reduce_line(e: Emitter, m: int, members: int, across: int, buffer: Ref, size: int, op: Op = Op.ADD) -> None:
@@ -70,16 +82,17 @@ def reduce_line(e: Emitter, m: int, members: int, across: int, buffer: Ref, size
     of those lines. `across` is the number of lines that take part; the clock moves on."""
     fmt = PLAIN[buffer.fmt]
     length = e.rows if m == Y else e.cols
+    if length == 1:
+        return
     n = timing.wavelets_of(size, buffer.fmt)
     block = mem(buffer.obj, 1, addr=buffer.base * WORDS[buffer.fmt])
     none = NO_OPERAND
     shapes = [(Op.MOV, none, block, none), (op, none, none, block), (op, block, none, block), (Op.MOV, block, none, none)]
     beats = [e.beats(find(o, fmt), [size], d, a, b, none, n) for o, d, a, b in shapes]
-    line = _Line(m, members, full(across), size, n, max(n, *beats), fmt, (beats[0], beats[1], beats[2], beats[3]))
-    if members > 1:
-        _chain(e, line, block, op)
-    if length > 1:
-        _broadcast(e, line, block, length)
+    line = Line(
+        m, members, length, full(across), size, n, max(n, *beats), fmt, (beats[0], beats[1], beats[2], beats[3]), len(e.builder.bursts)
+    )
+    _emit(e, line, block, op)
 
 
 def reduce_splits(e: Emitter, splits: Splits, axes: Collection[int], buffer: Ref, size: int, op: Op = Op.ADD) -> None:
@@ -93,11 +106,11 @@ def reduce_splits(e: Emitter, splits: Splits, axes: Collection[int], buffer: Ref
         reduce_line(e, m, split.count, across, buffer, size, op)
 
 
-def _lag(e: Emitter, line: _Line, sender: int, receiver: int) -> int:
+def _lag(machine: WaferMachine, line: Line, sender: int, receiver: int) -> int:
     """Cycles from a sender's first beat to the first beat of a core one hop away (indices into `line.beats`)."""
     out = timing.Stream(line.n, line.beats[sender], line.span)
     into = timing.Stream(line.n, line.beats[receiver], line.span)
-    return timing.arrival_lag(out, into, e.machine.ramp_cycles, e.machine.cost.wavelet_cycles) + 1
+    return timing.arrival_lag(out, into, machine.ramp_cycles, machine.cost.wavelet_cycles) + 1
 
 
 def _canonical(along: Range) -> Range:
@@ -106,64 +119,120 @@ def _canonical(along: Range) -> Range:
     return (along[0], along[0] + (count - 1) * along[2] + 1, along[2] if count > 1 else 1)
 
 
-def _burst(
-    e: Emitter, line: _Line, along: Range, t0: int, slope: int, op: Op, operands: tuple[Operand, Operand, Operand],
-    colours: tuple[int, int], trigger: Trigger, after: tuple[int, ...],
-) -> int:  # fmt: skip
-    """One burst of a collective; `t0` is the cycle at index 0, `colours` those of its input and output (-1: none)."""
-    along = _canonical(along)
-    rows, cols = _cells(line.m, along, line.across)
-    cin, cout = colours
-    rest: dict[str, Any] = {}
-    if along[1] - along[0] == 1:
-        t0, slope = t0 + slope * along[0], 0
-    if slope:
-        rest["ty" if line.m == Y else "tx"] = slope
-    if cin >= 0:
-        rest |= {"cin": e.machine.colours[cin], "qin": e.qin}
-    if cout >= 0:
-        rest |= {"cout": e.machine.colours[cout], "qout": e.qout}
-    if e.machine.microthreads:
-        rest["mt"] = 0
-    d, a, b = operands
-    return e.builder.burst(
-        e.region, op, line.fmt, t0, line.span, rows=rows, cols=cols, d=d, a=a, b=b, ext=(line.size,), trigger=trigger, after=after, q=1,
-        prov=e.prov, **rest,
-    )  # fmt: skip
+def line_starts(machine: WaferMachine, line: Line, now: int, wires: Wires | None) -> tuple[list[Start], int]:
+    """When the bursts of a collective begin that starts at `now`, in their order, and when the last of them ends on its last core."""
+    starts: list[Start] = []
+    root, late = now, None
+    if line.members > 1:
+        starts, root, late = _chain_starts(machine, line, now, wires)
+    starts.append(Start(Leg.SPREAD, one(0), root, extra=late))
+    arrive = root + _lag(machine, line, 0, 3) - 1
+    behind = None if wires is None else wires.away[line.m] + (0 if late is None else late)
+    starts.append(Start(Leg.HEAR, _canonical((1, line.length, 1)), arrive, 1, behind))
+    worst = 0 if behind is None else int((behind[-1] if line.m == Y else behind[:, -1])[slice(*line.across)].max())
+    return starts, arrive + line.length - 1 + line.span + worst
 
 
-def _chain(e: Emitter, line: _Line, block: Operand, op: Op) -> None:
-    """Index members-1 sends, the cores between add and pass on, index 0 keeps the result."""
-    colours = _COLOURS[line.m]
+def _chain_starts(machine: WaferMachine, line: Line, now: int, wires: Wires | None) -> tuple[list[Start], int, Ints | None]:
+    """The bursts of a chain; when the root has the result, and what defects add to that on each line."""
     last = line.members - 1
-    trigger, after = e.reason(Role(*_cells(line.m, one(last), line.across)))
-    _burst(e, line, one(last), e.now, 0, Op.MOV, (FABRIC, block, NO_OPERAND), (-1, colours[last % 2]), trigger, after)
-    root_time = e.now + _lag(e, line, 0, 2)
+    starts = [Start(Leg.SEND, one(last), now)]
+    extra = late = None
+    if wires is not None:
+        towards = wires.towards[line.m]
+        late = np.broadcast_to(towards[last : last + 1] if line.m == Y else towards[:, last : last + 1], towards.shape)
+        extra = late - towards
+    root = now + _lag(machine, line, 0, 2)
     if last > 1:
-        hop = _lag(e, line, 1, 1)
-        t0 = e.now + _lag(e, line, 0, 1) + (last - 1) * hop
-        root_time = t0 - hop + _lag(e, line, 1, 2)
-        after = e.reason(Role(*_cells(line.m, (1, last, 1), line.across)))[1]
-        for parity in (1, 0):
-            along = (parity or 2, last, 2)
-            if along[0] < last:
-                pair = (colours[1 - parity], colours[parity])
-                _burst(e, line, along, t0, -hop, op, (FABRIC, FABRIC, block), pair, Trigger.ARRIVE, after)
-    after = e.reason(Role(*_cells(line.m, one(0), line.across)))[1]
-    root = _burst(e, line, one(0), root_time, 0, op, (block, FABRIC, block), (colours[1], -1), Trigger.ARRIVE, after)
-    e.now = root_time + line.span
-    e.last = Last(root, Role(*_cells(line.m, one(0), line.across)), e.now)
+        hop = _lag(machine, line, 1, 1)
+        t0 = now + _lag(machine, line, 0, 1) + (last - 1) * hop
+        root = t0 - hop + _lag(machine, line, 1, 2)
+        evens = [Start(Leg.PASS, _canonical((2, last, 2)), t0, -hop, extra)] if last > 2 else []
+        starts += [Start(Leg.PASS, _canonical((1, last, 2)), t0, -hop, extra), *evens]
+    starts.append(Start(Leg.TAKE, one(0), root, extra=late))
+    return starts, root + line.span, late
 
 
-def _broadcast(e: Emitter, line: _Line, block: Operand, length: int) -> None:
-    """Index 0 sends its block to all cores of its line."""
-    spread = _COLOURS[line.m][2]
-    trigger, after = e.reason(Role(*_cells(line.m, one(0), line.across)))
-    _burst(e, line, one(0), e.now, 0, Op.MOV, (FABRIC, block, NO_OPERAND), (-1, spread), trigger, after)
-    arrive = e.now + _lag(e, line, 0, 3) - 1
-    _burst(e, line, (1, length, 1), arrive, 1, Op.MOV, (block, FABRIC, NO_OPERAND), (spread, -1), Trigger.ARRIVE, ())
-    e.now = max(e.now, arrive + length - 1) + line.span
-    e.last = None
+def times_of(builder: SegmentBuilder, region: int, line: Line, start: Start) -> dict[str, int]:
+    """Columns t0, ty, tx, vy, vx and dense of a burst of a collective."""
+    rows, cols = (slice(*r) for r in _cells(line.m, start.along, line.across))
+    first, single = start.along[0], start.along[1] - start.along[0] == 1
+    if start.extra is None or not start.extra[rows, cols].any():
+        slope = {"ty" if line.m == Y else "tx": start.slope} if start.slope and not single else {}
+        return {"t0": start.t0 + (start.slope * first if single else 0), **slope}
+    h, w = builder.regions[region]["h"], builder.regions[region]["w"]
+    times = np.zeros((h, w), np.int64)
+    index = np.arange(h)[:, None] if line.m == Y else np.arange(w)[None, :]
+    times[rows, cols] = (start.extra + start.slope * index)[rows, cols]
+    if not single:
+        return {"t0": start.t0, "dense": builder.vector(times.reshape(-1))}
+    name, vector = ("vx", times[first]) if line.m == Y else ("vy", times[:, first])
+    return {"t0": start.t0, name: builder.vector(vector)}
+
+
+def _emit(e: Emitter, line: Line, block: Operand, op: Op) -> None:
+    """The bursts of a collective. Index members-1 sends, the cores between add and pass on, index 0 adds and keeps the sum, and sends it
+    to all cores of its line."""
+    none = NO_OPERAND
+    operands = {
+        Leg.SEND: (Op.MOV, FABRIC, block, none), Leg.PASS: (op, FABRIC, FABRIC, block), Leg.TAKE: (op, block, FABRIC, block),
+        Leg.SPREAD: (Op.MOV, FABRIC, block, none), Leg.HEAR: (Op.MOV, block, FABRIC, none),
+    }  # fmt: skip
+    starts, end = line_starts(e.machine, line, e.now, None)
+    for start in starts:
+        rows, cols = _cells(line.m, start.along, line.across)
+        # the whole chain waits for what came before it
+        waits = (1, line.members - 1, 1) if start.leg is Leg.PASS else start.along
+        trigger, after = e.reason(Role(*_cells(line.m, waits, line.across)))
+        if start.leg in (Leg.PASS, Leg.TAKE, Leg.HEAR):
+            trigger = Trigger.ARRIVE
+        if start.leg is Leg.SPREAD and line.members > 1:
+            trigger, after = Trigger.AFTER, (len(e.builder.bursts) - 1,)
+        if start.leg is Leg.HEAR:
+            after = ()
+        what, d, a, b = operands[start.leg]
+        rest: dict[str, Any] = times_of(e.builder, e.region, line, start) | _queues(e, line, start)
+        e.builder.burst(
+            e.region, what, line.fmt, span=line.span, rows=rows, cols=cols, d=d, a=a, b=b, ext=(line.size,), trigger=trigger,
+            after=after, q=1, prov=e.prov, **rest,
+        )  # fmt: skip
+    e.lines.append(line)
+    e.now, e.last = end, None
+
+
+def _queues(e: Emitter, line: Line, start: Start) -> dict[str, int]:
+    """Colours and queues of a burst. A core of the chain sends by the colour of its parity and hears the other."""
+    chain, spread = _COLOURS[line.m][:2], _COLOURS[line.m][2]
+    parity = start.along[0] % 2
+    cin = {Leg.PASS: chain[1 - parity], Leg.TAKE: chain[1], Leg.HEAR: spread}.get(start.leg)
+    cout = {Leg.SEND: chain[parity], Leg.PASS: chain[parity], Leg.SPREAD: spread}.get(start.leg)
+    found = {"mt": 0} if e.machine.microthreads else {}
+    if cin is not None:
+        found |= {"cin": e.machine.colours[cin], "qin": e.qin}
+    if cout is not None:
+        found |= {"cout": e.machine.colours[cout], "qout": e.qout}
+    return found
+
+
+def retimed(e: Emitter, name: str, wires: Wires | None) -> tuple[SegmentBuilder, int]:
+    """The rectangle's bursts for these wires, and the cycle at which the last of them ends. Every local burst starts when the one before
+    it has ended everywhere."""
+    builder, now, burst = e.builder.copy(), 0, 0
+    builder.name = name
+    collectives = {line.first: line for line in e.lines}
+    while burst < len(builder.bursts):
+        line = collectives.get(burst)
+        if line is None:
+            builder.retime(burst, now)
+            now += builder.bursts[burst]["span"]
+            burst += 1
+            continue
+        starts, now = line_starts(e.machine, line, now, wires)
+        for start in starts:
+            builder.retime(burst, **times_of(builder, e.region, line, start))
+            burst += 1
+    builder.regions[e.region]["last"] = now
+    return builder, now
 
 
 def line_cycles(size: int, fmt: Element, members: int, length: int) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...machines.program import Segment
 from ...machines.wafer import timing
 from ...machines.wafer.builder import FABRIC, SegmentBuilder, full, mem, one
@@ -17,6 +19,7 @@ from ...machines.wafer.description import WaferMachine
 from ...machines.wafer.isa import Element, Op, find
 from ...machines.wafer.tables import NONE, ObjectKind, Port, Trigger
 from .lines import PLAIN
+from .wires import Ints
 
 _COLOUR = 6
 
@@ -49,8 +52,10 @@ class Transfer:
     targets: tuple[int, ...]
 
 
-def build_transfer(machine: WaferMachine, name: str, rows: int, source_cols: int, target_cols: int, values: Sequence[Carried]) -> Transfer:
-    """Values one after another from a rectangle to its eastern neighbour of the same rows."""
+def build_transfer(
+    machine: WaferMachine, name: str, rows: int, source_cols: int, target_cols: int, values: Sequence[Carried], late: Ints | None = None
+) -> Transfer:
+    """Values one after another from a rectangle to its eastern neighbour of the same rows; `late` is what defects add on its cores."""
     b = SegmentBuilder(name)
     west, east = b.region(source_cols, rows), b.region(target_cols, rows, x=source_cols)
     colour = machine.colours[_COLOUR]
@@ -83,12 +88,17 @@ def build_transfer(machine: WaferMachine, name: str, rows: int, source_cols: int
             west, Op.MOV, PLAIN[value.fmt], now, span, rows=held, cols=one(source_cols - 1), d=FABRIC, a=mem(a, 1), ext=(size,),
             trigger=Trigger.HOLD if heard else Trigger.AFTER, after=(), cout=colour, qout=min(machine.output_queues), **queues,
         )  # fmt: skip
-        slope: dict[str, Any] = {"tx": 1} if target_cols > 1 else {}
+        times: dict[str, Any] = {"tx": 1} if target_cols > 1 else {}
+        worst = 0
+        if late is not None and late[: value.rows].any():
+            behind = late + np.arange(target_cols)
+            behind[value.rows :] = 0
+            times, worst = {"dense": b.vector(behind.reshape(-1))}, int(late[: value.rows, -1].max())
         heard.append(b.burst(
             east, Op.MOV, PLAIN[value.fmt], now + lag + 1, span, rows=held, cols=full(target_cols), d=mem(d, 1), a=FABRIC, ext=(size,),
-            trigger=Trigger.ARRIVE, after=(), cin=colour, qin=min(machine.input_queues), **slope, **queues,
+            trigger=Trigger.ARRIVE, after=(), cin=colour, qin=min(machine.input_queues), **times, **queues,
         ))  # fmt: skip
         b.regions[west]["last"] = now + span
-        now = now + lag + target_cols + span
+        now = now + lag + target_cols + worst + span
     b.regions[east]["last"] = now
     return Transfer(b.build(), now, tuple(sources), tuple(targets))

@@ -142,11 +142,25 @@ class SegmentBuilder:
 
     def vector(self, values: Sequence[int] | np.ndarray) -> int:
         """A pool vector; equal vectors share one number."""
-        key = tuple(int(value) for value in values)
+        key = tuple(np.asarray(values).tolist())
         if key in self.vectors:
             return self.vectors.index(key)
         self.vectors.append(key)
         return len(self.vectors) - 1
+
+    def retime(self, burst: int, t0: int, **rest: int) -> None:
+        """Give a burst other cycles; `rest` may hold ty, tx, vy, vx and dense."""
+        row = self.bursts[burst]
+        for name in ("ty", "tx", "vy", "vx", "dense"):
+            row.pop(name, None)
+        t0 += self._fold(row["rows"], rest, "ty", "vy") + self._fold(row["cols"], rest, "tx", "vx")
+        row.update({"t0": t0, **rest})
+
+    def copy(self) -> SegmentBuilder:
+        """An independent copy of everything that can still change."""
+        tables = (self.regions, self.objects, self.routes, self.loops, self.bursts)
+        regions, objects, routes, loops, bursts = ([dict(row) for row in rows] for rows in tables)
+        return SegmentBuilder(self.name, regions, objects, routes, loops, list(self.vectors), bursts)
 
     def burst(
         self,
@@ -202,7 +216,7 @@ class SegmentBuilder:
         dense = 0
         if row.get("dense", NONE) != NONE:
             w = self.regions[row["region"]]["w"]
-            dense = max(self.vectors[row["dense"]][y * w + x] for y in rows for x in cols)
+            dense = int(np.reshape(self.vectors[row["dense"]], (-1, w))[slice(*row["rows"]), slice(*row["cols"])].max())
         end: int = int(row["t0"]) + sum(late) + dense + int(row["span"])
         loop = row["loop"]
         while loop != NONE:
@@ -217,14 +231,15 @@ class SegmentBuilder:
             if region["last"] == 0:
                 ends = [self.end_of(i) for i, row in enumerate(self.bursts) if row["region"] == region["id"]]
                 region["last"] = max([region["first"], *ends])
-        pool = [{"vector": v, "value": value} for v, values in enumerate(self.vectors) for value in values]
+        numbers = [np.full(len(values), v) for v, values in enumerate(self.vectors)]
+        pool = {"vector": np.concatenate(numbers), "value": np.concatenate(self.vectors)} if numbers else {}
         bursts = sorted(self.bursts, key=lambda row: (row["region"], row["t0"], row["id"]))
         tables: dict[str, Table] = {
             "regions": REGIONS.from_rows(self.regions),
             "objects": OBJECTS.from_rows(self.objects),
             "routes": ROUTES.from_rows(self.routes),
             "loops": LOOPS.from_rows(self.loops),
-            "pool": POOL.from_rows(pool),
+            "pool": POOL.from_columns(sum(map(len, numbers)), **pool),
             "bursts": BURSTS.from_rows(bursts),
         }
         return Segment(self.name, tables)
@@ -241,18 +256,20 @@ class SegmentBuilder:
 
     def _clear_idle(self, names: Sequence[str]) -> None:
         """Set values that no role reaches to 0."""
-        reached: dict[int, set[int]] = {}
+        reached = {number: np.zeros(len(values), bool) for number, values in enumerate(self.vectors)}
         for row in self.bursts:
-            rows, cols = range(*row["rows"]), range(*row["cols"])
+            rows, cols = slice(*row["rows"]), slice(*row["cols"])
             for name in names:
                 number = row.get(name, NONE)
                 if number == NONE:
                     continue
-                w = self.regions[row["region"]]["w"]
-                places = [y * w + x for y in rows for x in cols] if name == "dense" else list(rows if name.endswith("y") else cols)
-                reached.setdefault(number, set()).update(places)
-        for number, kept in reached.items():
-            self.vectors[number] = tuple(value if i in kept else 0 for i, value in enumerate(self.vectors[number]))
+                if name == "dense":
+                    reached[number].reshape(-1, self.regions[row["region"]]["w"])[rows, cols] = True
+                else:
+                    reached[number][rows if name.endswith("y") else cols] = True
+        for number, values in enumerate(self.vectors):
+            if not reached[number].all():
+                self.vectors[number] = tuple(np.where(reached[number], values, 0).tolist())
 
 
 def canonical(role: Range) -> Range:

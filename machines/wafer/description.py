@@ -120,6 +120,9 @@ class WaferMachine(_Part):
             raise ValueError("overheads needs the two entries ideal and software")
         if any(not 0 <= colour < 32 for colour in self.colours) or len(set(self.colours)) != len(self.colours):
             raise ValueError("colours must be different numbers from 0 to 31")
+        for x, y in (*self.defects.cores, *((x, y) for x, y, _ in self.defects.links)):
+            if not (0 <= x < self.fabric_cols and 0 <= y < self.fabric_rows):
+                raise ValueError(f"the defect at ({x}, {y}) lies outside the fabric of {self.fabric_cols} x {self.fabric_rows} cores")
         return self
 
     @property
