@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_backend_wafer_stages import ROWS, WIDTH, residual_layers
 
 from spatialc import api, cli
 from spatialc.backends.options import CompileOptions
@@ -22,8 +23,6 @@ from spatialc.machines.wafer.description import WaferMachine
 from spatialc.machines.wafer.tables import PHI, RHO
 from spatialc.runtime_sim.execution import Execution
 from spatialc.runtime_sim.wafer import check, execute
-
-from test_backend_wafer_stages import ROWS, WIDTH, residual_layers
 
 WSE2 = load_machine("wafer", "wafer-wse2")
 LEFT, TOP = WSE2.program_x, WSE2.program_y
