@@ -19,8 +19,9 @@ from spatialc.machines.cgla.builder import br, slot
 from spatialc.machines.cgla.isa import Register, StoreData
 from spatialc.machines.cgla.tables import BufferKind
 from spatialc.machines.program import Program, Segment
-from spatialc.runtime_sim.cgla import check, execute
+from spatialc.runtime_sim.cgla import check, ddr_order, execute
 from spatialc.runtime_sim.cgla.account import energy
+from spatialc.runtime_sim.cgla.ddr_order import Access
 
 A0, A1 = int(Register.EA0_BASE), int(Register.EA1_BASE)
 
@@ -210,3 +211,21 @@ def test_full_load_takes_3_to_8_watts_a_pair_of_lanes() -> None:
     counts = {"slot_ops": 1.0 * rows * cycles, "lmm_accesses": 2.0 * rows * cycles, "br_transfers": 3.0 * rows * cycles}
     watts = sum(energy(machine, cycles, counts).values()) / (cycles / machine.clock_hz)
     assert 3 < watts < 8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_order_of_accesses_by_edges_equals_that_on_a_grid(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    accesses = []
+    for number in range(12):
+        starts = np.sort(rng.choice(40, rng.integers(1, 6), replace=False)) * 8
+        begin = int(rng.integers(0, 20))
+        write, sure = bool(rng.integers(2)), bool(rng.integers(4))
+        accesses.append(Access(begin, begin + 5, 0, starts, int(rng.integers(1, 6)) * 4, write, sure, "CGLA-030", f"request {number}", -1))
+    seen = []
+    for few in (1, 1 << 30):
+        monkeypatch.setattr(ddr_order, "EDGE_BYTES", few)
+        breaches: list[tuple[str, str, str]] = []
+        uses = ddr_order.order_accesses(accesses, lambda rule, access, message, to=breaches: to.append((rule, access.unit, message)))  # type: ignore[misc]
+        seen.append((breaches, [(u.required.tolist(), u.provided.tolist(), u.hull, u.write_hull) for u in uses.values()]))
+    assert seen[0] == seen[1]

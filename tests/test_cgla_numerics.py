@@ -18,7 +18,7 @@ from cgla_gemm import Chain, chain_inputs, chain_program, chain_result
 
 from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import br, slot
-from spatialc.machines.cgla.isa import MEMORY, OP1, OP2, OP2_CODE, OP3, Register, Source, StoreData
+from spatialc.machines.cgla.isa import MEMORY, OP1, OP1_CODE, OP2, OP2_CODE, OP3, Register, Source, StoreData
 from spatialc.machines.cgla.tables import BufferKind
 from spatialc.machines.program import Program
 from spatialc.runtime_sim.cgla import execute
@@ -227,10 +227,10 @@ def test_chains_equal_their_definition_in_both_forms(kind: str, links: int, step
 
 
 def test_fast_forms_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialc.runtime_sim.cgla import fast
+    from spatialc.runtime_sim.cgla import chain_forms, fast
 
     used: list[str] = []
-    run_chain, integers = fast.run_chain, fast.FastFlow._integer_chain
+    run_chain, integers = chain_forms.run_chain, fast.FastFlow._integer_chain
 
     def floats(*arguments: Any) -> Any:
         used.append("fp32")
@@ -240,7 +240,7 @@ def test_fast_forms_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         used.append("int8")
         return integers(self, chain, last)
 
-    monkeypatch.setattr(fast, "run_chain", floats)
+    monkeypatch.setattr(chain_forms, "run_chain", floats)
     monkeypatch.setattr(fast.FastFlow, "_integer_chain", sums)
     for kind in ("fp32", "int8"):
         chain = Chain(SMALL, kind, 6, 8, 8, 12)
@@ -260,8 +260,39 @@ def test_compiled_chains_equal_stepped_ones(product_head: bool, add: bool, steps
     expected = start.copy()
     chains.stepped(a, b, head, product_head, add, expected)
     compiled = start.copy()
-    chains._compiled()(a, b, head, product_head, add, compiled, 32, 0, 4)
+    chains._kernels().chain(a, b, head, product_head, add, compiled, 32, 0, 4)
     np.testing.assert_array_equal(compiled, expected)
+
+
+@pytest.mark.parametrize("layout", ["split", "pairs", "low"])
+@pytest.mark.parametrize("expand", [0, 1, 2])
+@pytest.mark.parametrize("recipe", ["word", "low halves", "high halves"])
+def test_compiled_factors_equal_their_definition(recipe: str, expand: int, layout: str) -> None:
+    from spatialc.runtime_sim.cgla import chains, packing
+
+    rng = np.random.default_rng(expand)
+    memory = rng.integers(0, 256, 4096, dtype=np.uint8)
+    memory[:16] = np.array([0x0001, 0x83FF, 0x7C00, 0xFC00, 0x0000, 0x8000, 0x7BFF, 0x0400], dtype=np.uint16).view(np.uint8)
+    memory[16:] = rng.standard_normal(2040).astype(np.float16).view(np.uint8)
+    inner: tuple[Any, ...] = ("load",)
+    if recipe != "word":
+        inner = ("alu", OP1_CODE["X_H2F"], int(recipe == "high halves"), 0, 0, 0, 0, 0, 0, ("expand", 0, ("load",)), None, None)
+    index = rng.permutation(512)[: 2 * 3 * 2 * 5].reshape(2, 3, 2, 5)
+    index[0, 0, 0, :2] = 0, 1
+    part = packing.Gather(("expand", expand, inner), (2, 0), index, 8)
+    assert part.code() is not None
+    loaded = packing.compute(part.recipe, memory.view(np.uint64)[index])
+    lanes = w.parts(loaded, "<f4").view(np.uint32)
+    out = np.zeros((2, 2 if layout == "split" else 1, 3, 4, 16), dtype=np.float32)
+    chains._kernels().pack(memory.view(np.uint64), index, np.array(part.links), *part.code(), packing.LAYOUTS[layout], out.view(np.uint32))
+    taken = out.view(np.uint32)[:, :, :, [2, 0]]
+    if layout == "pairs":
+        np.testing.assert_array_equal(taken[:, 0, :, :, :10].reshape(2, 3, 2, 5, 2), lanes)
+    elif layout == "low":
+        np.testing.assert_array_equal(taken[:, 0, :, :, :5], lanes[..., 0])
+    else:
+        np.testing.assert_array_equal(np.moveaxis(taken[..., :5], 1, -1), lanes)
+    assert not out[:, :, :, [1, 3]].any()
 
 
 def test_changed_slots_change_the_numbers() -> None:

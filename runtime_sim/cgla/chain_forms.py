@@ -12,15 +12,14 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...machines.cgla.isa import OP2_CODE, Source
+from .chains import BLOCK, PASS, Floats, padded, run_chain
 from .dataflow import Dataflow
 from .kernel import COLUMNS, Slot, Value
-from .packing import Factor, Gather, gathers, pack, same_words, trace
-from .plan import LaunchPlan, MemoryAccess, Offsets
+from .packing import Factor, Gather, gathers, pack, same_words, sizes_of, trace
+from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
 
-Floats = NDArray[np.float32]
 PACKS_KEPT = 16
 
 
@@ -40,11 +39,12 @@ class LaneMemory:
         """Packed factors, kept while none of `rows` is written."""
         now = tuple(self.versions[row] for row in rows)
         known = self.packs.pop((key, layout), None)
-        array = known[1] if known is not None and known[0] == now else pack(self.data, parts, links, multiple, layout)
-        self.packs[(key, layout)] = (now, array)
+        if known is None or known[0] != now:
+            known = now, pack(self.data, parts, links, multiple, layout, None if known is None else known[1])
+        self.packs[(key, layout)] = known
         if len(self.packs) > PACKS_KEPT:
             del self.packs[next(iter(self.packs))]
-        return array
+        return known[1]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,27 @@ class ChainForm:
 
 @dataclass(frozen=True)
 class SumGroup:
-    """Self-updating FADs of one row that run together: their slots and chains, and one form whose narrow sides lie one after the other."""
+    """Self-updating FADs of one row that run together: their slots, and one form whose narrow sides lie one after the other.
+
+    `head` is what each step's chain begins with (a value for each word of a factor), None where its first link is a bare product. The
+    sums are an array of `extents` [batch, narrow, wide]; `places` are the flat positions of each slot's results in it [.., 2 words].
+    """
 
     slots: tuple[Slot, ...]
-    chains: tuple[Chain, ...]
+    head: Floats | None
     form: ChainForm
+    extents: tuple[int, int, int]
+    places: tuple[Ints, ...]
+
+    def sums(self, plan: LaunchPlan, lane: LaneMemory, start: Floats) -> Floats:
+        """The sums that begin with `start` [batch, narrow, wide], over the local memories of a lane."""
+        form = self.form
+        layout = ("pairs", "low") if form.merged else ("split", "split")
+        links = sum(len(part.links) for part in form.wide)
+        left = lane.packed((id(plan), "wide", form.wide_key), form.wide_rows, form.wide, links, BLOCK, layout[0])
+        right = lane.packed((id(plan), "narrow", form.narrow_key), form.narrow_rows, form.narrow, links, PASS, layout[1])
+        head = np.zeros(self.extents[0], dtype=np.float32) if self.head is None else self.head
+        return run_chain(left, right, head, start, self.head is None, True)
 
 
 class GridLoads:
@@ -171,17 +187,36 @@ class GridLoads:
             shape = tuple((part.recipe, part.links, part.item, part.index.shape) for part in form.narrow)
             together.setdefault((form.wide_key, form.axes, form.shape, form.merged, head, shape), []).append((slot, chain, form))
         result = {}
-        for members in together.values():
-            slots, chains, forms = zip(*members, strict=True)
-            narrow = [
-                replace(part, index=np.concatenate([form.narrow[i].index for form in forms], axis=3))
-                for i, part in enumerate(forms[0].narrow)
-            ]
-            rows = tuple(sorted({r for form in forms for r in form.narrow_rows}))
-            key = tuple(form.narrow_key for form in forms)
-            group = SumGroup(slots, chains, replace(forms[0], narrow=narrow, narrow_key=key, narrow_rows=rows))
-            result.update({slot.col: group for slot in slots})
+        for (*_, head, _), members in together.items():
+            group = _joined(members, head)
+            result.update({slot.col: group for slot in group.slots})
         return result
+
+
+def _joined(members: Sequence[tuple[Slot, Chain, ChainForm]], head: int | None) -> SumGroup:
+    """One group of slots whose forms share their wide side."""
+    slots, _, forms = zip(*members, strict=True)
+    form, count = forms[0], len(forms)
+    narrow = [replace(part, index=np.concatenate([f.narrow[i].index for f in forms], axis=3)) for i, part in enumerate(form.narrow)]
+    rows = tuple(sorted({r for f in forms for r in f.narrow_rows}))
+    pair = None if head is None else np.array([head], dtype=np.uint64).view(np.float32)
+    merged = form.merged and (pair is None or bool(pair.view(np.uint32)[0] == pair.view(np.uint32)[1]))
+    joined = replace(form, narrow=narrow, narrow_key=tuple(f.narrow_key for f in forms), narrow_rows=rows, merged=merged)
+    axes = form.axes
+    batch, wide, each = sizes_of((axes.batch, axes.wide, axes.narrow), form.shape)
+    heads = 1 if merged else 2
+    extents = (batch * heads, padded(count * each, PASS), padded(wide * (3 - heads), BLOCK))
+    positions = np.arange(prod(extents), dtype=np.int64).reshape(extents)[:, : count * each]
+    if merged:
+        positions = positions[..., : 2 * wide].reshape(batch, count, each, wide, 2)
+    else:
+        positions = np.moveaxis(positions[..., :wide].reshape(batch, 2, count * each, wide), 1, -1).reshape(batch, count, each, wide, 2)
+    order = (*axes.batch, *axes.narrow, *axes.wide, *axes.steps)
+    shape = [form.shape[axis] for axis in order]
+    back = (*np.argsort(order).tolist(), len(order))
+    places = tuple(np.ascontiguousarray(positions[:, i].reshape([*shape, 2]).transpose(back)) for i in range(count))
+    value = None if pair is None else np.ascontiguousarray(np.full(batch, pair[0]) if merged else np.tile(pair, batch), dtype=np.float32)
+    return SumGroup(slots, value, joined, extents, places)
 
 
 def float_links(slot: Slot, flow: Dataflow) -> Chain | None:

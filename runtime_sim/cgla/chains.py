@@ -9,10 +9,10 @@ equals the slot-by-slot evaluation bit for bit.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,29 @@ Floats = NDArray[np.float32]
 BLOCK = 32
 MAX_THREADS = 8
 THREADED_WORK = 1 << 22
-COLUMNS = 4
+PASS = 4
+THREADS = min(os.cpu_count() or 1, MAX_THREADS)
 
 
 @lru_cache(maxsize=1)
-def _compiled() -> Callable[..., None]:
-    from .kernels import chain  # numba is imported only where a program needs it
+def _kernels() -> ModuleType:
+    from . import kernels  # numba is imported only where a program needs it
 
-    return chain
+    return kernels
+
+
+def kernels() -> ModuleType | None:
+    """The compiled loops, None while programs are small enough to run in numpy."""
+    return _kernels() if _WARM_UP.over else None
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
+    return ThreadPoolExecutor(THREADS)
 
 
 def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: bool, add: bool) -> Floats:
-    """`a` [T, K, R, J], `b` [T, K, R, C], `head` [T], `start` [T, C, J] -> [T, C, J]; J a multiple of BLOCK, C of COLUMNS.
+    """`a` [T, K, R, J], `b` [T, K, R, C], `head` [T], `start` [T, C, J] -> [T, C, J]; J a multiple of BLOCK, C of PASS.
 
     With `add`: for each k, v = head (or the first product), then R products added, then start += v. Without: the R products of each k are
     added to `start` one after the other (with `product_head`, K = 1 and the first product takes the place of `start`).
@@ -49,9 +55,9 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     block = next(size for size in (4 * BLOCK, 2 * BLOCK, BLOCK) if a.shape[3] % size == 0)
     jobs = a.shape[0] * (a.shape[3] // block)
     work = a.size * b.shape[3]
-    threads = min(os.cpu_count() or 1, MAX_THREADS, jobs) if work >= THREADED_WORK else 1
+    threads = min(THREADS, jobs) if work >= THREADED_WORK else 1
     cuts = [jobs * i // threads for i in range(threads + 1)]
-    function = _compiled()
+    function = _kernels().chain
     if threads == 1:
         function(a, b, head, product_head, add, out, block, 0, jobs)
         return out
@@ -78,11 +84,13 @@ class _WarmUp:
     def __init__(self, steps: int, work: int) -> None:
         self.steps = steps
         self.work = work
+        self.over = False
 
     def takes(self, a: Floats, b: Floats) -> bool:
         """Whether this chain runs in numpy; counts its steps."""
         steps = a.shape[1] * a.shape[2]
-        if steps > self.steps or a.size * b.shape[3] > self.work:
+        if self.over or steps > self.steps or a.size * b.shape[3] > self.work:
+            self.over = True
             return False
         self.steps -= steps
         return True

@@ -194,20 +194,20 @@ class Dataflow:
         low, high = ((np.uint32(slot.truth) >> i) & np.uint32(1) for i in index)
         return (low | (high << np.uint32(1))).astype(np.uint8)
 
-    def store_data(self, slot: Slot, last: bool = False) -> list[Words]:
-        """The words that a store writes: one, or four for STRQ."""
+    def stored(self, slot: Slot) -> list[Value]:
+        """What a store writes, by its maker: one value, or four for STRQ."""
+        own = Value("alu", slot.row, slot.col, 0)
         if slot.store == 1:
-            return [self.value(Value("alu", slot.row, slot.col, 0), last)]
-        trs = range(4) if slot.store == 6 else [slot.store - 2]
+            return [own]
         result = []
-        for k in trs:
-            if slot[f"tr{k}"] == TR_FROM_ALU:
-                result.append(self.value(Value("alu", slot.row, slot.col, 0), last))
-                continue
-            driver = self.kernel.driver((slot.row - 1) % self.kernel.rows, slot[f"tr{k}"])
-            assert driver is not None
-            result.append(self.value(driver, last))
-        return result
+        for k in range(4) if slot.store == 6 else [slot.store - 2]:
+            passed = None if slot[f"tr{k}"] == TR_FROM_ALU else self.kernel.driver((slot.row - 1) % self.kernel.rows, slot[f"tr{k}"])
+            result.append(own if slot[f"tr{k}"] == TR_FROM_ALU else passed)
+        return [value for value in result if value is not None]
+
+    def store_data(self, slot: Slot, last: bool = False) -> list[Words]:
+        """The words that a store writes."""
+        return [self.value(value, last) for value in self.stored(slot)]
 
 
 def _masked_sum(slot: Slot) -> bool:

@@ -35,6 +35,7 @@ class Access:
 
 
 Spans = NDArray[np.int64]
+EDGE_BYTES = 64
 
 
 @dataclass
@@ -68,21 +69,18 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
     writes = [access for access in group if access.write]
     if not writes:
         return SymbolUse(np.array([[low, high]], dtype=np.int64), np.empty((0, 2), dtype=np.int64), (low, high), None)
-    grain = 0
-    for access in group:
-        grain = gcd(grain, access.run, int(np.gcd.reduce(access.starts - low)))
-    grain = max(grain, 1)
-    size = (high - low) // grain
-    write_end = np.full(size, -1, dtype=np.int64)
-    read_end = np.full(size, -1, dtype=np.int64)
-    sure = np.zeros(size, dtype=bool)
-    required = np.zeros(size, dtype=bool)
+    few = sum(access.starts.size for access in group) < (high - low) // EDGE_BYTES
+    cells = Edges(group) if few else Grid(group, low, high)
+    write_end = np.full(cells.count, -1, dtype=np.int64)
+    read_end = np.full(cells.count, -1, dtype=np.int64)
+    sure = np.zeros(cells.count, dtype=bool)
+    required = np.zeros(cells.count, dtype=bool)
     own_reads: list[tuple[slice | Ints, Access]] = []
     for access in group:
-        where = _cells(access, low, grain)
+        where = cells.of(access)
         if own_reads and own_reads[0][1].unit != access.unit:
-            for cells, read in own_reads:
-                read_end[cells] = np.maximum(read_end[cells], read.end)
+            for read_cells, read in own_reads:
+                read_end[read_cells] = np.maximum(read_end[read_cells], read.end)
             own_reads = []
         if access.write:
             if (write_end[where] > access.begin).any():
@@ -97,19 +95,71 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
                 report(access.rule, access, "starts before the data that it reads are written")
             own_reads.append((where, access))
             required[where] |= ~sure[where]
-    return SymbolUse(_spans(required, low, grain), _spans(sure, low, grain), (low, high), _hull(writes))
+    return SymbolUse(cells.spans(required), cells.spans(sure), (low, high), _hull(writes))
 
 
-def _cells(access: Access, low: int, grain: int) -> slice | Ints:
-    first = (access.starts - low) // grain
-    count = access.run // grain
-    if first.size == 1:
-        return slice(int(first[0]), int(first[0]) + count)
-    if count == 1:
-        return first
-    return (first[:, None] + np.arange(count, dtype=np.int64)).ravel()
+class Cells:
+    """The bytes of a symbol in pieces that every access takes whole: piece i is [edge(i), edge(i + 1))."""
+
+    count: int
+
+    def position(self, address: Ints) -> Ints:
+        """The piece that begins at each address."""
+        raise NotImplementedError
+
+    def edge(self, cells: Ints) -> Ints:
+        """Where each piece begins."""
+        raise NotImplementedError
+
+    def of(self, access: Access) -> slice | Ints:
+        """The pieces of an access."""
+        first, last = self.position(access.starts), self.position(access.starts + access.run)
+        if first.size == 1:
+            return slice(int(first[0]), int(last[0]))
+        counts = last - first
+        if (counts == 1).all():
+            return first
+        before = np.cumsum(counts) - counts
+        return np.repeat(first - before, counts) + np.arange(int(counts.sum()), dtype=np.int64)
+
+    def spans(self, flags: NDArray[np.bool_]) -> Spans:
+        """[start, end) rows of the pieces that are set."""
+        ends = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+        return self.edge(ends).reshape(-1, 2)
 
 
-def _spans(flags: NDArray[np.bool_], low: int, grain: int) -> Spans:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return (edges.reshape(-1, 2) * grain + low).astype(np.int64)
+class Edges(Cells):
+    """Pieces between all ends of all accesses."""
+
+    def __init__(self, group: Sequence[Access]) -> None:
+        ends = [end for access in group for end in (access.starts, access.starts + access.run)]
+        self.edges = np.unique(np.concatenate(ends))
+        self.count = self.edges.size - 1
+
+    def position(self, address: Ints) -> Ints:
+        """The piece that begins at each address."""
+        return np.searchsorted(self.edges, address)
+
+    def edge(self, cells: Ints) -> Ints:
+        """Where each piece begins."""
+        edges: Ints = self.edges[cells]
+        return edges
+
+
+class Grid(Cells):
+    """Pieces of one size."""
+
+    def __init__(self, group: Sequence[Access], low: int, high: int) -> None:
+        self.low = low
+        self.grain = 0
+        for access in group:
+            self.grain = gcd(self.grain, access.run, int(np.gcd.reduce(access.starts - low)))
+        self.count = (high - low) // self.grain
+
+    def position(self, address: Ints) -> Ints:
+        """The piece that begins at each address."""
+        return (address - self.low) // self.grain
+
+    def edge(self, cells: Ints) -> Ints:
+        """Where each piece begins."""
+        return cells * self.grain + self.low

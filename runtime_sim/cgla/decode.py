@@ -32,6 +32,7 @@ class Decoded:
     register_sets: dict[int, dict[Place, int]]
     range_sets: dict[int, dict[tuple[int, int], Descriptor]]
     planner: Planner
+    register_changes: dict[tuple[int, int], int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
 
     def provenance(self, index: int) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def _limit(value: int, dtype: str) -> Array:
 
 
 def _erf(a: Array) -> Array:
-    from .kernels import erf  # numba is imported only where a program needs it
+    from .erf import erf  # numba is imported only where a program needs it
 
     return erf(a.astype(np.float64))
 

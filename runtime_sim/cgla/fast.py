@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import words as w
-from .chain_forms import Axes, Chain, ChainForm, GridLoads, find_chain, float_links, is_fml, is_sml, is_sml_add, summed_chain
-from .chains import BLOCK, COLUMNS, Floats, padded, run_chain
+from .chain_forms import Axes, Chain, GridLoads, SumGroup, find_chain, float_links, is_fml, is_sml, is_sml_add, summed_chain
+from .chains import BLOCK, PASS, Floats, padded, run_chain
 from .dataflow import Dataflow
 from .kernel import Slot, Value
-from .packing import sizes_of
 from .words import Words
 
 MIN_LINKS = 2
@@ -115,52 +114,34 @@ class FastFlow(Dataflow):
         return begin[(slice(None),) * len(self.outer_shape) + (slice(0, 1),) * self.inner]
 
     def _gathered(self, slot: Slot) -> Words | None:
-        """The summed chain where every factor is a recipe over one affine load: index arrays from the plan, one gather a recipe. The
-        other sums of its group are computed with it and kept."""
+        """The summed chain where every factor is a recipe over one affine load. The other sums of its group are computed with it."""
         group = self.load.sum_group(slot, self) if isinstance(self.load, GridLoads) else None
         if group is None:
             return None
-        form, count = group.form, len(group.slots)
-        begins = [self._begin(member) for member in group.slots]
-        if any(np.broadcast_shapes(form.shape, begin.shape) != form.shape for begin in begins):
+        assert isinstance(self.load, GridLoads)
+        start = self._start(group, [self._begin(member) for member in group.slots])
+        if start is None:
             return None
-        head = group.chains[0].head
-        pair = w.parts(np.zeros(1, dtype=np.uint64) if head is None else self.value(head, False).reshape(-1)[:1], "<f4").reshape(-1)
-        merged = form.merged and bool(pair.view(np.uint32)[0] == pair.view(np.uint32)[1])
-        left, right = self._packs(form, merged)
-        axes = form.axes
-        batch, wide, narrow = sizes_of((axes.batch, axes.wide, axes.narrow), tuple(form.shape))
-        order = (*axes.batch, *axes.narrow, *axes.wide, *axes.steps)
-        starts = [np.broadcast_to(begin, form.shape).transpose(order).reshape(batch, 1, narrow, wide) for begin in begins]
-        lanes = w.parts(np.concatenate(starts, axis=1).reshape(batch, count * narrow, wide), "<f4")
-        first = np.zeros((left.shape[0], right.shape[3], left.shape[3]), dtype=np.float32)
-        if merged:
-            first[:, : count * narrow, : 2 * wide] = lanes.reshape(batch, count * narrow, 2 * wide)
-            heads = np.full(batch, pair[0], dtype=np.float32)
-        else:
-            first[:, : count * narrow, :wide] = np.moveaxis(lanes, -1, 1).reshape(-1, count * narrow, wide)
-            heads = np.ascontiguousarray(np.tile(pair, batch), dtype=np.float32)
-        out = run_chain(left, right, heads, first, head is None, True)[:, : count * narrow]
-        if merged:
-            joined = w.join(out[..., : 2 * wide].reshape(batch, count * narrow, wide, 2))
-        else:
-            joined = w.join(np.moveaxis(out[..., :wide].reshape(batch, 2, count * narrow, wide), 1, -1))
-        results = joined.reshape(batch, count, narrow, wide)
-        back = np.argsort(order)
-        for index, member in enumerate(group.slots):
-            result = results[:, index].reshape([form.shape[axis] for axis in order]).transpose(back)
-            self.memo[(Value("alu", member.row, member.col, 0), True)] = result
+        sums = group.sums(self.load.plan, self.load.lane, start).reshape(-1)
+        for member, places in zip(group.slots, group.places, strict=True):
+            self.memo[(Value("alu", member.row, member.col, 0), True)] = w.join(sums[places])
         return self.memo[(Value("alu", slot.row, slot.col, 0), True)]
 
-    def _packs(self, form: ChainForm, merged: bool) -> tuple[Floats, Floats]:
-        """Both sides of a form, packed; kept by the lane while their rows do not change."""
-        assert isinstance(self.load, GridLoads)
-        layout = ("pairs", "low") if merged else ("split", "split")
-        links = sum(len(part.links) for part in form.wide)
-        lane, plan = self.load.lane, id(self.load.plan)
-        left = lane.packed((plan, "wide", form.wide_key), form.wide_rows, form.wide, links, BLOCK, layout[0])
-        right = lane.packed((plan, "narrow", form.narrow_key), form.narrow_rows, form.narrow, links, COLUMNS, layout[1])
-        return left, right
+    def _start(self, group: SumGroup, begins: Sequence[Words]) -> Floats | None:
+        """What the sums of a group begin with; None where that varies more than they do."""
+        if any(np.broadcast_shapes(group.form.shape, begin.shape) != group.form.shape for begin in begins):
+            return None
+        start = np.zeros(group.extents, dtype=np.float32)
+        for begin, places in zip(begins, group.places, strict=True):
+            start.reshape(-1)[places] = w.parts(np.broadcast_to(begin, group.form.shape), "<f4")
+        return start
+
+    def start_of(self, group: SumGroup) -> Floats | None:
+        """What the sums of a group begin with where that is constant."""
+        drivers = [self.kernel.driver(self.kernel.source_row(slot.row, bool(slot.fold)), slot.ex1) for slot in group.slots]
+        if any(driver is None or driver.kind != "const" for driver in drivers):
+            return None
+        return self._start(group, [self._begin(member) for member in group.slots])
 
     def _side(self, slot: Slot, index: int, last: bool) -> Words:
         operand = self.operand(slot, index, last)
@@ -181,7 +162,7 @@ class FastFlow(Dataflow):
         sizes = {axis: max(x.shape[axis] for x in (*a, *b)) for axis in range(len(self.digits))}
         wide, narrow = (prod(sizes[axis] for axis in group) for group in (axes.wide, axes.narrow))
         left = _pack(a, axes.batch, axes.steps, axes.wide, sizes, BLOCK)
-        right = _pack(b, axes.batch, axes.steps, axes.narrow, sizes, COLUMNS)
+        right = _pack(b, axes.batch, axes.steps, axes.narrow, sizes, PASS)
         begin = np.broadcast_to(start.reshape((1,) * len(self.digits)) if start.ndim == 1 else start, shape)
         order = (*axes.batch, *axes.narrow, *axes.wide, *axes.steps)
         lanes = w.parts(begin.transpose(order).reshape(-1, narrow, wide), "<f4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,22 +48,23 @@ def crossing(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) 
 
 def rate_peak(requests: Iterable[tuple[int, int, Fraction, int]], limit: Fraction) -> tuple[int, list[int]] | None:
     """(cycle, requests) where the sum of rates of active (start, end, rate, id) requests first exceeds `limit`."""
+    known = [request for request in requests if request[1] > request[0]]
+    unit = lcm(limit.denominator, *{rate.denominator for _, _, rate, _ in known})
+    amounts = {rate: int(rate * unit) for rate in {rate for _, _, rate, _ in known}}
     events = []
-    for start, end, rate, name in requests:
-        if end > start:
-            events.append((start, 1, rate, name))
-            events.append((end, 0, rate, name))
-    total = Fraction(0)
+    for start, end, rate, name in known:
+        events.append((start, 1, name, amounts[rate]))
+        events.append((end, 0, name, -amounts[rate]))
+    total, most = 0, int(limit * unit)
     active: list[int] = []
-    for cycle, kind, rate, name in sorted(events, key=lambda e: (e[0], e[1], e[3])):
-        if kind:
-            total += rate
-            active.append(name)
-            if total > limit:
-                return cycle, list(active)
-        else:
-            total -= rate
+    for cycle, begins, name, change in sorted(events):
+        total += change
+        if not begins:
             active.remove(name)
+            continue
+        active.append(name)
+        if total > most:
+            return cycle, list(active)
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,7 +171,8 @@ class Kernel:
             if 0 <= slot[f"tr{k}"] < TR_FROM_ALU:
                 yield f"tr{k}", above, slot[f"tr{k}"]
 
-    def constants(self) -> set[tuple[int, int, int]]:
+    @cached_property
+    def constants(self) -> frozenset[tuple[int, int, int]]:
         """(row, col, k) of every BR read as a constant by an active operand, predicate, address or passed value."""
         result = set()
         for position in self.slots:
@@ -178,7 +180,7 @@ class Kernel:
                 value = self.driver(row, select)
                 if value is not None and value.kind == "const":
                     result.add((value.row, value.col, value.part))
-        return result
+        return frozenset(result)
 
 
 def decode_kernels(slots: Table, count: int, machine: CglaMachine, provenance: list[tuple[str, ...]]) -> list[Kernel]:

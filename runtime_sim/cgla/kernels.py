@@ -1,16 +1,17 @@
-"""The compiled inner loops of the CGLA executor: multiply-add chains in the machine's order, and erf.
+"""The compiled inner loops of the CGLA executor: factors out of the local memories, and multiply-add chains in the machine's order.
 
 Compiled code is cached on disk (`runtime_sim/jit.py`). Importing this module imports numba: small programs run without it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from ..jit import compiled, elementwise
+from ..jit import compiled
+
+HALF_STEP = np.float32(2.0**-24)
 
 
 @compiled
@@ -71,7 +72,50 @@ def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, bl
                         o0[j], o1[j], o2[j], o3[j] = v0[j], v1[j], v2[j], v3[j]
 
 
-@elementwise
-def erf(x: float) -> float:
-    """erf in float64."""
-    return math.erf(x)
+@compiled
+def widened(half: Any) -> Any:
+    """The bits of a half (uint32) as fp32, exact; infinities and NaN keep their payload."""
+    size = half & np.uint32(0x7FFF)
+    bits = size << np.uint32(13)
+    if size < np.uint32(0x0400):
+        bits = np.float32(np.float32(size) * HALF_STEP).view(np.uint32)
+    elif size >= np.uint32(0x7C00):
+        bits |= np.uint32(0x7F800000)
+    else:
+        bits += np.uint32(0x38000000)
+    return bits | ((half & np.uint32(0x8000)) << np.uint32(16))
+
+
+@compiled
+def pack(words: Any, index: Any, links: Any, recipe: int, expand: int, layout: int, out: Any) -> None:
+    """Words at `index` [batch, steps, links, own] as the bits of fp32 into `out` [batch, heads, steps, all links, width].
+
+    `recipe`: 0 the word's two fp32, 1 and 2 its low and high pair of halves. `expand`: 0 both, 1 the first twice, 2 the second twice.
+    `layout`: 0 the two values in separate heads, 1 next to each other, 2 the first alone.
+    """
+    batch, steps, count, own = index.shape
+    shift = np.uint64(32 if recipe == 2 else 0)
+    for b in range(batch):
+        for s in range(steps):
+            for i in range(count):
+                first = out[b, 0, s, links[i]]
+                second = out[b, out.shape[1] - 1, s, links[i]]
+                for o in range(own):
+                    word = words[index[b, s, i, o]]
+                    if recipe == 0:
+                        low, high = np.uint32(word & np.uint64(0xFFFFFFFF)), np.uint32(word >> np.uint64(32))
+                    else:
+                        pair = np.uint32((word >> shift) & np.uint64(0xFFFFFFFF))
+                        low, high = widened(pair & np.uint32(0xFFFF)), widened(pair >> np.uint32(16))
+                    if expand == 1:
+                        high = low
+                    elif expand == 2:
+                        low = high
+                    if layout == 0:
+                        first[o] = low
+                        second[o] = high
+                    elif layout == 1:
+                        first[2 * o] = low
+                        first[2 * o + 1] = high
+                    else:
+                        first[o] = low

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...machines.cgla.description import CglaMachine
 from ...machines.cgla.isa import Register
@@ -55,16 +56,47 @@ def changed_ranges(held: Mapping[tuple[int, int], Descriptor], wanted: Mapping[t
     return sum(held.get(place) != descriptor for place, descriptor in wanted.items())
 
 
+RowPart = tuple[int, int, int, int, int]
+
+
+def pieces(part: RowPart) -> list[tuple[int, int, int]]:
+    """(physical byte, logical byte, bytes) of a row part; two where it wraps in its partition."""
+    _, low, high, start, size = part
+    first, count = low % size, high - low + 1
+    head = min(count, size - first)
+    whole = [(start + first, low, head)]
+    return whole if head == count else [*whole, (start, low + head, count - head)]
+
+
 class Residency:
-    """Which logical word lies in which physical word of each row of a lane."""
+    """Which logical word lies in which physical word of each row of a lane. `state` changes with the contents."""
 
     def __init__(self, machine: CglaMachine) -> None:
         self.machine = machine
         self.logical = np.full((machine.rows, machine.lmm_bytes // WORD), -1, dtype=np.int32)
+        self.state = 0
 
-    def load(self, row: int, physical: Ints, logical: Ints) -> None:
+    def _put(self, row: int, where: slice | Ints, words: Ints | NDArray[np.int32]) -> None:
+        held = self.logical[row]
+        if not np.array_equal(held[where], words):
+            held[where] = words
+            self.state += 1
+
+    def load(self, part: RowPart) -> None:
         """Words that a DMA brought."""
-        self.logical[row, physical // WORD] = logical
+        for physical, logical, count in pieces(part):
+            words = np.arange(logical, logical + count, WORD, dtype=np.int32)
+            self._put(part[0], slice(physical // WORD, physical // WORD + words.size), words)
+
+    def missing(self, part: RowPart) -> int | None:
+        """The first logical byte of a row part that was never loaded or stored."""
+        for physical, logical, count in pieces(part):
+            words = np.arange(logical, logical + count, WORD, dtype=np.int32)
+            there = self.logical[part[0], physical // WORD : physical // WORD + words.size]
+            bad = np.flatnonzero(there != words)
+            if bad.size:
+                return int(words[bad[0]])
+        return None
 
     def mismatches(self, plan: LaunchPlan) -> list[tuple[str, int, MemoryAccess]]:
         """(rule, logical address, load) of the first word of each load that is not there: never loaded (017) or overwritten (020)."""
@@ -85,7 +117,7 @@ class Residency:
             for access in plan.accesses:
                 if not access.store and not (access.op == "LDRU" and access.ea == 1):
                     loads.setdefault((access.row, access.base, id(access.offsets), access.part_start), access)
-            words = [access.words() for access in loads.values()]
+            words = [access.words for access in loads.values()]
             empty = np.empty(0, dtype=np.int64)
             places = [a.row * row_words + a.physical(x) // WORD for a, x in zip(loads.values(), words, strict=True)]
             owner = np.repeat(np.arange(len(words)), [x.size for x in words])
@@ -97,23 +129,22 @@ class Residency:
 
     def store(self, access: MemoryAccess) -> None:
         """Words that a store leaves behind; where it may or may not write, or writes parts of a word, only words that were there stay."""
-        words = access.words()
+        words = access.words
         place = access.physical(words) // WORD
-        row = self.logical[access.row]
         if access.data_gated or access.op == "STBR":
-            sure = row[place] == words
+            sure = self.logical[access.row, place] == words
             if access.op == "STBR" and not access.data_gated:
                 enabled = access.offsets.vector if access.enable is None else access.offsets.vector[access.enable != 0]
                 count = np.searchsorted(words, np.unique(enabled + access.base) & ~(WORD - 1))
                 sure |= np.bincount(count, minlength=words.size) == WORD
-            row[place] = np.where(sure, words, -1)
+            self._put(access.row, place, np.where(sure, words, -1))
             return
-        row[place] = words
+        self._put(access.row, place, words)
 
 
 def receivers(
     machine: CglaMachine, kernel: Kernel | None, ranges: Mapping[tuple[int, int], Descriptor], tag: int, read: bool
-) -> list[tuple[int, int, int, int, int]]:
+) -> list[RowPart]:
     """(row, top, bottom, partition start, partition size) of every enabled descriptor of slot `tag`; size 0 where the slot is not
     configured."""
     result = []
@@ -126,7 +157,7 @@ def receivers(
     return result
 
 
-def row_parts(enabled: Sequence[tuple[int, int, int, int, int]], first: int, last: int) -> list[tuple[int, int, int, int, int]]:
+def row_parts(enabled: Sequence[RowPart], first: int, last: int) -> list[RowPart]:
     """The parts of bytes first..last that fall into each descriptor: (row, low, high, partition start, partition size)."""
     return [
         (row, max(first, top), min(last, bottom), start, size)

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...machines.cgla.isa import OP1, OP2, OP3, Source
+from ...machines.cgla.isa import OP1, OP1_CODE, OP2, OP3, Source
 from . import words as w
-from .chains import padded
+from .chains import kernels, padded
 from .kernel import Kernel, Value
 from .plan import Ints, MemoryAccess
 from .words import Words
 
 MAX_DEPTH = 8
+LAYOUTS = {"split": 0, "pairs": 1, "low": 2}
 Floats = NDArray[np.float32]
 
 
@@ -105,6 +106,16 @@ class Gather:
     index: Ints
     item: int
 
+    def code(self) -> tuple[int, int] | None:
+        """(recipe, expand) as `kernels.pack` takes them, None for a recipe that it does not know."""
+        _, expand, inner = self.recipe
+        if self.item != 8 or expand > 2:
+            return None
+        if inner == ("load",):
+            return 0, expand
+        halves = inner[0] == "alu" and inner[1] == OP1_CODE["X_H2F"] and not (inner[3] or inner[6])
+        return (1 + inner[2], expand) if halves and inner[9:] == (("expand", 0, ("load",)), None, None) else None
+
 
 def gathers(
     factors: Sequence[Factor],
@@ -141,8 +152,8 @@ def _steps(group: tuple[int, ...], strides: tuple[int, ...], digits: tuple[int, 
     return total
 
 
-def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multiple: int, layout: str) -> Floats:
-    """Factors as fp32 [batch, steps, links, own padded to `multiple`].
+def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multiple: int, layout: str, known: Floats | None = None) -> Floats:
+    """Factors as fp32 [batch, steps, links, own padded to `multiple`], in the place of `known` where an older packing is given.
 
     `layout`: `split` puts the two words of a factor in separate batches (batch * 2), `pairs` next to each other (own * 2), `low` takes
     one word of factors whose words are equal.
@@ -150,9 +161,15 @@ def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multipl
     batch, steps, _, own = parts[0].index.shape
     width = padded(own * (2 if layout == "pairs" else 1), multiple)
     heads = 2 if layout == "split" else 1
-    packed = np.zeros((batch, heads, steps, links, width), dtype=np.float32)
+    result = np.zeros((batch * heads, steps, links, width), dtype=np.float32) if known is None else known
+    packed = result.reshape(batch, heads, steps, links, width)
+    compiled = kernels()
     for part in parts:
         flat = memory.reshape(-1).view({8: np.uint64, 4: np.uint32, 1: np.uint8}[part.item])
+        code = part.code() if compiled is not None else None
+        if compiled is not None and code is not None:
+            compiled.pack(flat, part.index, np.array(part.links), *code, LAYOUTS[layout], packed.view(np.uint32))
+            continue
         loaded = flat[part.index].astype(np.uint64, copy=False)
         lanes = w.parts(compute(part.recipe, loaded), "<f4")
         where = _slice(part.links)
@@ -162,7 +179,7 @@ def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multipl
             packed[:, 0][:, :, where, :own] = lanes[..., 0]
         else:
             packed[:, :, :, where, :own] = np.transpose(lanes, (0, 4, 1, 2, 3))
-    return packed.reshape(batch * heads, steps, links, width)
+    return result
 
 
 def _slice(links: tuple[int, ...]) -> slice | list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class MemoryAccess:
     enable: NDArray[np.uint8] | None = None
     data_gated: bool = False
 
+    @cached_property
     def words(self) -> Ints:
         """Distinct logical addresses of the 4-byte words touched, ascending."""
         if self.enable is None:
@@ -207,12 +209,12 @@ class _PlanMaker:
                         plan.accesses.append(access)
         self._pairs(plan)
         if not self.violations:
-            StoreRules(plan, self._report).check()
+            StoreRules(plan, self.machine.lmm_bytes, self._report).check()
         plan.counts = _counts(plan)
         return plan
 
     def _constants(self) -> None:
-        for row, col, k in sorted(self.kernel.constants()):
+        for row, col, k in sorted(self.kernel.constants):
             if (row, col, k) not in self.constants:
                 self._report("CGLA-003", (row, col), f"BR{k} holds nothing in this kernel and is read as a constant")
         for row, col, k in sorted(self.constants):
@@ -332,8 +334,9 @@ def partition(lmm_bytes: int, mode: int, col: int) -> tuple[int, int]:
 class StoreRules:
     """Rules 018, 019 and the part of 020 inside one launch: who touches which physical word under which logical address."""
 
-    def __init__(self, plan: LaunchPlan, report: object) -> None:
+    def __init__(self, plan: LaunchPlan, lmm_bytes: int, report: object) -> None:
         self.plan = plan
+        self.lmm_bytes = lmm_bytes
         self.report = report
 
     def check(self) -> None:
@@ -342,7 +345,7 @@ class StoreRules:
         assert callable(report)
         stores = [access for access in self.plan.accesses if access.store]
         rows = {access.row for access in stores}
-        logical: list[tuple[Ints, MemoryAccess]] = [(access.words(), access) for access in stores]
+        logical: list[tuple[Ints, MemoryAccess]] = [(access.words, access) for access in stores]
         for index, (words, access) in enumerate(logical):
             for other_words, other in logical[:index]:
                 if self._bytes_meet(access, words, other, other_words):
@@ -361,31 +364,27 @@ class StoreRules:
 
     def _row(self, accesses: list[MemoryAccess], report: object) -> None:
         assert callable(report)
-        seen_physical = np.empty(0, dtype=np.int64)
-        seen_logical = np.empty(0, dtype=np.int64)
-        places: dict[tuple[int, int], Ints] = {}
+        lies = np.full(self.lmm_bytes // WORD, -1, dtype=np.int64)
+        places: set[tuple[int, int, int]] = set()
         for access in accesses:
-            key = (access.base, id(access.offsets))
-            if access.op == "LDRU" and access.ea == 1:
+            key = (access.base, id(access.offsets), access.part_start)
+            if (access.op == "LDRU" and access.ea == 1) or (key in places and not access.store):
                 continue
-            words = access.words()
-            physical = access.physical(words)
-            if words.size and words[-1] - words[0] >= access.part_size and np.unique(physical).size != physical.size:
-                report("CGLA-020", (access.row, access.col), f"an array wider than its partition of {access.part_size} bytes")
-            if key in places and not access.store:
-                continue
-            places[key] = words
-            _, left, right = np.intersect1d(seen_physical, physical, return_indices=True)
-            if (seen_logical[left] != words[right]).any():
+            places.add(key)
+            words = access.words
+            place = access.physical(words) // WORD
+            there = lies[place]
+            if ((there != words) & (there >= 0)).any():
                 report("CGLA-020", (access.row, access.col), "two arrays of this launch lie on the same physical bytes of the row")
-            fresh = np.setdiff1d(np.arange(words.size), right)
-            seen_physical = np.concatenate([seen_physical, physical[fresh]])
-            seen_logical = np.concatenate([seen_logical, words[fresh]])
+            lies[place] = np.where(there >= 0, there, words)
+            if words.size and words[-1] - words[0] >= access.part_size and np.unique(place).size != place.size:
+                report("CGLA-020", (access.row, access.col), f"an array wider than its partition of {access.part_size} bytes")
         loads = [access for access in accesses if not access.store]
         for store in (access for access in accesses if access.store):
-            written = np.sort(store.physical(store.words()))
+            written = np.zeros(lies.size, dtype=bool)
+            written[store.physical(store.words) // WORD] = True
             for load in loads:
-                if np.intersect1d(written, load.physical(load.words())).size and not self._reload(load, store):
+                if written[load.physical(load.words) // WORD].any() and not self._reload(load, store):
                     message = f"loads bytes that slot {store.col} of the row stores in the same launch"
                     report("CGLA-018", (load.row, load.col), message)
 

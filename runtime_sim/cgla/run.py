@@ -1,8 +1,15 @@
-"""Runs a judged program on data: instance after instance, each segment's steps in order of their start."""
+"""Runs a judged program on data: instance after instance, each segment's steps in order of their start.
+
+What overlaps in the machine's time may overlap here: a launch runs in a thread until a step of its lane starts after it has ended. The
+rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any rule runs step by step.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +19,19 @@ from ...machines.cgla.tables import BufferKind, Direction
 from .account import state_buffers
 from .chain_forms import LaneMemory
 from .host import HostError, HostTask, run_task
-from .launch import run_launch
+from .lane import RowPart, pieces
+from .launch import run_launch, summed_stores
 from .memory import Ddr, check_names
 from .seams import Verdict
-from .segment import Row, RowPart, SegmentReport
+from .segment import Row, SegmentReport
 
 Bytes = NDArray[np.uint8]
+THREADED_MACS = 1 << 17
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1)
 
 
 def run_program(
@@ -34,45 +48,77 @@ def run_program(
         if binding.name in states:
             ddr.put(number, states[binding.name])
     lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
+    threads = not exact and not verdict.violations
     breaches: list[Violation] = []
     for index, (segment, cycle) in enumerate(verdict.instances):
         report = verdict.reports[segment]
-        runner = _Instance(report, ddr, verdict.binds[index], lanes)
+        runner = _Instance(report, ddr, verdict.binds[index], lanes, exact, threads)
         for start, kind, number in report.steps:
             try:
-                runner.step(kind, number, exact)
+                runner.step(start, kind, number)
             except HostError as error:
                 unit = f"instance {index} {kind} {number}"
                 breaches.append(Violation(error.rule, cycle + start, unit, str(error)))
                 return {}, {}, breaches
+        runner.finish()
     outputs = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.OUTPUT)}
     after = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.STATE)}
     return outputs, after, breaches
 
 
 class _Instance:
-    def __init__(self, report: SegmentReport, ddr: Ddr, binds: Mapping[int, tuple[int, int]], lanes: Sequence[LaneMemory]) -> None:
+    def __init__(
+        self,
+        report: SegmentReport,
+        ddr: Ddr,
+        binds: Mapping[int, tuple[int, int]],
+        lanes: Sequence[LaneMemory],
+        exact: bool,
+        threads: bool,
+    ) -> None:
         self.report = report
         self.ddr = ddr
         self.binds = binds
         self.lanes = lanes
+        self.exact = exact
+        self.threads = threads
         self.launch_lane = report.segment.tables["launches"]["lane"].tolist()
+        self.launch_length = report.segment.tables["launches"]["length"].tolist()
+        self.running: dict[int, tuple[int, Future[None]]] = {}
 
     def view(self, symbol: int) -> Bytes:
         """The bytes of a symbol of this instance."""
         buffer, offset = self.binds[symbol]
         return self.ddr.buffers[buffer][offset : offset + self.report.symbols[symbol]]
 
-    def step(self, kind: str, number: int, exact: bool) -> None:
+    def step(self, start: int, kind: str, number: int) -> None:
         """One DMA, launch or host task."""
         if kind == "launch":
-            run_launch(self.report.launches[number], self.lanes[self.launch_lane[number]], exact)
+            lane = self.launch_lane[number]
+            self._wait(lane, start)
+            plan, memory = self.report.launches[number], self.lanes[lane]
+            if self.threads and plan.counts["macs"] >= THREADED_MACS and summed_stores(plan, memory) is not None:
+                self.running[lane] = start + self.launch_length[number], _pool().submit(run_launch, plan, memory, False)
+            else:
+                run_launch(plan, memory, self.exact)
         elif kind == "dma":
-            self._dma(self.report.dmas[number], self.report.parts[number])
+            row = self.report.dmas[number]
+            self._wait(row["lane"], start)
+            self._dma(row, self.report.parts[number])
         else:
             task = self.report.tasks[number]
             assert isinstance(task, HostTask)
             run_task(task, self.view)
+
+    def finish(self) -> None:
+        """Waits for every launch."""
+        for lane in list(self.running):
+            self._wait(lane, None)
+
+    def _wait(self, lane: int, start: int | None) -> None:
+        """Waits for the launch of a lane that has ended by cycle `start`."""
+        if lane in self.running and (start is None or self.running[lane][0] <= start):
+            self.running.pop(lane)[1].result()
 
     def _dma(self, row: Row, parts: Sequence[RowPart]) -> None:
         offset = row["offset"]
@@ -84,16 +130,13 @@ class _Instance:
             offset += value * row["index_stride"]
         data = self.view(row["symbol"])[offset : offset + row["bytes"]]
         lane = self.lanes[row["lane"]]
-        for number, low, high, start, size in parts:
-            first, count = low - row["lmm"], high - low + 1
-            place = low % size
-            head = min(count, size - place)
-            local = lane.data[number]
+        for part in parts:
+            local = lane.data[part[0]]
             if row["direction"] == Direction.LOAD:
-                lane.touch(number)
-            pieces = ((start + place, first, head), (start, first + head, count - head))
-            for at, source, amount in pieces:
-                if amount and row["direction"] == Direction.LOAD:
-                    local[at : at + amount] = data[source : source + amount]
-                elif amount:
-                    data[source : source + amount] = local[at : at + amount]
+                lane.touch(part[0])
+            for place, logical, count in pieces(part):
+                source = logical - row["lmm"]
+                if row["direction"] == Direction.LOAD:
+                    local[place : place + count] = data[source : source + count]
+                else:
+                    data[source : source + count] = local[place : place + count]

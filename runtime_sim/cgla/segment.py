@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import Violation
 from ...machines.cgla.tables import Direction, Phase
@@ -25,15 +27,16 @@ from .lane import (
     UNKNOWN,
     Registers,
     Residency,
+    RowPart,
     changed_ranges,
     changed_registers,
     changed_slots,
+    pieces,
     receivers,
     row_parts,
 )
 from .plan import ADDRESS_LIMIT, Ints, LaunchPlan
 
-RowPart = tuple[int, int, int, int, int]
 Row = dict[str, Any]
 
 
@@ -63,6 +66,11 @@ def rows_of(table: Any) -> list[Row]:
     """The rows of a columnar table as dictionaries of Python numbers."""
     names = list(table)
     return [dict(zip(names, values, strict=True)) for values in zip(*(table[name].tolist() for name in names), strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _fraction(numerator: int, denominator: int) -> Fraction:
+    return Fraction(numerator, denominator)
 
 
 def check_segment(decoded: Decoded, segment: Segment) -> SegmentReport:
@@ -232,7 +240,7 @@ class _Checker:
 
     def _bandwidth(self) -> None:
         for row in self.dma_rows:
-            interval = Fraction(row["iv_num"], row["iv_den"])
+            interval = _fraction(row["iv_num"], row["iv_den"])
             if interval < self.machine.beat_interval:
                 message = f"{interval} cycles a beat; the machine needs {self.machine.beat_interval}"
                 self.report("CGLA-027", f"lane {row['lane']} DMA", message, row["start"], row["provenance"])
@@ -240,7 +248,7 @@ class _Checker:
             if row["length"] != expected:
                 message = f"DMA of {row['bytes']} bytes lasts {row['length']} cycles, it takes {expected}"
                 self.report("CGLA-032", f"lane {row['lane']}", message, row["start"], row["provenance"])
-        requests = [(*self.data_span(row), Fraction(row["iv_den"], row["iv_num"]), i) for i, row in enumerate(self.dma_rows)]
+        requests = [(*self.data_span(row), _fraction(row["iv_den"], row["iv_num"]), i) for i, row in enumerate(self.dma_rows)]
         groups: dict[str, tuple[list[int], Fraction]] = {}
         for i, row in enumerate(self.dma_rows):
             groups.setdefault(f"lane {row['lane']}", ([], Fraction(1)))[0].append(i)
@@ -322,6 +330,8 @@ class LaneReplay:
         self.dmas = [row for row in checker.dma_rows if row["lane"] == lane]
         self.told: set[tuple[int, int]] = set()
         self.enabled: dict[tuple[int, bool], list[RowPart]] = {}
+        self.taken: dict[tuple[int, bool, int, int], list[RowPart] | None] = {}
+        self.steady: dict[Any, int] = {}
         self.newest = {Phase.REGV: UNKNOWN, Phase.RANGE: UNKNOWN}
 
     def report(self, rule: str, message: str, row: Row, claimants: Sequence[str] = ()) -> None:
@@ -345,9 +355,9 @@ class LaneReplay:
 
     def _phase(self, row: Row) -> None:
         kind, target = Phase(row["kind"]), row["target"]
-        self.enabled.clear()
-        if kind != Phase.CONF:
-            self.newest[kind] = target
+        if kind != Phase.REGV:
+            self.enabled.clear()
+            self.taken.clear()
         if kind == Phase.CONF:
             kernels = self.decoded.kernels
             held = kernels[self.held.kernel] if self.held.kernel != UNKNOWN else None
@@ -355,7 +365,7 @@ class LaneReplay:
             self.held.kernel = self.written.kernel = target
         elif kind == Phase.REGV:
             wanted = self.decoded.register_sets[target]
-            expected = store_cycles(self.machine, changed_registers(self.held.values, wanted))
+            expected = store_cycles(self.machine, self._changed_registers(target))
             self.held.values.update(wanted)
             self.written.values.update(wanted)
         else:
@@ -363,13 +373,42 @@ class LaneReplay:
             expected = store_cycles(self.machine, changed_ranges(self.held.ranges, ranges))
             self.held.ranges.update(ranges)
             self.written.ranges.update(ranges)
+        if kind != Phase.CONF:
+            self.newest[kind] = target
         if row["length"] != expected:
             self.report("CGLA-032", f"{kind.name} of {target} lasts {row['length']} cycles, it takes {expected}", row)
+
+    def _changed_registers(self, target: int) -> int:
+        """Stores of a REGV phase, counted once for two sets that follow one another and name the same registers."""
+        sets, newest = self.decoded.register_sets, self.newest[Phase.REGV]
+        if newest == UNKNOWN or sets[newest].keys() != sets[target].keys():
+            return changed_registers(self.held.values, sets[target])
+        known = self.decoded.register_changes
+        if (newest, target) not in known:
+            known[(newest, target)] = changed_registers(sets[newest], sets[target])
+        return known[(newest, target)]
 
     def _dma(self, row: Row) -> None:
         assert self.residency is not None
         drain = row["direction"] == Direction.DRAIN
         first, last = row["lmm"], row["lmm"] + row["bytes"] - 1
+        key = (row["tag"], drain, first, last)
+        if self.taken.get(key) is None:
+            self.taken[key] = self._parts(row, drain, first, last)
+        parts = self.taken[key]
+        if parts is None:
+            return
+        mask = sum(1 << part[0] for part in parts)
+        if mask != row["rows"]:
+            rule = "CGLA-023" if drain else "CGLA-022"
+            self.report(rule, f"rows {mask:#x} take part, the program lists {row['rows']:#x}", row)
+        if self.steady.get(id(parts)) != self.residency.state:
+            self._move(row, parts, drain)
+        self.result.parts[row["index"]] = parts
+        self.result.steps.append((row["start"], "dma", row["index"]))
+
+    def _parts(self, row: Row, drain: bool, first: int, last: int) -> list[RowPart] | None:
+        """What each row gives or takes; None where that breaks a rule."""
         parts = row_parts(self._receivers(row["tag"], drain), first, last)
         rule = "CGLA-023" if drain else "CGLA-022"
         word = "gives" if drain else "takes"
@@ -379,21 +418,23 @@ class LaneReplay:
             elif part[2] - part[1] + 1 > part[4]:
                 self.report("CGLA-021", f"the descriptor of row {part[0]} is wider than its partition of {part[4]} bytes", row)
         if any(part[4] == 0 or part[2] - part[1] + 1 > part[4] for part in parts):
-            return
-        mask = sum(1 << part[0] for part in parts)
-        if mask != row["rows"]:
-            self.report(rule, f"rows {mask:#x} take part, the program lists {row['rows']:#x}", row)
+            return None
         if not self._covered(parts, first, last):
             self.report(rule, f"bytes of {first}..{last} that no enabled descriptor of slot {row['tag']} {word}", row)
-            return
+            return None
+        return parts
+
+    def _move(self, row: Row, parts: list[RowPart], drain: bool) -> None:
+        """Residency of a DMA; a drain or load that changed nothing and broke no rule does so again while the contents stay."""
+        assert self.residency is not None
+        before = self.residency.state, len(self.checker.result.violations)
         if drain:
             self._drain(row, parts)
         else:
-            for low_row, low, high, start, size in parts:
-                logical = np.arange(low, high + 1, 4, dtype=np.int64)
-                self.residency.load(low_row, start + logical % size, logical)
-        self.result.parts[row["index"]] = parts
-        self.result.steps.append((row["start"], "dma", row["index"]))
+            for part in parts:
+                self.residency.load(part)
+        if before == (self.residency.state, len(self.checker.result.violations)):
+            self.steady[id(parts)] = self.residency.state
 
     def _receivers(self, tag: int, read: bool) -> list[RowPart]:
         """Enabled descriptors of a slot, kept until the next register phase."""
@@ -417,12 +458,10 @@ class LaneReplay:
         for one, two in overlapping([(low, high) for low, high, _ in lines]):
             message = f"a line is given by rows {lines[one][2]} and {lines[two][2]}"
             self.report("CGLA-023", message, row)
-        for number, low, high, start, size in parts:
-            logical = np.arange(low, high + 1, 4, dtype=np.int64)
-            there = self.residency.logical[number, (start + logical % size) // 4]
-            bad = np.flatnonzero(there != logical)
-            if bad.size:
-                self.report("CGLA-023", f"drains byte {int(logical[bad[0]])} of row {number}, which was never loaded or stored", row)
+        for part in parts:
+            byte = self.residency.missing(part)
+            if byte is not None:
+                self.report("CGLA-023", f"drains byte {byte} of row {part[0]}, which was never loaded or stored", row)
 
     def _launch(self, row: Row) -> None:
         assert self.residency is not None
@@ -444,13 +483,23 @@ class LaneReplay:
             self.report("CGLA-032", f"launch lasts {row['length']} cycles, it takes {expected}", row)
         self.result.launches[row["index"]] = plan
         self.result.steps.append((row["start"], "launch", row["index"]))
-        for rule, address, access in self.residency.mismatches(plan):
+        if self.steady.get(id(plan)) != self.residency.state:
+            self._touch(row, plan)
+
+    def _touch(self, row: Row, plan: LaunchPlan) -> None:
+        """Loads and stores of a launch; one that changed nothing and broke no rule does so again while the contents stay."""
+        assert self.residency is not None
+        before = self.residency.state
+        wrong = self.residency.mismatches(plan)
+        for rule, address, access in wrong:
             where = f"row {access.row} slot {access.col} EA{access.ea}"
             what = "was never loaded or stored" if rule == "CGLA-017" else "lies under another array"
             self.report(rule, f"{where} loads byte {address}, which {what}", row)
         for access in plan.accesses:
             if access.store:
                 self.residency.store(access)
+        if self.residency.state == before and not wrong:
+            self.steady[id(plan)] = before
 
     def _relies(self, row: Row) -> None:
         if self.held.kernel != row["kernel"]:
@@ -497,6 +546,7 @@ class LaneReplay:
         data = [self.checker.data_span(row) for row in self.dmas]
         whole = [(row["start"], row["start"] + row["length"]) for row in self.launches]
         footprints: dict[int, dict[int, tuple[Ints, Ints]]] = {}
+        fine: set[tuple[Any, ...]] = set()
         for i, j in crossing(whole, data):
             launch, dma = self.launches[i], self.dmas[j]
             plan = self.result.launches.get(launch["index"])
@@ -504,10 +554,16 @@ class LaneReplay:
             if plan is None or parts is None:
                 continue
             if id(plan) not in footprints:
-                footprints[id(plan)] = _footprint(plan)
-            self._collision(launch, dma, parts, footprints[id(plan)])
-            if data[j][1] > launch["start"] + self.machine.t_launch:
-                self._ports(launch, dma, parts, plan)
+                footprints[id(plan)] = _footprint(plan, self.machine.lmm_bytes // 32)
+            executing = data[j][1] > launch["start"] + self.machine.t_launch
+            key = (id(plan), id(parts), dma["tag"], dma["direction"], executing, dma["iv_num"], dma["iv_den"])
+            if key not in fine:
+                known = len(self.checker.result.violations)
+                self._collision(launch, dma, parts, footprints[id(plan)])
+                if executing:
+                    self._ports(launch, dma, parts, plan)
+                if known == len(self.checker.result.violations):
+                    fine.add(key)
         for one, two in _pairs(data):
             if Direction.LOAD in (self.dmas[one]["direction"], self.dmas[two]["direction"]):
                 left, right = (self.result.parts.get(self.dmas[i]["index"], []) for i in (one, two))
@@ -538,32 +594,25 @@ class LaneReplay:
             self.report("CGLA-026", f"row {bare[0]} slot {dma['tag']} has no {name} in the kernel that runs", dma)
         worst = max((plan.kernel.port_ops(part[0], ea) for part in parts), default=0)
         floor = port_interval(worst)
-        if floor is None or Fraction(dma["iv_num"], dma["iv_den"]) < floor:
+        if floor is None or _fraction(dma["iv_num"], dma["iv_den"]) < floor:
             left = "no port cycle" if floor is None else f"a beat every {floor} cycles"
             message = f"a row with {worst} EA{ea} ops leaves {left} during EXEC"
             self.report("CGLA-027", message, dma, (f"launch {launch['index']}", f"DMA {dma['index']}"))
 
 
-def _footprint(plan: LaunchPlan) -> dict[int, tuple[Ints, Ints]]:
-    """Physical 32-byte lines of each row that a launch reads and writes, ascending."""
-    lines: dict[int, tuple[list[Ints], list[Ints]]] = {}
+def _footprint(plan: LaunchPlan, lines: int) -> dict[int, tuple[Ints, Ints]]:
+    """Physical 32-byte lines of each row (of `lines`) that a launch reads and writes, ascending."""
+    marks: dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
     for access in plan.accesses:
-        physical = np.unique(access.physical(access.words()) // 32)
-        lines.setdefault(access.row, ([], []))[int(access.store)].append(physical)
-    empty = np.empty(0, dtype=np.int64)
-    return {
-        row: tuple(np.unique(np.concatenate(group)) if group else empty for group in groups)  # type: ignore[misc]
-        for row, groups in lines.items()
-    }
+        if access.row not in marks:
+            marks[access.row] = np.zeros(lines, dtype=bool), np.zeros(lines, dtype=bool)
+        marks[access.row][int(access.store)][access.physical(access.words) // 32] = True
+    return {row: (np.flatnonzero(read), np.flatnonzero(written)) for row, (read, written) in marks.items()}
 
 
 def _physical(part: RowPart) -> list[tuple[int, int]]:
-    """Inclusive physical byte ranges of a row part; two where it wraps in its partition."""
-    _, low, high, start, size = part
-    first, last = low % size, high % size
-    if first <= last:
-        return [(start + first, start + last)]
-    return [(start + first, start + size - 1), (start, start + last)]
+    """Inclusive physical byte ranges of a row part."""
+    return [(physical, physical + count - 1) for physical, _, count in pieces(part)]
 
 
 def _pairs(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
