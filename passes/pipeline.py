@@ -29,7 +29,7 @@ def passes_for(target: str, precision: str, can_address: CanAddress | None = Non
         Canonicalise(),  # views, masks and constants fold, so that later passes meet few kinds of nodes
         Narrow(),  # no machine has 64-bit integers; before precision, which only touches floats
         Quantise(policy.weights),  # weights get their stored form while they are still plain operands of contractions
-        Precision(policy.operands, policy.rest),  # every rounding of the machine becomes visible to the interpreter
+        Precision(policy.operands, policy.rest, policy.wide_rows),  # every rounding of the machine becomes visible to the interpreter
         *materialise,  # layout changes the backend needs, shared where equal
         FindRepeats(),  # layers are compiled once; sources move to the front
         Fuse(),  # regions last: every other pass would have to keep them

@@ -2,10 +2,17 @@
 
 A policy is one row of `POLICIES`. Arithmetic inside a Map or Reduce is f32 on every machine here; what a policy decides is the type in
 which values are stored between nodes and the operand type of contractions (with f32 accumulation). Every rounding is then visible in the
-graph, and the interpreter predicts the error. Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to
-exponentials), graph inputs and outputs, values that a Sort or arg-max compares, squares, angles, residual sums (they grow from layer to
-layer, in trained models to within a factor of three of what f16 holds, and every later layer reads their rounding) and values with
-finite members beyond 65504 (masks filled with finfo.min, which f16 would turn into -inf and a fully masked row into NaN).
+graph, and the interpreter predicts the error.
+
+Contractions of few rows with a constant are *wide*: the activation and the result stay f32, and the weight is f32 rounded to its stored
+half format. A machine multiplies such an activation in two half-precision pieces, which costs little where it waits for weights anyway.
+Each rounding of an activation to f16 is a step, and later layers amplify it: in a deep trained model two executions that differ in the
+order of their sums alone part by as much as f16 costs in all, unless the steps are taken out.
+
+Stay f32 everywhere: results of Reduce and Scan, the inside of a softmax (scores to exponentials), graph inputs and outputs, values that a
+Sort or arg-max compares, squares, angles, residual sums (they grow from layer to layer, in trained models to within a factor of three of
+what f16 holds, and every later layer reads their rounding) and values with finite members beyond 65504 (masks filled with finfo.min,
+which f16 would turn into -inf and a fully masked row into NaN).
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..ir import expr as ex
+from ..ir.access import contract_size
 from ..ir.graph import (
     Constant,
     ConstantRef,
@@ -39,6 +47,7 @@ from ..ir.verify import require
 from .base import Pass
 from .convert import add_cast
 from .patterns import find_softmax
+from .quantise import stored_as
 
 F16_MAX = 65504.0
 _MOST_CHECKED = 1 << 24  # elements of a constant whose range is looked at; larger ones are weights
@@ -46,15 +55,19 @@ _MOST_CHECKED = 1 << 24  # elements of a constant whose range is looked at; larg
 
 @dataclass(frozen=True)
 class Policy:
-    """`operands` of contractions, type of values `rest`ing between nodes, and the `weights` storage of `passes.quantise`."""
+    """`operands` of contractions, type of values `rest`ing between nodes, and the `weights` storage of `passes.quantise`.
+
+    Contractions of at most `wide_rows` rows with a constant take f32 activations.
+    """
 
     operands: DType
     rest: DType
     weights: str = "dense"
+    wide_rows: int = 0
 
 
 POLICIES: dict[tuple[str, str], Policy] = {
-    ("tsp", "fp16"): Policy(F16, F32),
+    ("tsp", "fp16"): Policy(F16, F32, wide_rows=10),  # twice that, planes still wait for weights (docs/tsp-model.md section 3)
     ("wafer", "fp16"): Policy(F16, F16),
     ("wafer", "fp32"): Policy(F32, F32),
     ("cgla", "fp32"): Policy(F32, F32),
@@ -78,12 +91,14 @@ class Precision(Pass):
     name: ClassVar[str] = "precision"
     operands: DType = F32
     rest: DType = F32
+    wide_rows: int = 0
 
     def run(self, graph: Graph, store: ConstantStore) -> Graph:
         graph = all_f32(graph, store)
         if self.operands is F32 and self.rest is F32:
             return graph
-        return retyped(graph, store, _assigned(graph, store, self.operands, self.rest), self.operands)
+        wide = _wide(graph, self.wide_rows)
+        return retyped(graph, store, _assigned(graph, store, self.operands, self.rest, wide), self.operands, wide)
 
     def ensures(self, graph: Graph) -> None:
         require(graph, self.name)
@@ -139,7 +154,7 @@ def _expr_f32(root: ex.Expr) -> ex.Expr:
 
 def constant_as(node: Constant, dtype: DType, store: ConstantStore) -> Constant:
     """The constant in another float type, under a key of its own (its value is converted when asked for)."""
-    old, key = node.ref.key, f"{node.ref.key}@{dtype}"
+    old, key = node.ref.key, f"{node.ref.key}:{dtype}"
     if store.has(old):
         store.put(key, lambda: np.asarray(store.get(old)).astype(dtype.array))
     return replace(node, dtype=dtype, ref=ConstantRef(key, dtype, node.shape))
@@ -148,13 +163,27 @@ def constant_as(node: Constant, dtype: DType, store: ConstantStore) -> Constant:
 # --- which type ------------------------------------------------------------------------------------------------------------------------
 
 
-def _assigned(graph: Graph, store: ConstantStore, operands: DType, rest: DType) -> list[DType]:
+def _wide(graph: Graph, rows: int) -> frozenset[int]:
+    """Contractions of a computed value with a constant in which an element of the constant meets at most `rows` rows."""
+    found = []
+    for node in graph.nodes:
+        if not isinstance(node, Contract) or not node.dtype.is_float:
+            continue
+        constant = [isinstance(graph[o], Constant) for o in node.operands]
+        if sum(constant) == 1:
+            size = contract_size(node)
+            found += [node.id] if (size.m if constant[1] else size.n) <= rows else []
+    return frozenset(found)
+
+
+def _assigned(graph: Graph, store: ConstantStore, operands: DType, rest: DType, wide: frozenset[int]) -> list[DType]:
     """The type of every node: f16 where it may be and the policy wants it."""
     fixed = _stays_f32(graph, store)
-    halves = _only_contracted(graph, fixed) if operands is F16 else [False] * len(graph.nodes)
+    halves = _only_contracted(graph, fixed, wide) if operands is F16 else [False] * len(graph.nodes)
+    around = wide | {o for n in wide for o in graph[n].operands if not isinstance(graph[o], Constant)}
     dtypes: list[DType] = []
     for node in graph.nodes:
-        wanted = F16 if halves[node.id] or (rest is F16 and not fixed[node.id]) else F32
+        wanted = F16 if halves[node.id] or (rest is F16 and not fixed[node.id] and node.id not in around) else F32
         if not node.dtype.is_float:
             wanted = node.dtype
         elif isinstance(node, Gather):
@@ -175,8 +204,11 @@ def _is_table(graph: Graph, node: Constant) -> bool:
     return bool(users) and all(isinstance(u, Contract) or (isinstance(u, Gather) and u.operands[0] == node.id) for u in users)
 
 
-def _only_contracted(graph: Graph, fixed: list[bool]) -> list[bool]:
-    """Values that reach nothing but contractions, through assemblies, lookups and states: they are best made in the operand type."""
+def _only_contracted(graph: Graph, fixed: list[bool], wide: frozenset[int]) -> list[bool]:
+    """Values that reach nothing but contractions, through assemblies, lookups and states: they are best made in the operand type.
+
+    What a contraction of `wide` reads is not of that type, unless it is its constant.
+    """
     states = {graph.updates[n.name]: n.id for n in graph.states if n.name in graph.updates}
     refused: set[int] = set()
     roots = set(graph.outputs)
@@ -184,7 +216,7 @@ def _only_contracted(graph: Graph, fixed: list[bool]) -> list[bool]:
         half = [False] * len(graph.nodes)
         for node in reversed(graph.nodes):
             users = [graph[u] for u in graph.users[node.id]]
-            reaches = all(isinstance(u, Contract) or (_carries(u, node.id) and half[u.id]) for u in users)
+            reaches = all((isinstance(u, Contract) and u.id not in wide) or (_carries(u, node.id) and half[u.id]) for u in users)
             kept_for_state = states.get(node.id) not in refused if node.id in states else bool(users)
             free = node.dtype.is_float and node.id not in roots and not fixed[node.id] and node.id not in refused
             half[node.id] = reaches and free and kept_for_state and not isinstance(node, Input)
@@ -291,8 +323,11 @@ def _is_lookup(node: Node) -> bool:
     return isinstance(node, Gather)
 
 
-def retyped(graph: Graph, store: ConstantStore, dtypes: list[DType], operands: DType) -> Graph:
-    """The f32 graph with node n in `dtypes[n]` and contractions over `operands`; casts go into expressions where there is one."""
+def retyped(graph: Graph, store: ConstantStore, dtypes: list[DType], operands: DType, wide: frozenset[int] = frozenset()) -> Graph:
+    """The f32 graph with node n in `dtypes[n]` and contractions over `operands`; casts go into expressions where there is one.
+
+    Contractions of `wide` take f32, from constants that are stored in f16.
+    """
     builder = GraphBuilder()
     new_id: list[int] = []
 
@@ -302,6 +337,11 @@ def retyped(graph: Graph, store: ConstantStore, dtypes: list[DType], operands: D
         if isinstance(source, Constant) and builder.nodes[new_id[old]].dtype is not wanted:
             return builder.add(constant_as(source, wanted, store))
         return add_cast(builder, new_id[old], wanted)
+
+    def stored(old: int) -> int:
+        """Node `old` in f32; a constant holds what its f16 form decodes to."""
+        source = graph[old]
+        return builder.add(stored_as(source, "f16", store)) if isinstance(source, Constant) else read(old, F32)
 
     for node in graph.nodes:
         dtype = dtypes[node.id]
@@ -314,6 +354,8 @@ def retyped(graph: Graph, store: ConstantStore, dtypes: list[DType], operands: D
             types = [builder.nodes[o].dtype for o in plain]
             expr = ex.substitute(node.expr, args=lambda leaf, types=types: ex.cast(ex.arg(leaf.index, types[leaf.index]), leaf.dtype))  # type: ignore[misc]
             new = replace(node, operands=plain, dtype=dtype, expr=ex.cast(expr, dtype) if isinstance(node, Map) else expr)
+        elif node.id in wide:
+            new = replace(node, operands=tuple(stored(o) for o in node.operands), dtype=dtype)
         elif isinstance(node, Contract) and graph[node.operands[0]].dtype.is_float:
             new = replace(node, operands=tuple(read(o, operands) for o in node.operands), dtype=dtype)
         elif isinstance(node, Move | Scan):

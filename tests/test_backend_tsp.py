@@ -92,6 +92,21 @@ def contraction(constant: bool, m: int, n: int, k: int) -> Case:
     return b.finish([c]), inputs, store
 
 
+def wide(stored: str, n: int, constant_first: bool = False) -> Case:
+    """f32 operands: an activation in two pieces of f16, and a constant in one piece (stored in f16) or two."""
+    b, store = GraphBuilder(), ConstantStore()
+    m, k = 5, 400
+    x = b.new(Input, dtype=F32, shape=(m, k), name="x")
+    w = b.new(Constant, dtype=F32, shape=(n, k), ref=ConstantRef("w", F32, (n, k), stored))
+    store.put("w", normal(n, k, dtype="f2" if stored == "f16" else "f4").astype("f4"))
+    reads = (at((0, 1)), at((2, 1))), (at((1, 1)), at((2, 1)))
+    c = b.new(
+        Contract, [w, x] if constant_first else [x, w], dtype=F32, shape=(m, n), axes=(m, n, k), groups=((0,), (1,)), acc=F32,
+        accesses=reads[::-1] if constant_first else reads,
+    )  # fmt: skip
+    return b.finish([c]), {"x": normal(m, k)}, store
+
+
 def heads() -> Case:
     """Batched scores of two heads whose lanes lie side by side: both operands need a lane move."""
     b = GraphBuilder()
@@ -205,6 +220,7 @@ def scan() -> Case:
 CASES: dict[str, Callable[[], Case]] = {
     "stationary constant": lambda: contraction(True, 5, 96, 64),
     "tiles of all axes": lambda: contraction(True, 130, 700, 700),
+    "wide activation": lambda: wide("f16", 700), "wide constant": lambda: wide("dense", 96, True),
     "both dynamic": lambda: contraction(False, 5, 96, 64),
     "heads": heads, "softmax": softmax, "norm": norm, "gather": gather, "move": move, "argmax": extreme, "scatter": scatter,
     "sort": sort, "scan": scan,

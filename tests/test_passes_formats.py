@@ -208,6 +208,24 @@ def test_contractions_take_halves_and_the_error_is_small(target: str, bound: flo
     assert got.dtype == np.float32 and 0 < np.linalg.norm(got - want) / np.linalg.norm(want) < bound
 
 
+def test_contractions_of_few_rows_with_a_constant_take_f32_activations() -> None:
+    graph, store, inputs = attention()
+    for rest in (F32, F16):
+        mixed = Precision(F16, rest, wide_rows=6).run(graph, store)
+        assert verify(mixed) == []
+        for node in mixed.nodes:
+            if isinstance(node, Contract):
+                sources = [mixed[o] for o in node.operands]
+                weights = [s for s in sources if isinstance(s, Constant)]
+                assert {s.dtype for s in sources} == {F32 if weights else F16}
+                for weight in weights:
+                    value = store.get(weight.ref.key)
+                    assert weight.ref.storage == "f16" and np.array_equal(value, value.astype(np.float16).astype(np.float32))
+        want, got = (interpret(g, inputs, store=store)[0][0] for g in (graph, mixed))
+        assert 0 < np.linalg.norm(got - want) / np.linalg.norm(want) < 2e-3
+    assert Precision(F16, F32, wide_rows=5).run(graph, store) == Precision(F16, F32).run(graph, store), "six rows are too many"
+
+
 def test_tsp_keeps_f32_except_for_what_only_contractions_read() -> None:
     graph, store, _ = attention()
     half = Precision(F16, F32).run(graph, store)
