@@ -234,17 +234,11 @@ class Program:
         return Result(outputs, self._data(execution, numerics, seconds), reference), dict(execution.states)
 
     def _initial_states(self) -> dict[str, Array] | None:
-        """States that do not start at zero; None where all do. Raises BadInput for a file, which does not hold them."""
-        named = self.container.meta.get("initial_states", {})
-        if not named:
+        """What every state starts from; None where all start at zero."""
+        if not self.container.states:
             return None
-        if self._source is None:
-            raise BadInput(
-                f"state {min(named)} does not start at zero, and a program file holds no start values: compile the module in this process"
-            )
-        store = self._source.lowered.store
         zero = {b.name: np.zeros(b.shape, np.float32) for b in self.container.bindings_of("state")}
-        return zero | {name: store.get(key) for name, key in named.items()}
+        return zero | dict(self.container.states)
 
     def _judge(
         self,
@@ -363,7 +357,6 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
         "model": options.model, "phase": options.phase, "batch": batch, "seq": seq, "context": options.context or seq,
         "precision": precision, "overhead": options.overhead, "accumulate": options.accumulate,
         "tokens": lowered.vocabulary_axis, "classes": lowered.class_axis,
-        "initial_states": _starting_values(lowered),
         "in_spec": lowered.in_spec, "out_spec": lowered.out_spec, "unused_inputs": sorted(lowered.unused_inputs),
     }  # fmt: skip
     compile_options = CompileOptions(
@@ -374,7 +367,7 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     if options.progress is not None:
         compile_options = dataclasses.replace(compile_options, progress=options.progress)
     backend = import_module(f".backends.{target}", __package__)
-    program = _with_torch_types(backend.compile_graph(graph, lowered.store, compile_options), lowered)
+    program = _with_border(backend.compile_graph(graph, lowered.store, compile_options), lowered)
     return Program(program, _Source(module, lowered, graph), time.perf_counter() - start)
 
 
@@ -387,20 +380,22 @@ def _with_defects(machine: WaferMachine, options: Options) -> WaferMachine:
     return machine if options.defect_rate is None else random_defects(machine, options.defect_rate, options.seed)
 
 
-def _starting_values(lowered: Lowered) -> dict[str, str]:
-    """Constant keys of the states that start from something other than zeros, by state name."""
+def _starting_values(lowered: Lowered) -> dict[str, Array]:
+    """What the states that do not start at zeros start from, by state name."""
     store = lowered.store
-    return {s.name: s.initial for s in lowered.graph.states if s.initial and store.has(s.initial) and np.any(store.get(s.initial))}
+    values = {s.name: np.asarray(store.get(s.initial)) for s in lowered.graph.states if s.initial and store.has(s.initial)}
+    return {name: value for name, value in values.items() if np.any(value)}
 
 
-def _with_torch_types(program: container.Program, lowered: Lowered) -> container.Program:
-    """The program whose inputs and outputs have torch's types: narrowing is the machine's affair, not the caller's."""
+def _with_border(program: container.Program, lowered: Lowered) -> container.Program:
+    """The program with the module's own border: inputs and outputs in torch's types (narrowing is the machine's affair, not the
+    caller's), and what its states start from."""
     names = {dtype: name for name, dtype in _TORCH.items()}
     types = {b.name: names[b.dtype] for b in lowered.input_bindings if b.kind == "input"}
     outputs = program.bindings_of("output")
     types |= {b.name: names[want.dtype] for b, want in zip(outputs, lowered.output_bindings, strict=True)}
     bindings = tuple(dataclasses.replace(b, dtype=types.get(b.name, b.dtype)) for b in program.bindings)
-    return dataclasses.replace(program, bindings=bindings)
+    return dataclasses.replace(program, bindings=bindings, states=_starting_values(lowered))
 
 
 def compare(

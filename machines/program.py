@@ -6,8 +6,8 @@ a compiled and checked piece (one layer of a kind, say); the program-level table
 `binds` what its symbolic objects (weights, inputs, state) are at that place.
 
 The file is a zip without compression, with fixed dates and members in fixed order, so that equal programs are equal bytes:
-`program.json` (everything but arrays, and the sha256 of every other member), `tables.safetensors`, `segments/NAME.safetensors` and
-`images.safetensors`. It is written aside and renamed. Nothing in it is executed and there is no pickle; a truncated, altered or
+`program.json` (everything but arrays, and the sha256 of every other member), `tables.safetensors`, `segments/NAME.safetensors`,
+`images.safetensors` and `states.safetensors`. It is written aside and renamed. Nothing in it is executed and there is no pickle; a truncated, altered or
 hostile file is a `BadInput`.
 """
 
@@ -155,7 +155,8 @@ class Program:
 
     `machine` is the full machine description as JSON values; `meta` holds what the schema wants to show and the executor need not
     trust (model, precision, phase, batch, seq, context, overhead, accumulate, pytree specs, versions); `predicted_cycles` and
-    `bound` are the compiler's claims; `provenance` is a pool of strings that bursts refer to by number.
+    `bound` are the compiler's claims; `provenance` is a pool of strings that bursts refer to by number. `states` holds what State
+    starts from, in logical shape by binding name, where that is not zeros.
     """
 
     target: str
@@ -168,6 +169,7 @@ class Program:
     bound: Mapping[str, Any] = field(default_factory=dict)
     provenance: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def bindings_of(self, kind: str) -> tuple[Binding, ...]:
         """The bindings of one kind (`input`, `output`, `state`), in order."""
@@ -195,6 +197,7 @@ class Program:
             flat = {f"{t}.{c}": a for t, cols in segment.tables.items() for c, a in cols.items()}
             members.append((f"segments/{segment.name}.safetensors", _pack(flat)))
         members.append(("images.safetensors", _pack(self.images)))
+        members.append(("states.safetensors", _pack(self.states)))
         return members
 
     def _header(self, members: Sequence[tuple[str, bytes]]) -> bytes:
@@ -264,7 +267,7 @@ def _parse(data: Mapping[str, bytes], source: Path) -> Program:
         if header["format"] != "spatialc" or header["version"] != FORMAT_VERSION:
             raise BadInput(f"{source} has format version {header['version']}; this spatialc reads {FORMAT_VERSION}: compile again")
         digests = header["sha256"]
-        names = ["tables.safetensors", *(f"segments/{name}.safetensors" for name in header["segments"]), "images.safetensors"]
+        names = ["tables.safetensors", *(f"segments/{name}.safetensors" for name in header["segments"]), "images.safetensors", "states.safetensors"]
         if set(data) != {"program.json", *names} or set(digests) != set(names):
             raise BadInput(f"{source} has members that its header does not list, or lacks some that it lists")
         for name in names:
@@ -277,6 +280,7 @@ def _parse(data: Mapping[str, bytes], source: Path) -> Program:
             tables=_unflatten(data["tables.safetensors"], header["tables"]),
             segments=tuple(Segment(name, _unflatten(data[f"segments/{name}.safetensors"])) for name in header["segments"]),
             images=_unpack(data["images.safetensors"]),
+            states=_unpack(data["states.safetensors"]),
             predicted_cycles=int(header["predicted_cycles"]),
             bound=header["bound"],
             provenance=tuple(header["provenance"]),

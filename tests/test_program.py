@@ -63,8 +63,9 @@ def test_a_change_of_any_part_changes_the_digest() -> None:
     others = [
         first.with_tables(instances=table), replace(first, images={"w": first.images["w"] + 1}), replace(first, predicted_cycles=43),
         replace(first, machine={"name": "other"}), replace(first, segments=(Segment("layer", {"bursts": table}),)),
+        replace(first, states={"total": np.ones(3, np.float32)}),
     ]  # fmt: skip
-    assert len({p.digest() for p in [first, *others]}) == 6
+    assert len({p.digest() for p in [first, *others]}) == 7
 
 
 def rewrite(path: Path, name: str, data: bytes) -> None:
