@@ -7,8 +7,8 @@ a compiled and checked piece (one layer of a kind, say); the program-level table
 
 The file is a zip without compression, with fixed dates and members in fixed order, so that equal programs are equal bytes:
 `program.json` (everything but arrays, and the sha256 of every other member), `tables.safetensors`, `segments/NAME.safetensors`,
-`images.safetensors` and `states.safetensors`. It is written aside and renamed. Nothing in it is executed and there is no pickle; a truncated, altered or
-hostile file is a `BadInput`.
+`images.safetensors` and `states.safetensors`. It is written aside and renamed. Nothing in it is executed and there is no pickle; a
+truncated, altered or hostile file is a `BadInput`.
 """
 
 from __future__ import annotations
@@ -267,7 +267,8 @@ def _parse(data: Mapping[str, bytes], source: Path) -> Program:
         if header["format"] != "spatialc" or header["version"] != FORMAT_VERSION:
             raise BadInput(f"{source} has format version {header['version']}; this spatialc reads {FORMAT_VERSION}: compile again")
         digests = header["sha256"]
-        names = ["tables.safetensors", *(f"segments/{name}.safetensors" for name in header["segments"]), "images.safetensors", "states.safetensors"]
+        parts = [f"segments/{name}" for name in header["segments"]]
+        names = [f"{part}.safetensors" for part in ("tables", *parts, "images", "states")]
         if set(data) != {"program.json", *names} or set(digests) != set(names):
             raise BadInput(f"{source} has members that its header does not list, or lacks some that it lists")
         for name in names:
