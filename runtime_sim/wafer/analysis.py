@@ -11,7 +11,7 @@ from ...machines.wafer.description import WaferMachine
 from ...machines.wafer.isa import WORDS
 from .addresses import reads, writes
 from .breaches import Breaches
-from .closed import ClosedLoop, close_loops
+from .closed import close_loops
 from .deliveries import Deliveries
 from .engine import Engine
 from .events import Event, clipped, expanded
@@ -21,6 +21,7 @@ from .hazards import Hazards
 from .liveness import Liveness
 from .model import BurstView, Ints, SegmentView, view_segment
 from .order import Step, order
+from .plan import Plan, make_plan
 from .rates import arrival_claims, check_core_rates, check_link_rates, issue_claims, send_claims
 from .triggers import Triggers
 
@@ -52,14 +53,16 @@ class Analysis:
     moves: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     flight: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     steps: list[Step] = field(default_factory=list)
-    _plans: dict[bool, list[Step | ClosedLoop]] = field(default_factory=dict)
+    _plans: dict[tuple[bool, frozenset[int], bool], Plan] = field(default_factory=dict)
     _engine: Engine | None = None
 
-    def plan(self, exact: bool) -> list[Step | ClosedLoop]:
-        """Steps for values: loops in closed form unless `exact` (N6)."""
-        if exact not in self._plans:
-            self._plans[exact] = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
-        return self._plans[exact]
+    def plan(self, exact: bool, held: frozenset[int], plain: bool) -> Plan:
+        """What to run for values (`make_plan`): loops in closed form unless `exact` (N6)."""
+        key = exact, held, plain
+        if key not in self._plans:
+            steps = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
+            self._plans[key] = make_plan(self.seg, self.deliveries, steps, held, exact, plain)
+        return self._plans[key]
 
     def engine(self) -> Engine:
         """The evaluator of this segment."""

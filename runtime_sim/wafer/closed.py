@@ -64,7 +64,7 @@ class ClosedLoop:
         for total in self.sums:
             self._add(total, engine, before)
         for obj, (slots, block) in self.moved.items():
-            array, old = engine.memory[obj], before[obj]
+            array, old = engine.memory.target(obj), before[obj]
             flat = old.reshape(-1, old.shape[-1])
             for number, (_, first, count) in enumerate(slots):
                 core, slot = np.divmod(block[number], len(slots))

@@ -24,7 +24,9 @@ from .deliveries import Deliveries
 from .events import Event
 from .model import BurstView, Ints, SegmentView
 from .order import Step
+from .plan import Plan
 from .products import product
+from .storage import Memory, seen_from, strided
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -46,7 +48,7 @@ class Engine:
 
     seg: SegmentView
     deliveries: Deliveries
-    memory: dict[int, Values] = field(default_factory=dict)
+    memory: Memory = field(default_factory=lambda: Memory(None, {}))
     buffers: dict[Key, Values] = field(default_factory=dict)
     uses: dict[Key, int] = field(default_factory=dict)
     exact: bool = False
@@ -58,23 +60,33 @@ class Engine:
     _parts: dict[tuple[Key, int], list[tuple[Key, Ints, Ints]]] = field(default_factory=dict)
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
+    _arranged: dict[tuple[Any, ...], Values] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[Any], fetch: Callable[[int], Values], release: Callable[[int], None], exact: bool) -> None:
-        """Evaluate `steps`, in the machine's order if `exact`. `fetch` gives the array [h, w, elements] of an object when it is first
-        used (changed in place), `release` takes it back after its last use."""
+    def run(self, plan: Plan, memory: Memory, exact: bool) -> None:
+        """Evaluate the actions of a plan on the objects of an instance, in the machine's order if `exact`."""
         self.exact = exact
-        self.memory = _Memory(fetch)
+        self.memory = memory
         self.buffers = {}
-        self.uses = count_uses(steps, self.deliveries)
-        done = last_uses(steps)
-        for number, step in enumerate(steps):
-            if isinstance(step, Step):
-                self.step(step)
+        self.uses = dict(plan.uses)
+        for number, action in enumerate(plan.actions):
+            if isinstance(action, Step):
+                self.step(action)
             else:
-                step.evaluate(self)
-            for obj in done.get(number, ()):
-                self.memory.pop(obj, None)
-                release(obj)
+                action.evaluate(self)
+            for obj in plan.done.get(number, ()):
+                memory.release(obj)
+        self._arranged.clear()
+
+    def arranged(self, event: Event, name: str, form: tuple[Any, ...], make: Callable[[], Values]) -> Values:
+        """`make()`, an operand arranged for a product; made once a run where nothing in the segment writes the object."""
+        burst = event.burst
+        operand = burst.operand(name)
+        if operand.obj in self.seg.written or operand.step != (0, 0):
+            return make()
+        key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
+        if key not in self._arranged:
+            self._arranged[key] = make()
+        return self._arranged[key]
 
     def cores(self, step: Step) -> Cores:
         """Index of the step's cores in arrays of its region."""
@@ -111,7 +123,7 @@ class Engine:
         if key not in self._starts:
             if len(self._starts) > 20_000:
                 self._starts.clear()
-            self._starts[key] = start(burst, operand, event.k, event.outer, self.seg)
+            self._starts[key] = _still(start(burst, operand, event.k, event.outer, self.seg))
         return self._starts[key]
 
     def read(self, event: Event, name: str, cores: Cores, ext: Sequence[int], offset: int = 0) -> Values:
@@ -120,9 +132,12 @@ class Engine:
         base = self.memory[operand.obj][cores.index]
         at = self.begin(event, name) + offset
         if at.ndim == 0:
-            return _strided(base, int(at), operand.stride, ext)
-        elements = _of(at, cores)[..., None] + nest(tuple(ext), operand.stride)
-        return np.take_along_axis(base, elements, axis=-1).reshape(*cores.shape, *ext)
+            return strided(base, int(at), operand.stride, ext)
+        at = _of(at, cores)
+        base, at = _common(base, at) if cores.view else (base, at)
+        elements = at[..., None] + nest(tuple(ext), operand.stride)
+        found = np.take_along_axis(base, elements, axis=-1).reshape(*at.shape, *ext)
+        return np.broadcast_to(found, (*cores.shape, *ext))
 
     def write(
         self, event: Event, cores: Cores, values: Values, *, where: Values | None = None, last: tuple[Any, ...] | None = None,
@@ -132,10 +147,10 @@ class Engine:
         revisits elements, the visits whose value stays; `ext` replaces the nest's extents and `offset` moves its start."""
         burst = event.burst
         extents = tuple(ext) or burst.ext
-        target = self.memory[burst.d.obj]
+        target = self.memory.target(burst.d.obj)
         at = self.begin(event, "d") + offset
         if at.ndim == 0 and cores.view and last is None:
-            view = _strided(target[cores.index], int(at), burst.d.stride, extents)
+            view = strided(target[cores.index], int(at), burst.d.stride, extents)
             if where is None:
                 view[...] = values
             else:
@@ -150,6 +165,26 @@ class Engine:
             old = np.take_along_axis(target[cores.index], np.broadcast_to(elements, flat.shape), axis=-1)
             flat = np.where(np.broadcast_to(where, (*cores.shape, *extents)).reshape(flat.shape), flat, old)
         target[(*_lead(cores), elements)] = flat
+
+    def _replace(self, step: Step, cores: Cores, values: Values) -> bool:
+        """Make values that are the same on all rows or columns all that their object holds, as one array seen from all of them; False
+        where they are not."""
+        burst = step.event.burst
+        if values.ndim and values.ndim != 6:
+            return False
+        h, w, size = self.memory.shape(burst.d.obj)
+        if not values.ndim:
+            self.memory.put(burst.d.obj, seen_from(values.reshape(1, 1, 1), (h, w, size)))
+            return True
+        small = [1 if values.strides[axis] == 0 or values.shape[axis] == 1 else n for axis, n in enumerate((h, w))]
+        if small == [h, w] and (h, w) != (1, 1):
+            return False
+        array = np.zeros((*small, size), values.dtype)
+        index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
+        cut = values[: 1 if small[0] == 1 else None, : 1 if small[1] == 1 else None]
+        strided(array[index], int(self.begin(step.event, "d")), burst.d.stride, burst.ext)[...] = cut
+        self.memory.put(burst.d.obj, seen_from(array, (h, w, size)))
+        return True
 
     def scalar(self, step: Step, cores: Cores, streamed: Values | None) -> Values | None:
         """The scalar operand, broadcastable to [*cores, n3, n2, n1, n0]."""
@@ -199,7 +234,20 @@ class Engine:
             last = _last_visit(burst)
             self.write(step.event, cores, np.broadcast_to(elementwise(burst, a, b, s), (*cores.shape, *burst.ext)), last=last)
         else:
-            self._emit(step, cores, elementwise(burst, a, b, s))
+            self._emit(step, cores, self._once(cores, burst, a, b, s))
+
+    @staticmethod
+    def _once(cores: Cores, burst: BurstView, *sources: Values | None) -> Values:
+        """`elementwise`, along a mesh axis on which all operands are stored once only once."""
+        arrays = [v for v in sources if v is not None and v.ndim]
+        if not cores.view or not arrays or any(v.ndim != 6 for v in arrays):
+            return elementwise(burst, *sources)
+        once = [n > 1 and all(v.strides[axis] == 0 or v.shape[axis] == 1 for v in arrays) for axis, n in enumerate(cores.shape)]
+        if not any(once):
+            return elementwise(burst, *sources)
+        index = tuple(slice(0, 1) if single else slice(None) for single in once)
+        found = elementwise(burst, *(v[index] if v is not None and v.ndim else v for v in sources))
+        return np.broadcast_to(found, (*cores.shape, *np.broadcast_shapes(found.shape[2:], (1, 1, 1, 1))))
 
     def _product(self, step: Step, cores: Cores, a: Values, s: Values, visited: list[int]) -> bool:
         """Evaluate an FMAC burst in closed form (N6); False where it has none."""
@@ -213,7 +261,7 @@ class Engine:
         total = total.reshape(*cores.shape, *ext)
         at = self.begin(event, "d")
         if at.ndim == 0 and cores.view:
-            view = _strided(self.memory[burst.d.obj][cores.index], int(at), burst.d.stride, ext)
+            view = strided(self.memory.target(burst.d.obj)[cores.index], int(at), burst.d.stride, ext)
             np.add(view, total, out=view)
         else:
             self.write(event, cores, self.read(event, "d", cores, ext) + total, ext=ext)
@@ -246,7 +294,8 @@ class Engine:
         """Write a result to memory or stream it."""
         burst = step.event.burst
         if burst.d.kind is MEM:
-            self.write(step.event, cores, values)
+            if not (step.covers and self._replace(step, cores, values)):
+                self.write(step.event, cores, values)
             return
         assert burst.op.d is not None
         key = step.event.key
@@ -280,14 +329,13 @@ class Engine:
         own = "b" if burst.a.kind is FABRIC else "a"
         named = [own] if burst.op.op is Op.ADD else []
         named += ["d"] if burst.d.kind is MEM else []
+        if any(self.begin(event, name).ndim or not is_dense(burst.ext, burst.operand(name).stride) for name in named):
+            return False
         places = {}
-        for name in named:
-            operand = burst.operand(name)
-            array, at = self.memory[operand.obj], self.begin(event, name)
-            if at.ndim or not is_dense(burst.ext, operand.stride) or not array.flags.c_contiguous:
-                return False
-            places[name] = (array.reshape(-1, array.shape[-1]), int(at))
-        here = self._flat(burst, cores)
+        for name in reversed(named):
+            array = self.memory.target(burst.operand(name).obj)
+            places[name] = (array.reshape(-1, array.shape[-1]), int(self.begin(event, name)))
+        here = self.flat(burst, cores)
         role = np.arange(burst.cores) if cores.where is None else cores.where
         target, start = places["d"] if "d" in places else (self._buffer(step.event.key, burst), 0)
         index = here if "d" in places else role
@@ -295,7 +343,7 @@ class Engine:
         for key, at, source in self._sources(step, cores):
             send = self._key(key, event)
             if burst.op.op is Op.MOV:
-                kernels.move(self.buffers[send], source, target, index[at], start, burst.count)
+                kernels.move(self.buffers[send], source, 0, target, index[at], start, burst.count)
             else:
                 mine, first = places[own]
                 bits = target.view(np.uint32)
@@ -305,7 +353,7 @@ class Engine:
             self._unused(step.event.key)
         return True
 
-    def _flat(self, burst: BurstView, cores: Cores) -> Ints:
+    def flat(self, burst: BurstView, cores: Cores) -> Ints:
         """Numbers of the step's cores in its region, row-major."""
         key = (burst.row, id(cores))
         if key not in self._flats:
@@ -377,7 +425,7 @@ class Engine:
 
     # -- lookups -------------------------------------------------------------------------------------------------------------------
 
-    def _indices(self, step: Step, cores: Cores) -> tuple[Values, Values]:
+    def indices(self, step: Step, cores: Cores) -> tuple[Values, Values]:
         """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
         burst = step.event.burst
         lo, count, _, per_row, per_column = burst.look
@@ -390,7 +438,7 @@ class Engine:
 
     def _lookup(self, step: Step, cores: Cores) -> Values:
         burst = step.event.burst
-        offset, found = self._indices(step, cores)
+        offset, found = self.indices(step, cores)
         base = self.memory[burst.a.obj][cores.index]
         at = _of(self.begin(step.event, "a"), cores)
         at = at.reshape(*at.shape, 1, 1, 1, 1) if at.ndim else at
@@ -400,12 +448,12 @@ class Engine:
 
     def _store_indexed(self, step: Step, cores: Cores, streamed: Values | None) -> None:
         burst = step.event.burst
-        offset, found = self._indices(step, cores)
+        offset, found = self.indices(step, cores)
         values = self.source("a", step, cores, streamed)
         assert values is not None
         at = _of(self.begin(step.event, "d"), cores)
-        target = self.memory[burst.d.obj]
-        flat = self._flat(burst, cores)
+        target = self.memory.target(burst.d.obj)
+        flat = self.flat(burst, cores)
         visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
         per_visit = (*cores.shape, *burst.ext[:3], 1)
         kernels.store_indexed(
@@ -420,33 +468,6 @@ class Engine:
 def is_dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Whether a nest walks consecutive elements."""
     return bool((np.diff(nest(ext, stride)) == 1).all())
-
-
-class _Memory(dict[int, Values]):
-    """Arrays of objects, fetched on first use."""
-
-    def __init__(self, fetch: Callable[[int], Values]) -> None:
-        super().__init__()
-        self._fetch = fetch
-
-    def __missing__(self, obj: int) -> Values:
-        self[obj] = self._fetch(obj)
-        return self[obj]
-
-
-def last_uses(steps: Sequence[Any]) -> dict[int, list[int]]:
-    """Objects by the number of the last step that touches them."""
-    last: dict[int, int] = {}
-    for number, step in enumerate(steps):
-        for burst in [step.event.burst] if isinstance(step, Step) else step.bursts:
-            for name in tb.OPERANDS:
-                operand = burst.operand(name)
-                if operand.kind is MEM:
-                    last[operand.obj] = number
-    out: dict[int, list[int]] = {}
-    for obj, number in sorted(last.items()):
-        out.setdefault(number, []).append(obj)
-    return out
 
 
 def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:
@@ -526,19 +547,6 @@ def _last_visit(burst: BurstView) -> tuple[Ints]:
     return (np.sort(len(elements) - 1 - back),)
 
 
-def count_uses(steps: Sequence[Any], deliveries: Deliveries) -> dict[Key, int]:
-    """How many cores will copy from each sending event's buffer."""
-    uses: dict[Key, int] = {}
-    seen: set[Key] = set()
-    for step in steps:
-        if isinstance(step, Step) and step.event.burst.n_in and step.event.key not in seen:
-            seen.add(step.event.key)
-            delivery = deliveries.of(step.event)
-            for part in delivery.parts if delivery else ():
-                uses[part.send] = uses.get(part.send, 0) + len(part.at)
-    return uses
-
-
 def _picked(values: Values | None, pick: tuple[Any, ...], lead: int) -> Values | None:
     if values is None or values.ndim == 0:
         return values
@@ -571,17 +579,23 @@ def _of(values: Ints, cores: Cores) -> Ints:
     return values.reshape(-1)[cores.where].reshape(cores.shape)
 
 
+def _still(at: Ints) -> Ints:
+    """Addresses per core, with a stride of 0 along an axis on which they are the same."""
+    if at.ndim == 0:
+        return at
+    alike = [bool((at == at[:1]).all()), bool((at == at[:, :1]).all())]
+    return np.broadcast_to(at[: 1 if alike[0] else None, : 1 if alike[1] else None], at.shape)
+
+
+def _common(base: Values, at: Ints) -> tuple[Values, Ints]:
+    """Arrays and addresses cut to one row or column where both are stored once for all."""
+    index = tuple(slice(0, 1) if base.strides[axis] == 0 and at.strides[axis] == 0 else slice(None) for axis in (0, 1))
+    return base[index], at[index]
+
+
 def _lead(cores: Cores) -> tuple[Any, ...]:
     """Core indices that broadcast against an array [*cores, elements]."""
     if not cores.view:
         return tuple(i[:, None] for i in cores.index)
     rows, cols = (np.arange(s.start, s.stop, s.step or 1) for s in cores.index)
     return rows[:, None, None], cols[None, :, None]
-
-
-def _strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int]) -> Values:
-    """A view [*cores, *ext] of [*cores, elements]."""
-    item = base.strides[-1]
-    shifted = base[..., begin:]
-    shape, strides = (*base.shape[:-1], *ext), (*base.strides[:-1], *(s * item for s in stride))
-    return np.lib.stride_tricks.as_strided(shifted, shape, strides)

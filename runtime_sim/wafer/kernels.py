@@ -55,10 +55,10 @@ def round_half(values: Any, bits: Any) -> None:
 
 
 @compiled
-def move(source: Any, source_core: Any, target: Any, target_core: Any, start: int, count: int) -> None:
-    """target[core, start + j] = source[source core, j] for every core of a step."""
+def move(source: Any, source_core: Any, first: int, target: Any, target_core: Any, start: int, count: int) -> None:
+    """target[core, start + j] = source[source core, first + j] for every core of a step."""
     for i in range(target_core.size):
-        target[target_core[i], start : start + count] = source[source_core[i], :count]
+        target[target_core[i], start : start + count] = source[source_core[i], first : first + count]
 
 
 @compiled
@@ -73,6 +73,49 @@ def add(
             target[c, start + j] = source[a, j] + own[b, own_start + j]
         if half:
             _round_half(target[c, start : start + count], bits[c, start : start + count])
+
+
+@compiled
+def sum_lines(values: Any, lines: Any, start: int, out: Any, bits: Any, half: bool) -> None:
+    """out[line] = sum of values[core, start:] over the cores of a line, in their order, each sum rounded to f16 if `half`."""
+    count = out.shape[1]
+    for i in range(lines.shape[0]):
+        out[i] = values[lines[i, 0], start : start + count]
+        for c in range(1, lines.shape[1]):
+            core = lines[i, c]
+            for j in range(count):
+                out[i, j] = out[i, j] + values[core, start + j]
+            if half:
+                _round_half(out[i], bits[i])
+
+
+@compiled
+def sum_parts(values: Any, first: Any, steps: Any, lines: Any, out: Any, bits: Any, half: bool) -> None:
+    """The same for cores that hold zeros and one part: values [n, visits, inner] at first [n, visits] + steps [visits, inner] (outside of
+    `out` they are left out); lines give rows of `values`, -1 for a core without a part. Adding zeros changes nothing (lines have two
+    cores at least, so that no sum keeps a negative zero)."""
+    count = out.shape[1]
+    own = np.zeros(count, values.dtype)
+    for i in range(lines.shape[0]):
+        for c in range(lines.shape[1]):
+            core = lines[i, c]
+            if core < 0:
+                continue
+            low, high = count, 0
+            for v in range(steps.shape[0]):
+                base = first[core, v]
+                if base < -(1 << 40):
+                    continue
+                for j in range(steps.shape[1]):
+                    e = base + steps[v, j]
+                    if 0 <= e < count:
+                        own[e] = values[core, v, j]
+                        low, high = min(low, e), max(high, e + 1)
+            for e in range(low, high):
+                out[i, e] = out[i, e] + own[e]
+                own[e] = 0
+            if half and low < high:
+                _round_half(out[i, low:high], bits[i, low:high])
 
 
 @compiled

@@ -237,6 +237,11 @@ class SegmentView:
     h: int
     by_id: dict[int, BurstView] = field(default_factory=dict)
 
+    @cached_property
+    def written(self) -> frozenset[int]:
+        """Objects that some burst writes."""
+        return frozenset(b.d.obj for b in self.bursts if b.d.kind is tb.OperandKind.MEM)
+
 
 def read_vectors(segment: Segment) -> dict[int, Ints]:
     """Pool vectors by number."""

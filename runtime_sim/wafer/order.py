@@ -29,6 +29,8 @@ class Step:
 
     event: Event
     at: Ints | None = None
+    covers: bool = False
+    """Whether what it writes is all that its object holds afterwards."""
 
 
 def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...machines.wafer.isa import Element
 from .arithmetic import Values
+from .events import Event
 from .model import BurstView
+from .order import Step
+
+if TYPE_CHECKING:
+    from .engine import Cores, Engine
 
 _KINDS = {(False, True, True): "K", (True, True, False): "M", (True, False, True): "N", (True, True, True): "B"}
 
@@ -53,6 +59,74 @@ def product(burst: BurstView, a: Values, s: Values) -> Values | None:
     placed = total.reshape(shape)
     back = np.argsort(kept)
     return placed.transpose(*range(lead), *(lead + int(i) for i in back))
+
+
+def line_product(engine: Engine, event: Event, axis: int) -> tuple[Values, tuple[int, ...]]:
+    """An FMAC event summed over K and over the cores along a mesh axis: [cores of the other axis, n3, n2, n1, n0] and its extents (1 for
+    those of K). The burst is a product (`axis_kinds`)."""
+    burst = event.burst
+    kinds = axis_kinds(burst.ext, burst.d.stride, burst.a.stride, burst.s.stride)
+    assert kinds is not None
+    cores = engine.cores(Step(event))
+    both = {name: _operand(engine, event, cores, name, kinds, axis) for name in "as"}
+    alike = tuple(_uniform(both[name], 0) for name in "as")
+    left, right = (engine.arranged(event, name, (axis, alike), lambda n=name: _side(burst, both[n], n, kinds, alike)) for name in "as")  # type: ignore[misc]
+    lines = cores.shape[1 - axis]
+    b, m, n = (_size(burst, kinds, letter) for letter in "BMN")
+    if left.ndim == 3 and right.ndim == 3 and left.shape[1] == lines * m:
+        # every line has the same scalars
+        total = _matmul(left, right).reshape(b, lines, m, n).transpose(1, 0, 2, 3)
+    elif left.ndim == 3 and right.ndim == 3:
+        total = _matmul(left, right).reshape(b, m, lines, n).transpose(2, 0, 1, 3)
+    else:
+        total = _matmul(left, right)
+    kept = [i for letter in "BMN1K" for i, k in enumerate(kinds) if k == letter]
+    ext = tuple(1 if k == "K" else size for k, size in zip(kinds, burst.ext, strict=True))
+    return total.reshape(lines, *(ext[i] for i in kept)).transpose(0, *(1 + int(i) for i in np.argsort(kept))), ext
+
+
+def _size(burst: BurstView, kinds: str, letter: str) -> int:
+    return int(np.prod([size for size, kind in zip(burst.ext, kinds, strict=True) if kind == letter]))
+
+
+def _side(burst: BurstView, values: Values, name: str, kinds: str, alike: tuple[bool, ...]) -> Values:
+    """One operand of a line product: [B, rows, columns] where all lines have one side in common (`alike` of a, s), else one a line."""
+    free = "M" if name == "a" else "N"
+    letters = {letter: [2 + i for i, k in enumerate(kinds) if k == letter] for letter in "BMNK1"}
+    still = letters["N" if name == "a" else "M"] + letters["1"]
+    b, f, k = (_size(burst, kinds, letter) for letter in ("B", free, "K"))
+    inner = [1, *letters["K"]]
+    one_product = any(alike)
+    if alike[1] if name == "s" else alike == (True, False):
+        values = values[:1]
+    outer = [0, *letters[free]] if one_product else letters[free]
+    lead = letters["B"] if one_product else [0, *letters["B"]]
+    size = k * values.shape[1]
+    # the copy keeps the axis innermost that is so in memory
+    strides = values.strides
+    steps = [strides[i] for i in letters[free] if values.shape[i] > 1]
+    free_inside = bool(steps) and min(steps) <= min((strides[i] for i in letters["K"] if values.shape[i] > 1), default=1 << 60)
+    head = (b,) if one_product else (values.shape[0], b)
+    wide = f * (values.shape[0] if one_product else 1)
+    if free_inside:
+        matrix = values.transpose(*lead, *inner, *outer, *still).reshape(*head, size, wide)
+        return matrix.swapaxes(-1, -2) if name == "a" else matrix
+    matrix = values.transpose(*lead, *outer, *inner, *still).reshape(*head, wide, size)
+    return matrix if name == "a" else matrix.swapaxes(-1, -2)
+
+
+def _operand(engine: Engine, event: Event, cores: Cores, name: str, kinds: str, axis: int) -> Values:
+    """[lines, cores of a line, n3, n2, n1, n0], extents 1 where the operand does not move."""
+    burst = event.burst
+    ext = burst.ext if name == "a" else (*burst.ext[:3], 1)
+    still = "N" if name == "a" else "M"
+    values = engine.read(event, name, cores, tuple(1 if k == still else n for k, n in zip(kinds, ext, strict=True)))
+    return values if axis == 1 else values.swapaxes(0, 1)
+
+
+def _uniform(values: Values, axis: int) -> bool:
+    """Whether all cores along a mesh axis hold the same, by the way they are stored."""
+    return values.strides[axis] == 0 or values.shape[axis] == 1
 
 
 def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView, kinds: str, still: str) -> Values:

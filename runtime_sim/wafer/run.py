@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,10 @@ from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
 from .model import Ints
 from .placing import LOGICAL, Map, checked, picked, unload
+from .storage import Memory, seen_from
 
 
-class Memory:
+class Arrays:
     """Arrays of the owned slots; slots that continue others share theirs. Arrays live from first to last use."""
 
     def __init__(self, layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> None:
@@ -107,7 +109,7 @@ class Memory:
         if self.last[root] != slot or root in self.kept:
             return
         array = self.arrays.pop(root, None)
-        if array is not None and array.flags.writeable:
+        if array is not None and array.flags.c_contiguous:
             self.spare.setdefault((array.shape, array.dtype), []).append(array)
 
     def read(self, binding: Binding) -> np.ndarray:
@@ -121,6 +123,39 @@ class Memory:
         assert out is not None
         wanted = np.dtype(LOGICAL.get(binding.dtype, binding.dtype))
         return (out != 0 if wanted.kind == "b" else out.astype(wanted)).reshape(binding.shape)
+
+
+class Part:
+    """One instance's part of the arrays (`storage.Owner`)."""
+
+    def __init__(self, arrays: Arrays, number: int) -> None:
+        self.arrays, self.number = arrays, number
+        layout = arrays.layout
+        roots = {obj: layout.root((number, obj)) for obj in layout.instances[number].analysis.seg.objects}
+        self.held = frozenset(obj for obj, root in roots.items() if root != (number, obj))
+        """Objects that continue another instance's."""
+        first = {root: obj for obj, root in reversed(roots.items())}
+        counts = Counter(roots.values())
+        self.same = {obj: first[root] for obj, root in roots.items() if counts[root] > 1}
+        """Objects that are the same words as another one of this instance, by the first of them."""
+
+    def shape(self, obj: int) -> tuple[int, int, int]:
+        """[rows, columns, elements] of an object."""
+        view = self.arrays.layout.object((self.number, obj))
+        region = self.arrays.layout.instances[self.number].region(view)
+        return region.h, region.w, view.size
+
+    def fetch(self, obj: int) -> Values:
+        """The array of an object, filled with what it holds."""
+        return self.arrays.array((self.number, obj))
+
+    def put(self, obj: int, array: Values) -> None:
+        """Replace the array of an object."""
+        self.arrays.arrays[self.arrays.layout.root((self.number, obj))] = array
+
+    def release(self, obj: int) -> None:
+        """After the last use of an object by this instance."""
+        self.arrays.release((self.number, obj))
 
 
 def _run(elements: Ints) -> Ints | slice:
@@ -142,7 +177,7 @@ def _shared(mapping: Map, tensor: Values, shape: tuple[int, int, int], fmt: Elem
     rows = slice(0, 1) if mapping.covers[0] else mapping.rows
     cols = slice(0, 1) if mapping.covers[1] else mapping.cols
     own[rows, cols][..., mapping.elements] = picked(mapping, tensor, fmt)
-    return np.broadcast_to(own, shape)
+    return seen_from(own, shape)
 
 
 def execute(
@@ -169,16 +204,16 @@ def execute(
 def _evaluate(
     layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
-    memory = Memory(layout, inputs, states)
+    memory = Arrays(layout, inputs, states)
     order = "exact"
     with np.errstate(all="ignore"):
         order_of = sorted(layout.instances, key=lambda i: (i.start, i.number))
         final = {instance.segment: instance.number for instance in order_of}
         for instance in order_of:
-            plan = instance.analysis.plan(exact)
+            part = Part(memory, instance.number)
+            plan = instance.analysis.plan(exact, part.held, bool(part.same))
             engine = instance.analysis.engine()
-            slots = {n: (instance.number, n) for n in instance.analysis.seg.objects}
-            engine.run(plan, lambda n, at=slots: memory.array(at[n]), lambda n, at=slots: memory.release(at[n]), exact)  # type: ignore[misc]
+            engine.run(plan, Memory(part, part.same), exact)
             order = "blocked" if engine.blocked else order
             if final[instance.segment] == instance.number:
                 # what only this segment needs is not kept for others

@@ -1,0 +1,174 @@
+"""Sums along lines of cores and spreads from one core to many, evaluated at once.
+
+Both are what a group of bursts does together, found by following deliveries (`plan`), never by a name:
+
+- a *line sum*: the core at the end of a line sends its elements, every core on the way adds its own to what arrives and passes the sum on,
+  the last one stores it. One pass over the line replaces a step for every hop, in the same order of additions.
+- a *spread*: a core sends its elements, others store what they receive. Where these cores are all that hold anything of the object, the
+  object is one array seen through a stride of 0 from then on, so that what follows is computed once instead of on every core.
+
+A line sum may take up what filled its object: zeros with a core's own part stored among them, or zeros with products added (N6: one
+product over the whole line). Then the elements in between, which nothing else reads, are never made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...machines.wafer.isa import Semantics
+from . import kernels
+from .addresses import nest
+from .arithmetic import Values
+from .events import Event
+from .model import BurstView, Ints, RegionView
+from .order import Step
+from .products import line_product
+from .storage import seen_from, stored_once, strided
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive elements of an object, the same on all cores."""
+
+    obj: int
+    begin: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the values of some sources lie in an object: `small` is the shape [rows, columns] of its array, 1 along an axis on which all
+    cores hold the same; value `index[i]` belongs in cell `cell[i]` of it."""
+
+    small: tuple[int, int]
+    cell: Ints
+    index: Ints
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Cores `target` of an object receive the elements of cores `source` of another (flat positions in their regions)."""
+
+    bursts: tuple[BurstView, ...]
+    taken: Run
+    given: Run
+    source: Ints
+    target: Ints
+    cells: Cells | None = None
+    """Where the given elements become all that the object holds: by number of the sending core in `senders`."""
+    senders: Ints | None = None
+
+    def evaluate(self, engine: Engine) -> None:
+        """Apply to the engine's memory."""
+        if self.cells is not None and self.senders is not None:
+            base, index = flat_cores(engine.memory[self.taken.obj], self.senders)
+            replace(engine, self.given, self.cells, base[index, self.taken.begin : self.taken.begin + self.taken.count])
+            return
+        target = engine.memory.target(self.given.obj)
+        base, index = flat_cores(engine.memory[self.taken.obj], self.source)
+        begin, flat = self.given.begin, target.reshape(-1, target.shape[-1])
+        kernels.move(base, index, self.taken.begin, flat, self.target, begin, self.given.count)
+
+
+@dataclass(frozen=True)
+class LineSum:
+    """The sums along `lines` [lines, length] (flat positions in the region, in the order of addition), stored at the last core of each."""
+
+    bursts: tuple[BurstView, ...]
+    region: RegionView
+    lines: Ints
+    own: Run
+    into: Run
+    half: bool
+    cells: Cells | None = None
+    """Where the sums become all that the object of `into` holds, by number of the line."""
+    products: tuple[Event, ...] = ()
+    """FMAC events that made the elements, in place of memory; `axis`: the mesh axis along which the lines run."""
+    placed: Step | None = None
+    """The step that stored every core's own part among zeros, in place of memory."""
+    axis: int = 0
+
+    def evaluate(self, engine: Engine) -> None:
+        """Apply to the engine's memory."""
+        sums = self._sums(engine)
+        if self.cells is not None:
+            replace(engine, self.into, self.cells, sums)
+            return
+        target = engine.memory.target(self.into.obj)
+        target.reshape(-1, target.shape[-1])[self.lines[:, -1], self.into.begin : self.into.begin + self.into.count] = sums
+
+    def _sums(self, engine: Engine) -> Values:
+        if self.products:
+            return self._multiplied(engine)
+        if self.placed is not None:
+            return self._collected(engine, self.placed)
+        array = engine.memory[self.own.obj]
+        base, index = flat_cores(array, self.lines)
+        out = np.empty((len(self.lines), self.own.count), array.dtype)
+        kernels.sum_lines(base, index, self.own.begin, out, out.view(np.uint32), self.half)
+        return out
+
+    def _multiplied(self, engine: Engine) -> Values:
+        """Sum over the line of products, one large product a burst."""
+        out = np.zeros((len(self.lines), self.own.count), np.float32)
+        along = self.lines[:, -1] // self.region.w if self.axis == 1 else self.lines[:, -1] % self.region.w
+        for event in self.products:
+            burst = event.burst
+            total, ext = line_product(engine, event, self.axis)
+            members = burst.rows if self.axis == 1 else burst.cols
+            place = (along - members.start) // members.step
+            view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, ext)
+            view += total if np.array_equal(place, np.arange(len(members))) else total[place]
+        engine.blocked = True
+        return out
+
+    def _collected(self, engine: Engine, step: Step) -> Values:
+        """Sum over the line of arrays of zeros that hold one part each."""
+        burst = step.event.burst
+        cores = engine.cores(step)
+        values = engine.source("a", step, cores, None)
+        assert values is not None
+        visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
+        begin = engine.begin(step.event, "d")
+        first = np.broadcast_to(begin, cores.shape).reshape(-1, 1) - self.own.begin
+        if burst.op.meaning is Semantics.STORE_INDEXED:
+            offset, found = engine.indices(step, cores)
+            shape = (*cores.shape, *burst.ext[:3], 1)
+            first = first + np.broadcast_to(offset * burst.look[2], shape).reshape(-1, visits)
+            first = np.where(np.broadcast_to(found, shape).reshape(-1, visits), first, np.iinfo(np.int64).min >> 1)
+        else:
+            first = np.broadcast_to(first, (len(first), visits))
+        filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
+        place = np.full(self.region.h * self.region.w, -1)
+        place[engine.flat(burst, cores)] = np.arange(burst.cores)
+        out = np.zeros((len(self.lines), self.own.count), filled.dtype)
+        kernels.sum_parts(
+            np.ascontiguousarray(filled), np.ascontiguousarray(first), nest(burst.ext, burst.d.stride).reshape(visits, inner),
+            place[self.lines], out, out.view(np.uint32), self.half,
+        )  # fmt: skip
+        return out
+
+
+def replace(engine: Engine, run: Run, cells: Cells, values: Values) -> None:
+    """Make `values` all that an object holds."""
+    h, w, size = engine.memory.shape(run.obj)
+    array = np.zeros((*cells.small, size), values.dtype)
+    array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
+    engine.memory.put(run.obj, array if cells.small == (h, w) else seen_from(array, (h, w, size)))
+
+
+def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:
+    """An object's array as [cores, elements] without copies of equal cores, and the numbers of `cores` in it."""
+    _, w, size = array.shape
+    uniform = stored_once(array)
+    if not any(uniform) and array.flags.c_contiguous:
+        return array.reshape(-1, size), cores
+    base = np.ascontiguousarray(array[: 1 if uniform[0] else None, : 1 if uniform[1] else None])
+    y, x = (0 if uniform[0] else cores // w), (0 if uniform[1] else cores % w)
+    return base.reshape(-1, size), np.broadcast_to(y * base.shape[1] + x, cores.shape)

@@ -1,0 +1,469 @@
+"""The plan of a segment: its steps once analysed, run for every instance.
+
+Groups of steps that are one thing together become one action (`collectives`): line sums and spreads, found by following the deliveries of
+their bursts, and only where nothing else reads or writes the elements in between. A step whose write is all that its object holds
+afterwards is marked, so that equal rows or columns can be stored once. Nothing here depends on data, names or the layer that emitted the
+program; the order of additions stays the machine's, except where products are joined (N6, not with `exact`).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import Element, Fmt, Op, Semantics
+from .addresses import nest, reads, start, writes
+from .collectives import Cells, LineSum, Run, Spread
+from .deliveries import Deliveries
+from .events import Event
+from .liveness import FILLED
+from .model import BurstView, Ints, OperandView, SegmentView
+from .order import Step
+from .products import axis_kinds
+
+MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
+Key = tuple[int, int, int]
+
+
+@dataclass
+class Plan:
+    """What the engine runs: steps and actions in order, how many cores copy from each sending event's buffer, and the objects that are
+    used for the last time by each action."""
+
+    actions: list[Any]
+    uses: dict[Key, int]
+    done: dict[int, list[int]]
+
+
+def make_plan(seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], exact: bool, plain: bool) -> Plan:
+    """The plan of a segment. `held` are objects whose words hold something before the segment starts or after it ends, for this instance;
+    `plain`: step by step, where objects of the instance are the same words."""
+    actions = list(steps) if plain else _Planner(seg, deliveries, steps, held, exact).actions()
+    return Plan(actions, count_uses(actions, deliveries), last_uses(actions))
+
+
+def bursts_of(action: Any) -> Sequence[BurstView]:
+    """The bursts that an action evaluates."""
+    return (action.event.burst,) if isinstance(action, Step) else action.bursts
+
+
+def last_uses(actions: Sequence[Any]) -> dict[int, list[int]]:
+    """Objects by the number of the last action that touches them."""
+    last: dict[int, int] = {}
+    for number, action in enumerate(actions):
+        for burst in bursts_of(action):
+            for name in tb.OPERANDS:
+                operand = burst.operand(name)
+                if operand.kind is MEM:
+                    last[operand.obj] = number
+    out: dict[int, list[int]] = {}
+    for obj, number in sorted(last.items()):
+        out.setdefault(number, []).append(obj)
+    return out
+
+
+def count_uses(actions: Sequence[Any], deliveries: Deliveries) -> dict[Key, int]:
+    """How many cores will copy from each sending event's buffer."""
+    uses: dict[Key, int] = {}
+    for event in receiving(actions):
+        delivery = deliveries.of(event)
+        for part in delivery.parts if delivery else ():
+            uses[part.send] = uses.get(part.send, 0) + len(part.at)
+    return uses
+
+
+def receiving(actions: Iterable[Any]) -> list[Event]:
+    """The events that receive, each once."""
+    found = {a.event.key: a.event for a in actions if isinstance(a, Step) and a.event.burst.n_in}
+    return list(found.values())
+
+
+@dataclass
+class _Held:
+    """What an object may hold at a place of the plan: cores that hold something, and from which to which element."""
+
+    cores: NDArray[np.bool_]
+    low: int
+    high: int
+    filled: list[int] = field(default_factory=list)
+    """Actions since the fill that covered it, the fill first; empty where something else touched it."""
+
+
+class _Planner:
+    """Turns steps into actions; positions in `items` stay, what is taken up becomes None."""
+
+    def __init__(self, seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], exact: bool) -> None:
+        self.seg, self.deliveries, self.held, self.exact = seg, deliveries, held, exact
+        self.items: list[Any] = list(steps)
+        self.places: dict[Key, list[int]] = {}
+        self.events: dict[Key, Event] = {}
+        self.touched: dict[int, list[int]] = {}
+        self.takers: dict[Key, list[Event]] = {}
+        for number, item in enumerate(self.items):
+            if isinstance(item, Step):
+                self.places.setdefault(item.event.key, []).append(number)
+                self.events[item.event.key] = item.event
+            for obj in {b.operand(p).obj for b in bursts_of(item) for p in (*reads(b), *writes(b))}:
+                self.touched.setdefault(obj, []).append(number)
+        self.uses = count_uses(self.items, deliveries)
+        for event in receiving(self.items):
+            for key in {part.send for part in self._parts(event)}:
+                self.takers.setdefault(key, []).append(event)
+
+    def actions(self) -> list[Any]:
+        """The plan's actions."""
+        for event in list(self.events.values()):
+            if event.key in self.events and _is_root(event.burst):
+                self._line(event)
+        for event in list(self.events.values()):
+            if event.key in self.events and _is_move(event.burst) and event.burst.n_out:
+                self._spread(event)
+        self._cover()
+        return [item for item in self.items if item is not None]
+
+    # -- groups --------------------------------------------------------------------------------------------------------------------
+
+    def _parts(self, event: Event) -> Sequence[Any]:
+        delivery = self.deliveries.of(event)
+        return delivery.parts if delivery else ()
+
+    def _run(self, event: Event, name: str) -> Run | None:
+        """An operand as a run, None where it is none."""
+        burst = event.burst
+        operand = burst.operand(name)
+        first = start(burst, operand, event.k, event.outer, self.seg)
+        if first.ndim or not _dense(burst, operand):
+            return None
+        return Run(operand.obj, int(first), burst.count)
+
+    def _line(self, root: Event) -> None:
+        """Join the events that send to `root` through cores that each add their own elements."""
+        own, into = self._run(root, _own(root.burst)), self._run(root, "d")
+        if own is None or into is None:
+            return
+        feeds = np.full(self.seg.w * self.seg.h, -1)
+        members, todo, taken = {root.key: root}, [root], dict[Key, int]()
+        while todo:
+            event = todo.pop()
+            flat = event.burst.core_ids.reshape(-1)
+            if (feeds[flat] >= 0).any():
+                return
+            for part in self._parts(event):
+                feeds[flat[part.at]] = part.src
+                taken[part.send] = taken.get(part.send, 0) + len(part.at)
+                if part.send in members:
+                    continue
+                sender = self.events.get(part.send)
+                if sender is None or not self._passes_on(sender, root, own):
+                    return
+                members[part.send] = sender
+                if sender.burst.n_in:
+                    todo.append(sender)
+        lines = _follow(root.burst.core_ids.reshape(-1), feeds)
+        count = sum(event.burst.cores for event in members.values())
+        complete = lines is not None and lines.size == count == len(np.unique(lines))
+        if not complete or lines is None or any(self.uses[key] != n or n != members[key].burst.cores for key, n in taken.items()):
+            return
+        last = self._join(members, {own.obj}, {into.obj})
+        if last is not None:
+            region = root.burst.region
+            bursts = tuple(event.burst for event in members.values())
+            self.items[last] = LineSum(bursts, region, self._in_region(root.burst, lines), own, into, root.burst.op.fmt is Fmt.F16)
+
+    def _passes_on(self, sender: Event, root: Event, own: Run) -> bool:
+        """Whether a sender adds its own elements to what it receives, or begins a line with them."""
+        burst = sender.burst
+        if burst.region.id != root.burst.region.id or burst.op.fmt is not root.burst.op.fmt or burst.d.kind is not FABRIC:
+            return False
+        if burst.n_in:
+            return burst.op.op is Op.ADD and burst.s.kind is NO and self._run(sender, _own(burst)) == own
+        return _is_move(burst) and self._run(sender, "a") == own
+
+    def _in_region(self, burst: BurstView, cores: Ints) -> Ints:
+        """Cores of the frame as flat positions in a burst's region."""
+        r = burst.region
+        return np.asarray((cores // self.seg.w - r.y) * r.w + cores % self.seg.w - r.x)
+
+    def _spread(self, send: Event) -> None:
+        """Join a sender with the cores that store what it sends."""
+        taken, takers = self._run(send, "a"), self.takers.get(send.key, [])
+        if taken is None or not takers:
+            return
+        given = self._run(takers[0], "d") if _is_move(takers[0].burst) else None
+        if given is None or self.seg.objects[given.obj].fmt is not self.seg.objects[taken.obj].fmt:
+            return
+        source, target = [], []
+        for event in takers:
+            parts = self._parts(event)
+            if not _is_move(event.burst) or self._run(event, "d") != given or any(part.send != send.key for part in parts):
+                return
+            source += [part.src for part in parts]
+            target += [event.burst.core_ids.reshape(-1)[part.at] for part in parts]
+        src, dst = np.concatenate(source), np.concatenate(target)
+        if len(src) != self.uses[send.key]:
+            return
+        last = self._join({event.key: event for event in (send, *takers)}, {taken.obj}, {given.obj})
+        if last is not None:
+            bursts = (send.burst, *(event.burst for event in takers))
+            src, dst = self._in_region(send.burst, src), self._in_region(takers[0].burst, dst)
+            self.items[last] = Spread(bursts, taken, given, src, dst)
+
+    def _join(self, members: dict[Key, Event], kept: set[int], free: set[int]) -> int | None:
+        """Take the steps of a group out and return the place of the last; None where something in between writes an object of `kept` or
+        touches one of `free`."""
+        places = sorted(n for key in members for n in self.places[key])
+        own = set(places)
+        first, last = places[0], places[-1]
+        for obj in kept | free:
+            for number in self.touched.get(obj, ()):
+                item = self.items[number]
+                if not first < number < last or number in own or item is None:
+                    continue
+                if obj in free or any(b.d.kind is MEM and b.d.obj == obj for b in bursts_of(item)):
+                    return None
+        for number in places:
+            self.items[number] = None
+        for key in members:
+            del self.events[key]
+        for obj in kept | free:
+            if last not in self.touched[obj]:
+                insort(self.touched[obj], last)
+        return last
+
+    # -- what objects hold -----------------------------------------------------------------------------------------------------------
+
+    def _cover(self) -> None:
+        """Mark the writes that are all their object holds, and let line sums take up what filled their objects."""
+        known = {obj: self._at_first(obj) for obj in self.seg.objects}
+        written: dict[int, int] = {}
+        for number, item in enumerate(self.items):
+            if item is None:
+                continue
+            if isinstance(item, LineSum):
+                self._cover_line(number, item, known, written)
+            elif isinstance(item, Spread):
+                self._cover_spread(number, item, known)
+            elif isinstance(item, Step):
+                self._cover_step(number, item, known)
+            else:
+                for burst in item.bursts:
+                    for name in (*reads(burst), *writes(burst)):
+                        known[burst.operand(name).obj] = self._everything(burst.operand(name).obj)
+            for burst in bursts_of(item):
+                if burst.d.kind is MEM:
+                    written[burst.d.obj] = number
+
+    def _at_first(self, obj: int) -> _Held:
+        view = self.seg.objects[obj]
+        if view.kind in FILLED or obj in self.held:
+            return self._everything(obj)
+        region = self.seg.regions[view.region]
+        return _Held(np.zeros((region.h, region.w), bool), view.size, -1)
+
+    def _everything(self, obj: int) -> _Held:
+        view = self.seg.objects[obj]
+        region = self.seg.regions[view.region]
+        return _Held(np.ones((region.h, region.w), bool), 0, view.size - 1)
+
+    def _cover_step(self, number: int, step: Step, known: dict[int, _Held]) -> None:
+        burst = step.event.burst
+        for name in reads(burst):
+            if name != "d":
+                known[burst.operand(name).obj].filled = []
+        if burst.d.kind is not MEM:
+            return
+        now = known[burst.d.obj]
+        first = start(burst, burst.d, step.event.k, step.event.outer, self.seg)
+        walked = nest(burst.ext, burst.d.stride)
+        low, high = int(first.min()) + int(walked.min()), int(first.max()) + int(walked.max())
+        role = np.zeros_like(now.cores)
+        role[np.ix_(np.array(burst.rows), np.array(burst.cols))] = True
+        if burst.op.meaning is Semantics.STORE_INDEXED:
+            reach = (burst.look[1] - 1) * burst.look[2]
+            low, high = low + min(0, reach), high + max(0, reach)
+        plain = burst.op.meaning not in (Semantics.STORE_INDEXED, Semantics.MULTIPLY_ADD) and not (
+            burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
+        )
+        whole = plain and step.at is None and first.ndim == 0 and _dense(burst, burst.d)
+        if whole and low <= now.low and now.high <= high and not (now.cores & ~role).any():
+            self.items[number] = replace(step, covers=True)
+            fill = burst.op.op is Op.MOV and burst.a.kind is IMM and burst.imm == 0 and not np.signbit(burst.imm)
+            known[burst.d.obj] = _Held(role, low, high, [number] if fill else [])
+            return
+        now.cores |= role
+        now.low, now.high = min(now.low, low), max(now.high, high)
+        now.filled = [*now.filled, number] if now.filled else []
+
+    def _cover_spread(self, number: int, spread: Spread, known: dict[int, _Held]) -> None:
+        known[spread.taken.obj].filled = []
+        senders = np.unique(spread.source)
+        rank = np.searchsorted(senders, spread.source)
+        now = known[spread.given.obj]
+        holds = np.full(now.cores.size, -1)
+        holds[spread.target] = rank
+        if spread.given == spread.taken:
+            holds[senders] = np.arange(len(senders))
+        cells = self._cells(spread.given, holds, now)
+        if cells is not None:
+            self.items[number] = replace(spread, cells=cells, senders=senders)
+        known[spread.given.obj] = self._after(spread.given, holds, now, cells is not None)
+
+    def _cells(self, run: Run, holds: Ints, now: _Held) -> Cells | None:
+        """How an object is stored whose cores hold the values of the sources `holds` (-1: something else); None where it holds more."""
+        grid = holds.reshape(now.cores.shape)
+        if (now.cores & (grid < 0)).any() or run.begin > now.low or run.begin + run.count <= now.high:
+            return None
+        small = []
+        for axis in (0, 1):
+            best = grid.max(axis=axis, keepdims=True)
+            alike = bool(((grid == best) | (grid < 0)).all())
+            small.append(1 if alike else grid.shape[axis])
+            grid = best if alike else grid
+        cell = np.flatnonzero(grid.reshape(-1) >= 0)
+        return Cells((small[0], small[1]), cell, grid.reshape(-1)[cell])
+
+    @staticmethod
+    def _after(run: Run, holds: Ints, now: _Held, covers: bool) -> _Held:
+        cores = (holds >= 0).reshape(now.cores.shape)
+        if covers:
+            return _Held(cores, run.begin, run.begin + run.count - 1)
+        return _Held(now.cores | cores, min(now.low, run.begin), max(now.high, run.begin + run.count - 1))
+
+    def _cover_line(self, number: int, line: LineSum, known: dict[int, _Held], written: dict[int, int]) -> None:
+        """A line whose sums are spread at once to all that hold something of the object, and what it takes up."""
+        now = known[line.own.obj]
+        filled, now.filled = now.filled, []
+        follower = self._follower(number, line)
+        if follower is None:
+            known[line.into.obj] = self._after(line.into, self._roots(line), known[line.into.obj], False)
+            return
+        place, spread = follower
+        holds = self._roots(line)
+        holds[spread.target] = holds[spread.source]
+        cells = self._cells(line.into, holds, known[line.into.obj])
+        if cells is None:
+            known[line.into.obj] = self._after(line.into, self._roots(line), known[line.into.obj], False)
+            return
+        joined = replace(line, bursts=(*line.bursts, *spread.bursts), cells=cells)
+        self.items[place] = None
+        self.items[number] = self._take_up(joined, filled, written) if line.own.obj == line.into.obj else joined
+        known[line.into.obj] = self._after(line.into, holds, known[line.into.obj], True)
+
+    @staticmethod
+    def _roots(line: LineSum) -> Ints:
+        holds = np.full(line.region.h * line.region.w, -1)
+        holds[line.lines[:, -1]] = np.arange(len(line.lines))
+        return holds
+
+    def _follower(self, number: int, line: LineSum) -> tuple[int, Spread] | None:
+        """The spread of a line's sums, where it is the next that touches their object."""
+        for place in self.touched[line.into.obj]:
+            item = self.items[place]
+            if place <= number or item is None:
+                continue
+            if isinstance(item, Spread) and item.given == item.taken == line.into and np.isin(item.source, line.lines[:, -1]).all():
+                return place, item
+            return None
+        return None
+
+    def _take_up(self, line: LineSum, filled: list[int], written: dict[int, int]) -> LineSum:
+        """The line with the steps that filled its object inside, where they are zeros and one part a core, or zeros and products."""
+        if len(filled) < 2 or line.lines.shape[1] < 2:
+            return line
+        fill, steps = self.items[filled[0]], [self.items[n] for n in filled[1:]]
+        if not all(isinstance(s, Step) and s.at is None for s in steps):
+            return line
+        covered = set(self._positions(fill.event.burst).tolist())
+        run = self._run(fill.event, "d")
+        if not covered.issuperset(line.lines.reshape(-1).tolist()) or run is None:
+            return line
+        if run.begin > line.own.begin or run.begin + run.count < line.own.begin + line.own.count:
+            return line
+        if any(written.get(s.event.burst.operand(p).obj, -1) > n for s, n in zip(steps, filled[1:], strict=True) for p in "as"
+               if s.event.burst.operand(p).kind is MEM):  # fmt: skip
+            return line
+        axis = self._axis(line)
+        if not self.exact and axis is not None and all(self._multiplies(s.event, line, axis) for s in steps):
+            taken = replace(line, products=tuple(s.event for s in steps), axis=axis, bursts=(*line.bursts, *(s.event.burst for s in steps)))
+        elif len(steps) == 1 and _stores_part(steps[0].event.burst):
+            taken = replace(line, placed=steps[0], bursts=(*line.bursts, steps[0].event.burst))
+        else:
+            return line
+        for n in filled:
+            self.items[n] = None
+        return taken
+
+    def _positions(self, burst: BurstView) -> Ints:
+        return self._in_region(burst, burst.core_ids.reshape(-1))
+
+    @staticmethod
+    def _axis(line: LineSum) -> int | None:
+        """The mesh axis along which lines run, None where they bend."""
+        y, x = line.lines // line.region.w, line.lines % line.region.w
+        return 1 if (y == y[:, :1]).all() else 0 if (x == x[:, :1]).all() else None
+
+    def _multiplies(self, event: Event, line: LineSum, axis: int) -> bool:
+        """Whether an event adds a product in f32 onto the line's elements on just the line's cores."""
+        burst = event.burst
+        if burst.op.meaning is not Semantics.MULTIPLY_ADD or burst.op.d is not Element.F32 or burst.s.kind is not MEM or burst.n_in:
+            return False
+        kinds = axis_kinds(burst.ext, burst.d.stride, burst.a.stride, burst.s.stride)
+        first = start(burst, burst.d, event.k, event.outer, self.seg)
+        if kinds is None or "K" not in kinds or first.ndim:
+            return False
+        steps = nest(tuple(1 if k == "K" else n for k, n in zip(kinds, burst.ext, strict=True)), burst.d.stride)
+        low, high = int(first) + int(steps.min()) - line.own.begin, int(first) + int(steps.max()) - line.own.begin
+        if low < 0 or high >= line.own.count or len(np.unique(steps)) != len(steps):
+            return False
+        length = len(burst.cols) if axis == 1 else len(burst.rows)
+        return line.lines.shape[1] == length and np.array_equal(np.sort(self._positions(burst)), np.sort(line.lines.reshape(-1)))
+
+
+def _follow(ends: Ints, feeds: Ints) -> Ints | None:
+    """Lines [lines, length] from their first core to their end; None where they differ in length or run in a circle."""
+    cores = [ends]
+    while len(cores) <= len(feeds):
+        before = feeds[cores[-1]]
+        if (before < 0).any():
+            return np.stack(cores[::-1], axis=1) if (before < 0).all() else None
+        cores.append(before)
+    return None
+
+
+def _dense(burst: BurstView, operand: OperandView) -> bool:
+    """Whether a walk touches consecutive elements in order."""
+    expected = 1
+    for n, s in zip(reversed(burst.ext), reversed(operand.stride), strict=True):
+        if n > 1 and s != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _own(burst: BurstView) -> str:
+    """The operand of a receiving addition that lies in memory."""
+    return "b" if burst.a.kind is FABRIC else "a"
+
+
+def _is_root(burst: BurstView) -> bool:
+    """Whether a burst adds its own elements to what arrives and stores the sum."""
+    kinds = {burst.a.kind, burst.b.kind}
+    float_sum = burst.op.op is Op.ADD and burst.op.fmt in (Fmt.F16, Fmt.F32)
+    return float_sum and burst.d.kind is MEM and kinds == {MEM, FABRIC} and burst.s.kind is NO
+
+
+def _is_move(burst: BurstView) -> bool:
+    """Whether a burst moves elements between memory and fabric, one side each."""
+    return burst.op.op is Op.MOV and {burst.d.kind, burst.a.kind} == {MEM, FABRIC}
+
+
+def _stores_part(burst: BurstView) -> bool:
+    """Whether a burst copies elements of one memory object to another, by address or by index."""
+    moves = burst.op.op is Op.MOV or burst.op.meaning is Semantics.STORE_INDEXED
+    return moves and burst.a.kind is MEM and burst.d.kind is MEM and burst.a.obj != burst.d.obj

@@ -1,0 +1,99 @@
+"""The arrays of one instance's objects as the evaluator sees them.
+
+An object is [rows, columns, elements] of its region. Where all rows or columns are known to hold the same it is one array seen through a
+stride of 0: such arrays are never written, `target` makes them whole first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from .arithmetic import Values
+
+
+def strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int]) -> Values:
+    """A view [*cores, *ext] of [*cores, elements]."""
+    item = base.strides[-1]
+    shifted = base[..., begin:]
+    shape, strides = (*base.shape[:-1], *ext), (*base.strides[:-1], *(s * item for s in stride))
+    return np.lib.stride_tricks.as_strided(shifted, shape, strides)
+
+
+def seen_from(array: Values, shape: tuple[int, int, int]) -> Values:
+    """An array with extent 1 along mesh axes on which all cores hold the same, seen from all cores."""
+    strides = tuple(0 if n == 1 else s for n, s in zip(array.shape, array.strides, strict=True))
+    return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+
+def stored_once(array: Values) -> tuple[bool, bool]:
+    """Whether all rows, and whether all columns, are one."""
+    return array.strides[0] == 0 and array.shape[0] > 1, array.strides[1] == 0 and array.shape[1] > 1
+
+
+class Owner(Protocol):
+    """Where the arrays of all instances live."""
+
+    def shape(self, obj: int) -> tuple[int, int, int]:
+        """[rows, columns, elements] of an object."""
+        ...
+
+    def fetch(self, obj: int) -> Values:
+        """The array of an object, filled with what it holds."""
+        ...
+
+    def put(self, obj: int, array: Values) -> None:
+        """Replace the array of an object."""
+        ...
+
+    def release(self, obj: int) -> None:
+        """After the last use of an object by this instance."""
+        ...
+
+
+class Memory:
+    """Arrays of one instance, fetched on first use. Objects that are the same words (`same`: object -> the one that stands for it) are
+    one array."""
+
+    def __init__(self, owner: Owner | None, same: Mapping[int, int]) -> None:
+        self._owner, self._same = owner, same
+        self._arrays: dict[int, Values] = {}
+
+    def _at(self, obj: int) -> int:
+        return self._same.get(obj, obj)
+
+    def shape(self, obj: int) -> tuple[int, int, int]:
+        """[rows, columns, elements] of an object."""
+        assert self._owner is not None
+        return self._owner.shape(obj)
+
+    def __getitem__(self, obj: int) -> Values:
+        """The array of an object, to be read."""
+        obj = self._at(obj)
+        if obj not in self._arrays:
+            assert self._owner is not None
+            self._arrays[obj] = self._owner.fetch(obj)
+        return self._arrays[obj]
+
+    def target(self, obj: int) -> Values:
+        """The array of an object, to be written in place: contiguous."""
+        array = self[obj]
+        if not array.flags.c_contiguous:
+            array = np.array(array, order="C")
+            self.put(obj, array)
+        return array
+
+    def put(self, obj: int, array: Values) -> None:
+        """Replace the array of an object."""
+        assert self._owner is not None
+        self._arrays[self._at(obj)] = array
+        self._owner.put(obj, array)
+
+    def release(self, obj: int) -> None:
+        """After the last use of an object: give its array back."""
+        assert self._owner is not None
+        if obj not in self._same:
+            self._arrays.pop(obj, None)
+        self._owner.release(obj)

@@ -1,0 +1,89 @@
+"""Plans (`runtime_sim/wafer/plan.py`): groups of steps evaluated at once give what the steps give one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spatialc import api
+from spatialc.machines.program import Program
+from spatialc.models.llama import Llama, LlamaConfig, LlamaDecode
+from spatialc.models.zoo import Request, build
+from spatialc.runtime_sim.wafer import analysis, execute
+from spatialc.runtime_sim.wafer.collectives import LineSum, Spread
+from spatialc.runtime_sim.wafer.judge import judge
+from spatialc.runtime_sim.wafer.plan import make_plan
+
+
+def llama() -> Llama:
+    torch.manual_seed(3)
+    return Llama(LlamaConfig(vocabulary=40, width=64, layers=2, heads=2, kv_heads=1, hidden=96, context=8)).eval()
+
+
+Case = tuple[Program, dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def prefill() -> Case:
+    ids = torch.tensor([[3, 9, 27, 1, 5, 38]])
+    program = api.compile(llama(), (ids,), target="wafer")
+    return program.container, program._inputs((ids,), {}, timing_only=False), {}
+
+
+def decode() -> Case:
+    args = torch.tensor([[7]]), torch.tensor([5])
+    program = api.compile(LlamaDecode(llama(), 1, 8).eval(), args, target="wafer")
+    rng = np.random.default_rng(0)
+    states = {b.name: rng.standard_normal(b.shape).astype(np.float32) for b in program.container.bindings_of("state")}
+    return program.container, program._inputs(args, {}, timing_only=False), states
+
+
+def stages() -> Case:
+    case = build("tiny", Request(seq=16))
+    program = api.compile(case.module, case.args, case.kwargs, target="wafer")
+    return program.container, program._inputs(case.args, case.kwargs, timing_only=False), {}
+
+
+CASES: dict[str, Callable[[], Case]] = {"prefill": prefill, "decode": decode, "stages": stages}
+
+
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans without groups."""
+
+    def plain(seg: Any, deliveries: Any, steps: Any, held: Any, exact: bool, plain: bool) -> Any:
+        return make_plan(seg, deliveries, steps, held, exact, True)
+
+    monkeypatch.setattr(analysis, "make_plan", plain)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_groups_keep_every_bit_in_the_machines_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, inputs, states = CASES[name]()
+    joined = execute(program, inputs, states, exact=True)
+    blocked = execute(program, inputs, states)
+    step_by_step(monkeypatch)
+    single = execute(program, inputs, states, exact=True)
+    assert joined.order == single.order == "exact" and blocked.order == "blocked"
+    for key, value in {**single.outputs, **single.states}.items():
+        found = {**joined.outputs, **joined.states}[key]
+        np.testing.assert_array_equal(found, value)
+        other = {**blocked.outputs, **blocked.states}[key]
+        scale = max(float(np.abs(value).max()), 1e-6)
+        assert np.abs(other.astype(np.float64) - value).max() <= 4e-3 * scale
+
+
+def test_a_compiled_model_is_mostly_groups() -> None:
+    """Line sums and spreads are found, and sums take up the products and parts that fill their objects."""
+    program, *_ = prefill()
+    layout = judge(program).layout
+    assert layout is not None
+    plans = [i.analysis.plan(False, frozenset(), False) for i in layout.instances]
+    lines = [a for plan in plans for a in plan.actions if isinstance(a, LineSum)]
+    assert any(line.products for line in lines) and any(line.placed is not None for line in lines)
+    assert all(line.cells is not None for line in lines if line.products or line.placed)
+    exact = [a for i in layout.instances for a in i.analysis.plan(True, frozenset(), False).actions]
+    assert not any(isinstance(a, LineSum) and a.products for a in exact)
+    assert any(isinstance(a, Spread | LineSum) for a in exact)
