@@ -151,7 +151,7 @@ class GridLoads:
         outer = range(len(flow.outer_shape))
         only = [tuple(axis for axis in outer if depends[i][axis] and not depends[1 - i][axis]) for i in (0, 1)]
         batch = tuple(axis for axis in outer if depends[0][axis] == depends[1][axis])
-        wide = int(prod(self.digits[axis] for axis in only[1]) > prod(self.digits[axis] for axis in only[0]))
+        wide = min((0, 1), key=lambda i: self._cost(sides[1 - i], only[i], only[1 - i]))
         inner = tuple(range(len(flow.outer_shape), len(self.digits)))
         shape = tuple(digit if axis in outer and (depends[0][axis] or depends[1][axis]) else 1 for axis, digit in enumerate(self.digits))
         extents = tuple(digit if axis in inner else shape[axis] for axis, digit in enumerate(self.digits))
@@ -166,6 +166,12 @@ class GridLoads:
         rows = [tuple(sorted({factor.load.row for factor in sides[i]})) for i in (wide, 1 - wide)]
         axes = Axes(batch, only[wide], only[1 - wide], inner)
         return ChainForm(axes, shape, made[0], made[1], keys[0], keys[1], merged, rows[0], rows[1])
+
+    def _cost(self, narrow: Sequence[Factor], wide_axes: tuple[int, ...], narrow_axes: tuple[int, ...]) -> tuple[int, bool]:
+        """Products of a step with these roles, padding included; equal costs go to the form with merged words."""
+        merged = all(same_words(factor) for factor in narrow)
+        own, other = sizes_of((wide_axes, narrow_axes), self.digits)
+        return (padded(2 * own, BLOCK) if merged else 2 * padded(own, BLOCK)) * padded(other, PASS), not merged
 
     def sum_group(self, slot: Slot, flow: Dataflow) -> SumGroup | None:
         """The group of a self-updating FAD, None where its chain has no form."""

@@ -69,34 +69,43 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
 
 def stepped(a: Floats, b: Floats, head: Floats, product_head: bool, add: bool, out: Floats) -> None:
     """`run_chain` in numpy, one link at a time, into `out`."""
+    product = np.empty_like(out)
+    value = np.empty_like(out) if add else out
     with np.errstate(all="ignore"):
         for k in range(a.shape[1]):
-            value = np.broadcast_to(head[:, None, None], out.shape) if add else out
+            if add:
+                value[...] = head[:, None, None]
             for link in range(a.shape[2]):
-                product = a[:, k, link, None, :] * b[:, k, link, :, None]
-                value = product if product_head and link == 0 else value + product
-            out[...] = out + value if add else value
+                first = product_head and link == 0
+                np.multiply(a[:, k, link, None, :], b[:, k, link, :, None], out=value if first else product)
+                if not first:
+                    np.add(value, product, out=value)
+            if add:
+                np.add(out, value, out=out)
 
 
 class _WarmUp:
-    """Small programs run in numpy: compiling the loop takes longer than all their chains. Ends after a number of link steps."""
+    """Small programs run in numpy, because numba takes about half a second to load: until so many elements went through links."""
 
-    def __init__(self, steps: int, work: int) -> None:
-        self.steps = steps
-        self.work = work
+    def __init__(self, elements: int) -> None:
+        self.elements = elements
         self.over = False
 
     def takes(self, a: Floats, b: Floats) -> bool:
-        """Whether this chain runs in numpy; counts its steps."""
-        steps = a.shape[1] * a.shape[2]
-        if self.over or steps > self.steps or a.size * b.shape[3] > self.work:
-            self.over = True
-            return False
-        self.steps -= steps
-        return True
+        """Whether this chain runs in numpy; counts its elements, and for each of its links as many as its call costs."""
+        if not self.over:
+            self.elements -= a.shape[0] * a.shape[1] * a.shape[2] * (a.shape[3] * b.shape[3] + LINK_ELEMENTS)
+            self.over = self.elements < 0
+        return not self.over
 
 
-_WARM_UP = _WarmUp(steps=20_000, work=1 << 22)
+LINK_ELEMENTS = 4096
+_WARM_UP = _WarmUp(elements=1 << 29)
+
+
+def expect(macs: float) -> None:
+    """Says how many products a program has: one that is not small is compiled from its first chain on."""
+    _WARM_UP.over = _WARM_UP.over or macs > _WARM_UP.elements
 
 
 def padded(size: int, multiple: int) -> int:

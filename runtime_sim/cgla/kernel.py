@@ -83,6 +83,7 @@ class Kernel:
     violations: list[Violation] = field(default_factory=list)
     drivers: dict[tuple[int, int], Value | None] = field(default_factory=dict)
     chains: dict[tuple[int, int], Any] = field(default_factory=dict)
+    recipes: dict[Value, Any] = field(default_factory=dict)
     ports: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property

@@ -38,36 +38,52 @@ class Factor:
 
 def trace(kernel: Kernel, constants: dict[tuple[int, int, int], int], value: Value, expand: int) -> Factor | None:
     """The factor behind an operand, None where it is not one load with constants."""
-    loads: set[Value] = set()
-    recipe = _trace(kernel, constants, value, loads, 0)
-    if recipe is None or len(loads) != 1:
+    if value not in kernel.recipes:
+        kernel.recipes[value] = _recipe(kernel, value, 0)
+    known = kernel.recipes[value]
+    if known is None or len(known[1]) != 1:
         return None
+    recipe, loads, places = known
+    if places:
+        recipe = _filled(recipe, constants)
     return Factor(next(iter(loads)), ("expand", expand, recipe))
 
 
-def _trace(
-    kernel: Kernel, constants: dict[tuple[int, int, int], int], value: Value, loads: set[Value], depth: int
-) -> tuple[Any, ...] | None:
+Recipe = tuple[tuple[Any, ...], frozenset[Value], bool]
+
+
+def _recipe(kernel: Kernel, value: Value, depth: int) -> Recipe | None:
+    """(recipe with the places of constants, loads, whether it has constants) of a value; found once a kernel."""
     if value.kind == "const":
-        return ("const", constants.get((value.row, value.col, value.part), 0))
+        return ("const", (value.row, value.col, value.part)), frozenset(), True
     if value.kind in ("load", "wide"):
-        loads.add(value)
-        return ("load",)
+        return ("load",), frozenset({value}), False
     slot = kernel.slots[(value.row, value.col)]
     if slot["self"] or slot.init or depth >= MAX_DEPTH:
         return None
     operands: list[tuple[Any, ...] | None] = []
+    loads: frozenset[Value] = frozenset()
+    places = False
     for index in (1, 2, 3):
         if slot[f"ex{index}"] < 0:
             operands.append(None)
             continue
         driver = kernel.driver(kernel.source_row(slot.row, bool(slot.fold)), slot[f"ex{index}"])
         assert driver is not None
-        inner = _trace(kernel, constants, driver, loads, depth + 1)
+        inner = _recipe(kernel, driver, depth + 1)
         if inner is None:
             return None
-        operands.append(("expand", slot[f"expand{index}"], inner))
-    return ("alu", slot.op1, slot.mode, slot.op2, slot.src4, slot.imm4, slot.op3, slot.src5, slot.imm5, *operands)
+        operands.append(("expand", slot[f"expand{index}"], inner[0]))
+        loads, places = loads | inner[1], places or inner[2]
+    fields = (slot.op1, slot.mode, slot.op2, slot.src4, slot.imm4, slot.op3, slot.src5, slot.imm5)
+    return ("alu", *fields, *operands), loads, places
+
+
+def _filled(recipe: tuple[Any, ...], constants: dict[tuple[int, int, int], int]) -> tuple[Any, ...]:
+    """A recipe with the values of its constants."""
+    if recipe[0] == "const":
+        return "const", constants.get(recipe[1], 0)
+    return tuple(_filled(part, constants) if isinstance(part, tuple) else part for part in recipe)
 
 
 def compute(recipe: tuple[Any, ...], loaded: Words) -> Words:

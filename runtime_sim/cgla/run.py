@@ -18,6 +18,7 @@ from ...errors import Violation
 from ...machines.cgla.tables import BufferKind, Direction
 from .account import state_buffers
 from .chain_forms import LaneMemory
+from .chains import expect
 from .host import HostError, HostTask, run_task
 from .lane import RowPart, pieces
 from .launch import run_launch, summed_stores
@@ -50,6 +51,8 @@ def run_program(
     lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
     threads = not exact and not verdict.violations
     breaches: list[Violation] = []
+    if not exact:
+        expect(sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances))
     for index, (segment, cycle) in enumerate(verdict.instances):
         report = verdict.reports[segment]
         runner = _Instance(report, ddr, verdict.binds[index], lanes, exact, threads)
