@@ -333,12 +333,8 @@ class Layout:
             covered = np.zeros(size, bool)
             for piece in self.pieces[binding.name]:
                 mapping = self.map_of(piece.slot, piece.placement)
-                inside = mapping.linear >= 0
-                if self.object(self.root(piece.slot)).kind not in FILLED and binding.kind != "input":
-                    r, c, _ = mapping.linear.shape
-                    written = self._written(piece.slot)[mapping.rows, mapping.cols][:r, :c][..., mapping.elements]
-                    inside = inside & written
-                covered[mapping.linear[inside]] = True
+                made = binding.kind != "input" and self.object(self.root(piece.slot)).kind not in FILLED
+                mapping.cover(covered, self._written(piece.slot) if made else None)
             if not covered.all() and self.pieces[binding.name]:
                 missing = int(size - covered.sum())
                 self.out.add("W50", f"{binding.kind} {binding.name}", f"{missing} of {size} elements are nowhere or never written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ...machines.wafer.isa import NUMPY, Element
 from .addresses import nest
 from .arithmetic import Values, dtype_of, to_format
 from .model import Ints, ObjectView, RegionView
+from .storage import strided
 
 LOGICAL = {
     "f64": "float64", "float64": "float64", "f32": "float32", "float32": "float32", "bf16": "float32", "bfloat16": "float32",
@@ -27,18 +29,119 @@ LOGICAL = {
 
 @dataclass(frozen=True)
 class Map:
-    """Where the elements of an object lie in a tensor: linear index [rows, columns, elements] of the placed cores, -1 for padding, and
-    the element numbers of the last axis. Along a mesh axis on which all cores hold the same part, `linear` has extent 1."""
+    """Where the elements of an object lie in a flat tensor: element i of core (y, x) at `core[y, x] + element[i]`, positions outside the
+    tensor's view are padding. Along a mesh axis on which all placed cores hold the same part, `core` has extent 1."""
 
     rows: slice
     cols: slice
     covers: tuple[bool, bool]
     """Whether the placed rows (columns) are copies of one another and all of the region's."""
-    elements: Ints
-    linear: NDArray[np.int32]
-    padded: bool
-    """Whether some entries of `linear` are -1."""
-    size: int
+    ext: tuple[int, ...]
+    stride: tuple[int, ...]
+    """Extents and strides of the object's elements."""
+    core: Ints
+    element: Ints
+    bounds: tuple[tuple[Ints, Ints, int], ...]
+    """Dimensions that some positions leave: first index of every core, steps of the elements, indices there are."""
+    steps: tuple[int, ...] | None
+    """Steps in the tensor along rows, columns and the object's extents; None where cores lie at listed places."""
+
+    @property
+    def elements(self) -> Ints:
+        """Numbers of the placed elements in the object."""
+        return nest(self.ext, self.stride)
+
+    def placed(self, array: Values) -> Values:
+        """The placed cores and elements of an object's array, as a view [rows, columns, *ext]."""
+        return strided(array[self.rows, self.cols], 0, self.stride, self.ext)
+
+    @cached_property
+    def _pieces(self) -> list[tuple[slice, slice, bool]]:
+        """Parts of `core` that together are all of it, and whether one is seen in the tensor by steps alone, without padding."""
+        r, c = self.core.shape
+        if self.steps is None:
+            return [(slice(0, r), slice(0, c), False)]
+        inside = np.ones((r, c), bool)
+        for base, step, limit in self.bounds:
+            inside &= (base + step.min() >= 0) & (base + step.max() < limit)
+        y, x = int(inside[:, 0].argmin()) or r * bool(inside[0, 0]), int(inside[0].argmin()) or c * bool(inside[0, 0])
+        if not y or not x or not inside[:y, :x].all():
+            y = x = 0
+        parts = [(slice(0, y), slice(0, x), True), (slice(y, r), slice(0, c), False), (slice(0, y), slice(x, c), False)]
+        return [(rows, cols, whole) for rows, cols, whole in parts if rows.start < rows.stop and cols.start < cols.stop]
+
+    def linear(self, rows: slice, cols: slice) -> Ints:
+        """Positions in the tensor of a part of `core`, [rows, columns, *ext]; -1 for padding."""
+        out = self.core[rows, cols, None] + self.element
+        for base, step, limit in self.bounds:
+            at = base[rows, cols, None] + step
+            out[(at < 0) | (at >= limit)] = -1
+        return out.reshape(*out.shape[:2], *self.ext)
+
+    def _seen(self, flat: Values, rows: slice, cols: slice) -> Values:
+        """A part without padding as a view of the tensor, [rows, columns, *ext]."""
+        assert self.steps is not None
+        first = flat[int(self.core[rows.start, cols.start]) + int(self.element[0]) :]
+        shape = (rows.stop - rows.start, cols.stop - cols.start, *self.ext)
+        return np.lib.stride_tricks.as_strided(first, shape, tuple(s * flat.itemsize for s in self.steps))
+
+    def _of(self, placed: Values, rows: slice, cols: slice) -> Values:
+        """The part of a view [rows, columns, *ext] of an object that belongs to a part of `core`."""
+        every = slice(None)
+        r, c = self.core.shape
+        return placed[every if r == 1 else rows, every if c == 1 else cols]
+
+    def load(self, array: Values, tensor: Values, fmt: Element, keep: bool) -> None:
+        """Copy the tensor's elements into an object's array, in its format; padding is 0, or stays what it is with `keep`."""
+        flat = tensor.reshape(-1)
+        values = to_format(flat, fmt).astype(dtype_of(fmt), copy=False) if tensor.dtype != NUMPY[fmt] else flat
+        placed = self.placed(array)
+        for rows, cols, whole in self._pieces:
+            target = self._of(placed, rows, cols)
+            if whole:
+                target[...] = self._seen(values, rows, cols)
+                continue
+            linear = self.linear(rows, cols)
+            found = np.take(values, linear, mode="clip").astype(array.dtype, copy=False)
+            if keep:
+                np.copyto(target, found, where=linear >= 0)
+            else:
+                target[...] = np.where(linear < 0, np.zeros((), found.dtype), found)
+
+    def unload(self, array: Values, tensor: Values) -> None:
+        """Copy an object's elements into a flat tensor; of copies, the first."""
+        r, c = self.core.shape
+        placed = self.placed(array)[:r, :c]
+        for rows, cols, whole in self._pieces:
+            values = placed[rows, cols]
+            if whole and self._apart(rows, cols):
+                self._seen(tensor, rows, cols)[...] = values
+                continue
+            linear = self.linear(rows, cols)
+            inside = linear >= 0
+            tensor[linear[inside]] = values[inside]
+
+    def _apart(self, rows: slice, cols: slice) -> bool:
+        """Whether a part without padding names every position once."""
+        assert self.steps is not None
+        reach = 0
+        for step, n in sorted(zip(map(abs, self.steps), (rows.stop - rows.start, cols.stop - cols.start, *self.ext), strict=True)):
+            if n > 1 and step <= reach:
+                return False
+            reach += step * (n - 1)
+        return True
+
+    def cover(self, tensor: NDArray[np.bool_], written: NDArray[np.bool_] | None) -> None:
+        """Set what is placed of a flat tensor; only the elements `written` [region's rows, columns, elements] if given."""
+        r, c = self.core.shape
+        placed = None if written is None else self.placed(written)[:r, :c]
+        for rows, cols, whole in self._pieces:
+            values = None if placed is None else placed[rows, cols]
+            if whole and (values is None or values.all()):
+                self._seen(tensor, rows, cols)[...] = True
+                continue
+            linear = self.linear(rows, cols)
+            tensor[linear[linear >= 0 if values is None else (linear >= 0) & values]] = True
 
 
 @dataclass
@@ -97,42 +200,20 @@ class Placements:
         rows, cols = (r[:1] if same else r for r, same in zip((rows, cols), copies, strict=True))
         shape = (len(rows), len(cols), int(np.prod(obj.ext)))
         core, element = np.zeros(shape[:2], np.int64), np.zeros(shape[2], np.int64)
-        outside = None
+        bounds, steps = [], np.zeros(6, np.int64)
         for d in range(4):
             constant, per_row, per_column = origin[d]
             base: Ints = constant + per_row * np.array(rows, np.int64)[:, None] + per_column * np.array(cols, np.int64)[None, :]
             if index != tb.NONE:
-                base = self.program.images[tb.image_key(index)][np.ix_(np.array(rows), np.array(cols), np.array([d]))][..., 0].astype(
-                    np.int64
-                )
+                listed = self.program.images[tb.image_key(index)]
+                base = listed[np.ix_(np.array(rows), np.array(cols), np.array([d]))][..., 0].astype(np.int64)
             step = nest(obj.ext, tuple(coef[d].tolist()))
             core, element = core * view[d] + base, element * view[d] + step
+            steps = steps * view[d] + np.array([per_row * rows.step, per_column * cols.step, *coef[d].tolist()])
             if base.min() + step.min() < 0 or base.max() + step.max() >= view[d]:
-                at = base[..., None] + step
-                outside = (at < 0) | (at >= view[d]) | (False if outside is None else outside)
-        linear = core.astype(np.int32)[..., None] + element.astype(np.int32)
-        if outside is not None:
-            linear[outside] = -1
-        return Map(slices[0], slices[1], covers, nest(obj.ext, obj.stride), linear, outside is not None, int(np.prod(view)))
-
-
-def picked(mapping: Map, tensor: Values, fmt: Element) -> Values:
-    """The elements of a tensor that an object holds, in its format: as `linear`, 0 for padding."""
-    flat = tensor.reshape(-1)
-    values = to_format(flat, fmt).astype(dtype_of(fmt), copy=False) if tensor.dtype != NUMPY[fmt] else flat
-    found = np.take(values, mapping.linear, mode="clip").astype(dtype_of(fmt), copy=False)
-    return np.where(mapping.linear < 0, np.zeros((), found.dtype), found) if mapping.padded else found
-
-
-def unload(source: Values, mapping: Map, tensor: Values) -> None:
-    """Copy an object's elements into a flat tensor; of copies, the first."""
-    r, c, _ = mapping.linear.shape
-    values = source[mapping.rows, mapping.cols][:r, :c][..., mapping.elements]
-    if not mapping.padded:
-        tensor[mapping.linear] = values
-        return
-    inside = mapping.linear >= 0
-    tensor[mapping.linear[inside]] = values[inside]
+                bounds.append((base, step, view[d]))
+        listed_steps = tuple(steps.tolist()) if index == tb.NONE else None
+        return Map(slices[0], slices[1], covers, obj.ext, obj.stride, core, element, tuple(bounds), listed_steps)
 
 
 def checked(name: str, given: Mapping[str, np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:

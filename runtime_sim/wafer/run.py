@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,11 @@ from ...machines.program import Binding, Program
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import WORDS, Element
 from ..execution import Execution
-from .addresses import nest
 from .arithmetic import Values, dtype_of
 from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
-from .model import Ints
-from .placing import LOGICAL, Map, checked, picked, unload
-from .storage import Memory, seen_from
+from .placing import LOGICAL, Map, checked
+from .storage import Memory, seen_from, strided
 
 
 class Arrays:
@@ -91,16 +90,11 @@ class Arrays:
         out = spare.pop() if spare else np.zeros(shape, dtype)
         if bind is not None and bind.kind is tb.BindKind.IMAGE:
             tiles = layout.program.images[tb.image_key(bind.image)]
-            out[..., nest(obj.ext, obj.stride)] = tiles.reshape(region.h, region.w, -1)
+            strided(out, 0, obj.stride, obj.ext)[...] = tiles
         if len(sources) != 1 or not _covers(sources[0][0], shape):
             out[...] = 0 if sources else out
         for mapping, tensor in sources:
-            part = picked(mapping, tensor, obj.fmt)
-            target = out[mapping.rows, mapping.cols]
-            elements = _run(mapping.elements)
-            target[..., elements] = (
-                np.where(mapping.linear >= 0, part, target[..., elements]) if mapping.padded and len(sources) > 1 else part
-            )
+            mapping.load(out, tensor, obj.fmt, keep=len(sources) > 1)
         return out
 
     def release(self, slot: Slot) -> None:
@@ -119,7 +113,7 @@ class Arrays:
             array = self.array(piece.slot)
             if out is None:
                 out = np.zeros(int(np.prod(binding.shape, dtype=np.int64)), array.dtype)
-            unload(array, self.layout.map_of(piece.slot, piece.placement), out)
+            self.layout.map_of(piece.slot, piece.placement).unload(array, out)
         assert out is not None
         wanted = np.dtype(LOGICAL.get(binding.dtype, binding.dtype))
         return (out != 0 if wanted.kind == "b" else out.astype(wanted)).reshape(binding.shape)
@@ -158,15 +152,9 @@ class Part:
         self.arrays.release((self.number, obj))
 
 
-def _run(elements: Ints) -> Ints | slice:
-    """Element numbers as a slice where they are consecutive."""
-    first, last = int(elements[0]), int(elements[-1])
-    return slice(first, last + 1) if last - first + 1 == len(elements) and (np.diff(elements) == 1).all() else elements
-
-
 def _covers(mapping: Map, shape: tuple[int, int, int]) -> bool:
     """Whether a map fills every element of an object's array."""
-    placed = (len(range(*mapping.rows.indices(shape[0]))), len(range(*mapping.cols.indices(shape[1]))), len(mapping.elements))
+    placed = (len(range(*mapping.rows.indices(shape[0]))), len(range(*mapping.cols.indices(shape[1]))), len(mapping.element))
     return placed == shape
 
 
@@ -174,9 +162,8 @@ def _shared(mapping: Map, tensor: Values, shape: tuple[int, int, int], fmt: Elem
     """A read-only object whose rows or columns are copies: one array, seen from every core through a stride of 0."""
     h, w, size = shape
     own = np.zeros((1 if mapping.covers[0] else h, 1 if mapping.covers[1] else w, size), dtype_of(fmt))
-    rows = slice(0, 1) if mapping.covers[0] else mapping.rows
-    cols = slice(0, 1) if mapping.covers[1] else mapping.cols
-    own[rows, cols][..., mapping.elements] = picked(mapping, tensor, fmt)
+    rows, cols = (slice(0, 1) if mapping.covers[axis] else given for axis, given in enumerate((mapping.rows, mapping.cols)))
+    replace(mapping, rows=rows, cols=cols).load(own, tensor, fmt, keep=False)
     return seen_from(own, shape)
 
 
