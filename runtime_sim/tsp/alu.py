@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...machines.tsp.isa import NUMPY, DType, Opcode
-from .flatten import Array
+from .layout import Array
 
 TANH_PRE, TANH_POST = 5461.17, 3.05185e-5
 _UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}

@@ -10,25 +10,26 @@ import numpy as np
 
 from ...errors import BadInput
 from ...machines.program import Binding
-from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.tables import STORED
-from .flatten import Array, Columns
+from .layout import Array
 
 
 @dataclass(frozen=True)
 class Region:
     """One region laid out: vectors of the box in C order of (outer axes, lane tile).
 
-    `places` [planes, vectors] row places of every byte plane; `elements` [vectors, lanes] flat indices into the logical tensor, -1 where a
-    lane holds none.
+    `units, rows` [planes, vectors] MEM unit, and row in `allocation`, of every byte plane; `elements` [vectors, lanes] flat indices into
+    the logical tensor, -1 where a lane holds none.
     """
 
-    places: Array
+    allocation: int
+    units: Array
+    rows: Array
     elements: Array
 
 
-def lay_out(region: Mapping[str, Any], shape: tuple[int, ...], alloc: Columns, machine: TspMachine) -> Region:
+def lay_out(region: Mapping[str, Any], shape: tuple[int, ...], machine: TspMachine) -> Region:
     """Index arrays of a region that `structure.region_problem` accepts."""
     start, box, strides, axis = region["start"], region["shape"], region["strides"], region["lane_axis"]
     tile, offset = region["lane_tile"], region["lane_offset"]
@@ -53,13 +54,10 @@ def lay_out(region: Mapping[str, Any], shape: tuple[int, ...], alloc: Columns, m
     if axis is None and region["broadcast"]:
         held = np.ones_like(held)
     elements = np.where(held, base[:, None] + extra, -1)
-    allocation = region["allocation"]
     planes = np.array(region["planes"], np.int64)
     stripe = planes[:, vector % planes.shape[1], :]
-    unit = stripe[..., 0] * 44 + stripe[..., 1]
-    row = alloc["row"][allocation] + region["row"] + vector // planes.shape[1]
-    place = ((alloc["chip"][allocation] * isa.MEM_QUEUES + unit) * machine.banks + alloc["bank"][allocation]) * machine.rows + row
-    return Region(place, elements)
+    rows = np.broadcast_to(region["row"] + vector // planes.shape[1], stripe.shape[:2])
+    return Region(region["allocation"], stripe[..., 0] * 44 + stripe[..., 1], rows, elements)
 
 
 def encode(binding: Binding, value: Array) -> Array:

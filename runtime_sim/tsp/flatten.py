@@ -1,8 +1,8 @@
-"""A program laid flat: every burst of every instance at its absolute cycle, chip and rows, with the streams it drives and takes.
+"""A layout laid flat: every burst of its members at its cycle, chip and rows, with the streams it drives and takes.
 
-Instances are offset additions on whole columns. A *claim* is one driven stream of one burst (MT-5), a *tap* one stream that a burst takes.
-Both are progressions of diagonals d0 + k i + k2 i2 on one (chip, direction, stream); `elements` of a claim or tap are numbered
-consecutively from its `first`, in order of time. No legality is judged here; `structure.py` has checked the fields before.
+All is relative to the block. Members are offset additions on whole columns. A *claim* is one driven stream of one burst (MT-5), a *tap*
+one stream that a burst takes. Both are progressions of diagonals d0 + k i + k2 i2 on one (chip, direction, stream); `elements` of a claim
+or tap are numbered consecutively from its `first`, in order of time. No legality is judged here; `structure.py` has checked the fields.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from ...machines.tsp.description import TspMachine
 from ...machines.tsp.geometry import Geometry
 from ...machines.tsp.isa import Class, DType, Opcode
 from ...machines.tsp.tables import BURSTS, CLAIMS
-
-Array = np.ndarray
-Columns = dict[str, Array]
+from .layout import Array, Columns, Layout
 
 ROLE_A, ROLE_B, ROLE_M = 0, 1, 2
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], dtype=np.int64)
@@ -81,18 +79,24 @@ def expand(counts: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Flat:
-    """All bursts of a program.
+    """All bursts of a layout.
 
-    `b` has the columns of BURSTS (absolute t0) and `chip, instance, segment, source` (row in the segment), `cls` (isa.Class), `alloc, bank,
-    address` (row of the first element in its bank), `low, high` (rows of its object in the bank).
+    `b` has the columns of BURSTS (t0 from the block's start) and `chip` (local), `instance` (member), `segment, source` (row in the
+    segment), `cls` (isa.Class), `alloc` (slot, -1 none), `bank, address` (row of the first element in its slot), `low, high` (rows of its
+    object in the slot), `pair`: position of its (slot, MEM unit) in `pair_slot, pair_unit`, whose rows are places from `pair_first`.
     """
 
     machine: TspMachine
     geometry: Geometry
+    layout: Layout
     b: Columns
     claims: Flow
     taps: Flow
     chips: int
+    pair_slot: Array
+    pair_unit: Array
+    pair_first: Array
+    places: int
 
     @property
     def size(self) -> int:
@@ -124,7 +128,7 @@ class Flat:
         return owner, b["t0"][row] + (k % n) * b["i"][row] + (k // n) * b["i2"][row]
 
     def addresses(self, rows: Array) -> tuple[Array, Array]:
-        """(owner, place) of all elements of MEM bursts `rows`; place = ((chip 88 + slice) banks + bank) rows + row."""
+        """(owner, place) of all elements of MEM bursts `rows`; places number the rows of all (slot, MEM unit) pairs."""
         owner, k = expand(self.count[rows])
         b, row = self.b, rows[owner]
         n = b["n"][row]
@@ -132,73 +136,69 @@ class Flat:
 
     def place(self, rows: Array) -> Array:
         """Place of the first element of MEM bursts."""
-        b, m = self.b, self.machine
-        result: Array = ((b["chip"][rows] * isa.MEM_QUEUES + b["unit"][rows]) * m.banks + b["bank"][rows]) * m.rows + b["address"][rows]
+        result: Array = self.pair_first[self.b["pair"][rows]] + self.b["address"][rows]
         return result
 
-    @property
-    def places(self) -> int:
-        """Number of rows of all chips together."""
-        return self.chips * isa.MEM_QUEUES * self.machine.banks * self.machine.rows
+    @cached_property
+    def first_tap(self) -> Array:
+        """Number of the first tap element of each burst (0 where it has none)."""
+        result = np.zeros(self.size, np.int64)
+        result[self.taps.burst[::-1]] = self.taps.first[::-1]
+        return result
 
 
-def _columns(program: Program, table: str, names: list[str]) -> tuple[Columns, Array]:
-    """All segments' rows of one table one after the other, as int64, and the number of rows of each segment."""
-    sizes = np.array([len(s.tables[table][names[0]]) for s in program.segments], dtype=np.int64)
-    joined = {
-        name: np.concatenate([np.asarray(s.tables[table][name], dtype=np.int64) for s in program.segments] or [np.zeros(0, np.int64)])
-        for name in names
-    }
-    return joined, sizes
+def _joined(program: Program, segments: Array, table: str, names: list[str]) -> tuple[Columns, Array]:
+    """Rows of one table of some segments one after the other, as int64, and the number of rows of each."""
+    tables = [program.segments[int(s)].tables[table] for s in segments]
+    sizes = np.array([len(t[names[0]]) for t in tables], dtype=np.int64)
+    return {name: np.concatenate([np.asarray(t[name], np.int64) for t in tables] or [np.zeros(0, np.int64)]) for name in names}, sizes
 
 
-def flatten(program: Program, machine: TspMachine) -> Flat:
-    """Lay a program flat. Its tables must have passed `structure.check_structure`."""
+def flatten(program: Program, machine: TspMachine, layout: Layout) -> Flat:
+    """Lay a block flat. The tables must have passed `structure.check_structure`."""
     geometry = Geometry.of(machine)
-    inst = {k: v.astype(np.int64) for k, v in program.tables["instances"].items()}
-    source, sizes = _columns(program, "bursts", [c.name for c in BURSTS.columns])
-    counts = sizes[inst["segment"]]
+    segments, member = np.unique(layout.segments, return_inverse=True)
+    source, sizes = _joined(program, segments, "bursts", [c.name for c in BURSTS.columns])
+    counts = sizes[member]
     owner, index = expand(counts)
-    row = (np.cumsum(sizes) - sizes)[inst["segment"]][owner] + index
+    row = (np.cumsum(sizes) - sizes)[member][owner] + index
     b = {name: column[row] for name, column in source.items()}
-    b["t0"] += inst["offset"][owner]
-    b |= {"chip": inst["chip"][owner], "instance": owner, "segment": inst["segment"][owner], "source": index, "cls": _CLASS[b["unit"]]}
-    _bind(program, b)
-    claims, claim_sizes = _columns(program, "claims", [c.name for c in CLAIMS.columns])
-    claim_owner, claim_index = expand(claim_sizes[inst["segment"]])
-    claim_row = (np.cumsum(claim_sizes) - claim_sizes)[inst["segment"]][claim_owner] + claim_index
+    b["t0"] += layout.offsets[owner]
+    b |= {"chip": layout.chips[owner], "instance": owner, "segment": layout.segments[owner], "source": index, "cls": _CLASS[b["unit"]]}
+    _bind(program, layout, b)
+    mem = np.flatnonzero(b["alloc"] >= 0)
+    pairs, inverse = np.unique(b["alloc"][mem] * isa.QUEUES + b["unit"][mem], return_inverse=True)
+    b["pair"] = np.full(len(row), -1, np.int64)
+    b["pair"][mem] = inverse
+    extent = layout.rows[pairs // isa.QUEUES]
+    claims, claim_sizes = _joined(program, segments, "claims", [c.name for c in CLAIMS.columns])
+    claim_owner, claim_index = expand(claim_sizes[member])
+    claim_row = (np.cumsum(claim_sizes) - claim_sizes)[member][claim_owner] + claim_index
     first_burst = np.cumsum(counts) - counts
     claim = {name: column[claim_row] for name, column in claims.items()}
     claim["burst"] += first_burst[claim_owner]
-    chips = int(max(inst["chip"].max(initial=0), np.asarray(program.tables["allocations"]["chip"]).max(initial=0))) + 1
-    return Flat(machine, geometry, b, _claim_flow(machine, geometry, b, claim), _tap_flow(geometry, b), chips)
+    return Flat(
+        machine, geometry, layout, b, _claim_flow(machine, geometry, b, claim), _tap_flow(geometry, b),
+        int(layout.chips.max(initial=0)) + 1, pairs // isa.QUEUES, pairs % isa.QUEUES, np.cumsum(extent) - extent, int(extent.sum()),
+    )  # fmt: skip
 
 
-def _bind(program: Program, b: Columns) -> None:
-    """Resolve objects: allocation (-1 where none), bank, absolute first row, and the object's rows [low, high)."""
-    binds = {k: v.astype(np.int64) for k, v in program.tables["binds"].items()}
-    alloc = {k: v.astype(np.int64) for k, v in program.tables["allocations"].items()}
-    objects = np.array([len(s.tables["objects"]["rows"]) for s in program.segments], dtype=np.int64)
-    per_instance = objects[program.tables["instances"]["segment"].astype(np.int64)]
-    start = np.cumsum(per_instance) - per_instance
-    slot_alloc = np.full(int(per_instance.sum()), -1, dtype=np.int64)
-    slot_row = np.zeros(len(slot_alloc), dtype=np.int64)
-    slot = start[binds["instance"]] + binds["object"]
-    slot_alloc[slot], slot_row[slot] = binds["allocation"], binds["row"]
+def _bind(program: Program, layout: Layout, b: Columns) -> None:
+    """Resolve objects: slot (-1 where none), bank, first row in the slot, and the object's rows [low, high)."""
+    rows = [np.asarray(program.segments[int(s)].tables["objects"]["rows"], np.int64) for s in layout.segments]
+    sizes = np.array([len(r) for r in rows], np.int64)
+    start = np.cumsum(sizes) - sizes
     has = b["object"] >= 0
-    at = np.where(has, start[b["instance"]] + b["object"], 0)
-    b["alloc"] = np.where(has, slot_alloc[at] if len(slot_alloc) else -1, -1)
-    known = b["alloc"] >= 0
-    chosen = np.where(known, b["alloc"], 0)
-    if len(alloc["row"]):
-        b["bank"] = np.where(known, alloc["bank"][chosen], 0)
-        b["address"] = np.where(known, alloc["row"][chosen] + slot_row[at] + b["row"], 0)
-        rows = np.concatenate([np.asarray(s.tables["objects"]["rows"], np.int64) for s in program.segments])
-        first = np.cumsum(objects) - objects
-        b["low"] = np.where(known, b["address"] - b["row"], 0)
-        b["high"] = b["low"] + np.where(known, rows[np.where(known, first[b["segment"]] + b["object"], 0)], 0)
-    else:
+    if not len(layout.slot):
         b |= {name: np.zeros_like(b["row"]) for name in ("bank", "address", "low", "high")}
+        b["alloc"] = np.full_like(b["row"], -1)
+        return
+    at = np.where(has, start[b["instance"]] + b["object"], 0)
+    b["alloc"] = np.where(has, layout.slot[at], -1)
+    b["bank"] = np.where(has, layout.bank[at], 0)
+    b["low"] = np.where(has, layout.row[at], 0)
+    b["high"] = b["low"] + np.where(has, np.concatenate(rows)[at], 0)
+    b["address"] = np.where(has, b["low"] + b["row"], 0)
 
 
 def result_dtype(b: Columns) -> Array:

@@ -7,10 +7,11 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import Opcode
 from . import kernels
-from .flatten import ALU_CODES, SXM_CODES, Array, Flat
+from .flatten import ALU_CODES, SXM_CODES, Flat
+from .layout import Array
 from .memory import Memory
 from .planes import Passes
-from .report import Report
+from .report import Notes
 from .streams import Feeds
 
 CODE = 1 << 32
@@ -29,7 +30,7 @@ def _changes(owner_of: Array, owner_burst: Array, source: Array, source_of: Arra
     return out[:, : kernels.change_edges(owner_of, owner_burst, source, source_of, source_burst, out)]
 
 
-def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list[tuple[Array, Array]], report: Report) -> Array:
+def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list[tuple[Array, Array]], notes: Notes) -> Array:
     """Unique (before, after) pairs of flat bursts."""
     claims, taps = flat.claims, flat.taps
     parts = [
@@ -41,6 +42,7 @@ def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list
     ]
     order = np.arange(len(passes.acc_row))
     parts.append(_changes(order, passes.acc_row, passes.acc_source, order, passes.acc_row))
+    parts.append(_pair_sources(flat, passes))
     with_iw = passes.iw >= 0
     parts.append(np.stack([passes.iw_burst[passes.iw[with_iw]], passes.abc[with_iw]]))
     with_acc = passes.acc >= 0
@@ -48,21 +50,31 @@ def edges(flat: Flat, feeds: Feeds, memory: Memory, passes: Passes, chains: list
     paired = with_acc & (passes.partner >= 0)
     parts.append(np.stack([passes.abc[passes.partner[paired]], passes.acc[paired]]))
     parts += [np.stack(chain) for chain in chains]
-    parts.append(_dynamic_order(flat, memory, report))
+    parts.append(_dynamic_order(flat, memory, notes))
     joined = np.concatenate(parts, axis=1)
     keep = joined[0] != joined[1]
-    _report_loops(flat, joined[0, ~keep], report)
+    _report_loops(flat, joined[0, ~keep], notes)
     unique = np.unique(joined[0, keep] * CODE + joined[1, keep])
     return np.stack([unique // CODE, unique % CODE])
 
 
-def _report_loops(flat: Flat, rows: Array, report: Report) -> None:
+def _pair_sources(flat: Flat, passes: Passes) -> Array:
+    """What the ACC of one plane of an fp16 pair adds comes before that of the other plane as well: both are computed together."""
+    twin = np.full(flat.size, -1, np.int64)
+    paired = np.flatnonzero((passes.acc >= 0) & (passes.partner >= 0))
+    twin[passes.acc[paired]] = passes.acc[passes.partner[paired]]
+    adds = np.flatnonzero(passes.acc_source >= 0)
+    before, after = passes.acc_row[passes.acc_source[adds]], twin[passes.acc_row[adds]]
+    return np.stack([before[after >= 0], after[after >= 0]])
+
+
+def _report_loops(flat: Flat, rows: Array, notes: Notes) -> None:
     """TSP-011: a burst that feeds itself."""
     for row in map(int, np.unique(rows)):
-        report.bursts("TSP-011", "the burst depends on its own results; it must be split", flat, [row])
+        notes.bursts("TSP-011", "the burst depends on its own results; it must be split", [row])
 
 
-def _dynamic_order(flat: Flat, memory: Memory, report: Report) -> Array:
+def _dynamic_order(flat: Flat, memory: Memory, notes: Notes) -> Array:
     """Accesses of each dynamic (allocation, slice) in order of time: readers after the last writer, writers after all since."""
     b = flat.b
     rows = np.flatnonzero(memory.dynamic)
@@ -77,10 +89,9 @@ def _dynamic_order(flat: Flat, memory: Memory, report: Report) -> Array:
         begin, end = int(b["t0"][row]), int(flat.last[row])
         writes = b["opcode"][row] in (Opcode.WRITE, Opcode.SCATTER)
         if begin <= (max(busy_read, busy_write) if writes else busy_write):
-            report.bursts(
+            notes.bursts(
                 "TSP-011",
                 "data-dependent accesses of one slice overlap in time; they must be split",
-                flat,
                 [row, *readers[-1:], *([writer] if writer >= 0 else [])],
             )
         if writer >= 0:
@@ -94,7 +105,7 @@ def _dynamic_order(flat: Flat, memory: Memory, report: Report) -> Array:
     return np.array(pairs, np.int64).reshape(-1, 2).T
 
 
-def order(flat: Flat, pairs: Array, weight: Array, report: Report) -> Array:
+def order(flat: Flat, pairs: Array, weight: Array, notes: Notes) -> Array:
     """Level of every burst: the largest number of computing bursts on a path to it; records TSP-011 for a cycle."""
     size = flat.size
     by_source = np.argsort(pairs[0], kind="stable")
@@ -105,5 +116,5 @@ def order(flat: Flat, pairs: Array, weight: Array, report: Report) -> Array:
     reached = kernels.levels(starts, pairs[1][by_source], weight.astype(np.int64), degree, level)
     if reached < size:
         stuck = np.flatnonzero(degree > 0)
-        report.bursts("TSP-011", f"{len(stuck)} bursts wait for each other; one of them must be split", flat, stuck[:2].tolist())
+        notes.bursts("TSP-011", f"{len(stuck)} bursts wait for each other; one of them must be split", stuck[:2].tolist())
     return level

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
-from .flatten import Array, expand
+from .flatten import expand
+from .layout import Array
 from .legality import Analysis
 from .memory import UNDEFINED
 
@@ -45,8 +46,8 @@ def leaf_of(a: Analysis, leaf: Array, tap_element: Array) -> Array:
     return result
 
 
-def find_joins(a: Analysis, leaf: Array, first_tap: Array) -> Joins:
-    """All joining ADD bursts of a program."""
+def find_joins(a: Analysis, leaf: Array) -> Joins:
+    """All joining ADD bursts of a layout."""
     flat, passes, b = a.flat, a.passes, a.flat.b
     pairs = np.flatnonzero(paired_passes(a) & ((b["unit"][passes.abc] - isa.MXM_BASE) // 3 % 2 == 0))
     evens, odds = passes.acc[pairs], passes.acc[passes.partner[pairs]]
@@ -61,17 +62,17 @@ def find_joins(a: Analysis, leaf: Array, first_tap: Array) -> Joins:
     symmetric = all((b[name][evens] == b[name][odds]).all() for name in ("add", "store", "emit", "entry", "entry_stride", "entry_stride2"))
     adds = np.flatnonzero((b["opcode"] == Opcode.ADD) & (b["dtype"] == DType.F32))
     first[adds] = np.cumsum(flat.count[adds]) - flat.count[adds]
-    owner, head, k = _joined(a, leaf, first_tap, adds, even_of, odd)
+    owner, head, k = _joined(a, leaf, adds, even_of, odd)
     whole[adds] = np.bincount(owner, weights=head >= 0, minlength=len(adds)) == flat.count[adds]
     return Joins(whole, first, head, k, not symmetric or _needed_apart(a, leaf, even_of >= 0, whole))
 
 
-def _joined(a: Analysis, leaf: Array, first_tap: Array, adds: Array, even_of: Array, odd: Array) -> tuple[Array, Array, Array]:
+def _joined(a: Analysis, leaf: Array, adds: Array, even_of: Array, odd: Array) -> tuple[Array, Array, Array]:
     """(ADD, even ACC burst or -1, its element) of every element of the ADD bursts `adds`."""
     flat, claims = a.flat, a.flat.claims
     owner, e = expand(flat.count[adds])
     row = adds[owner]
-    element = [leaf_of(a, leaf, first_tap[row] + tap * flat.count[row] + e) for tap in range(8)]
+    element = [leaf_of(a, leaf, flat.first_tap[row] + tap * flat.count[row] + e) for tap in range(8)]
     claim = [a.feeds.claim_of[np.maximum(at, 0)] for at in element]
     head, other = even_of[claims.burst[claim[0]]], odd[claims.burst[claim[0]]]
     k = element[0] - claims.first[claim[0]]
@@ -89,8 +90,5 @@ def _needed_apart(a: Analysis, leaf: Array, halves: Array, whole: Array) -> bool
     half_claim = halves[claims.burst]
     code = a.flat.b["opcode"]
     users = (a.computing | (code == Opcode.LW) | (code == Opcode.ABC)) & ~whole
-    used = leaf_of(a, leaf, np.flatnonzero(users[taps.burst][a.feeds.tap_of]))
-    finals = [a.memory.final(region.places.reshape(-1)) for regions in a.memory.outputs.values() for region in regions]
-    for final in finals:
-        used = np.concatenate([used, leaf_of(a, leaf, final[final >= 0])])
+    used = leaf_of(a, leaf, np.concatenate([np.flatnonzero(users[taps.burst][a.feeds.tap_of]), a.leaving]))
     return bool(half_claim[a.feeds.claim_of[used[used >= 0]]].any())

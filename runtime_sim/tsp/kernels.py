@@ -88,13 +88,12 @@ def match(
 
 @compiled
 def versions(
-    place: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, stride: Any, stride2: Any, first: Any,
-    starts: Any, w_time: Any, w_element: Any, w_alloc: Any, initial: Any, alloc: Any, link: Any, foreign: Any,
+    place: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, stride: Any, stride2: Any, first: Any, starts: Any, w_time: Any, w_element: Any,
+    link: Any,
 ) -> None:  # fmt: skip
-    """For every element of READ bursts the write element whose row it sees (ME-2), -1 - place where it is bound, or -2**62 (undefined).
+    """For every element of READ bursts the write element of the block whose row it sees (ME-2), or -1 - place where there is none before.
 
-    `starts` is a CSR index by place into writes sorted by (place, time); `initial` holds 1 + the allocation bound at a place.
-    foreign[r] = 1 where burst r sees a row that its own allocation has not filled.
+    `starts` is a CSR index by place into writes sorted by (place, time).
     """
     for r in range(len(place)):
         e = first[r]
@@ -110,16 +109,7 @@ def versions(
                         a = m + 1
                     else:
                         b = m
-                holder = np.int64(initial[p]) - 1
-                if a > low:
-                    link[e] = w_element[a - 1]
-                    holder = w_alloc[a - 1]
-                elif holder >= 0:
-                    link[e] = -1 - p
-                else:
-                    link[e] = -(1 << 62)
-                if holder != alloc[r]:
-                    foreign[r] = 1
+                link[e] = w_element[a - 1] if a > low else -1 - p
                 e += 1
 
 
@@ -179,27 +169,25 @@ def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> i
 
 @compiled
 def weight_queue(
-    plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, rows: Any, lw_rows: Any, content: Any, loader: Any, double: Any
+    plane: Any, is_iw: Any, n: Any, row0: Any, first: Any, lw_rows: Any, buffer: Any, fresh: Any, content: Any, loader: Any, double: Any
 ) -> None:
-    """Contents of the weight buffers: events of all W queues in order of (plane, time).
+    """Contents of the weight buffers: events of all W queues in order of (plane, time), planes numbered from 0.
 
-    content[w, row] = tap element that IW number w installs in that row (-1: cleared), loader[w, 0] = first event that loaded it,
-    loader[w, 1] = last one (-1: none); double[e] = 1 where LW event e overwrites a row that was loaded and not yet installed. `first` is
-    the tap element of stream 0; that of stream j of the same burst follows j n elements later.
+    content[w, row] = tap element that IW number w installs in that row (-1: as before the first event), loader[w, 0] = first event that
+    loaded it, loader[w, 1] = last one (-1: none); double[e] = 1 where LW event e overwrites a row that was loaded and not yet installed.
+    buffer[plane, row] (-1 on entry) and fresh[plane, row] (0): what it holds after the last event, and whether no IW took that.
+    `first` is the tap element of stream 0; that of stream j of the same burst follows j n elements later.
     """
-    buffer = np.full(rows, -1, np.int64)
-    fresh = np.zeros(rows, np.uint8)
     w = 0
     begin, end = -1, -1
     for e in range(len(plane)):
-        if e == 0 or plane[e] != plane[e - 1]:
-            buffer[:] = -1
-            fresh[:] = 0
+        p = plane[e]
+        if e == 0 or p != plane[e - 1]:
             begin, end = -1, -1
         if is_iw[e]:
-            content[w, :] = buffer
+            content[w, :] = buffer[p]
             loader[w, 0], loader[w, 1] = begin, end
-            fresh[:] = 0
+            fresh[p, :] = 0
             begin, end = -1, -1
             w += 1
         else:
@@ -209,18 +197,19 @@ def weight_queue(
             for k in range(n[e]):
                 for j in range(lw_rows):
                     row = row0[e] + lw_rows * k + j
-                    if 0 <= row < rows:
-                        if fresh[row]:
+                    if 0 <= row < buffer.shape[1]:
+                        if fresh[p, row]:
                             double[e] = 1
-                        fresh[row] = 1
-                        buffer[row] = first[e] + j * n[e] + k
+                        fresh[p, row] = 1
+                        buffer[p, row] = first[e] + j * n[e] + k
 
 
 @compiled
-def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, source: Any, fault: Any) -> None:
-    """TSP-025: accumulator elements in order of (plane, time). source[e] = element that stored what e adds (-1 none).
+def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, source: Any, fault: Any, left: Any) -> None:
+    """TSP-025: accumulator elements in order of (plane, time), planes numbered from 0.
 
-    fault[e] = 1: outside the depth, 2: add from an entry never stored, 3: store over a stored entry that nothing used.
+    source[e] = element that stored what e adds (-1 none). fault[e] = 1: outside the depth, 2: add from an entry never stored, 3: store over
+    a stored entry that nothing used. left[plane] = 1 where a stored entry is unused after the last element.
     """
     holder = np.full(depth, -1, np.int64)
     used = np.ones(depth, np.uint8)
@@ -229,22 +218,25 @@ def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, sourc
             holder[:] = -1
             used[:] = 1
         source[e] = -1
-        if not add[e] and not store[e]:
-            continue
-        slot = entry[e]
-        if slot < 0 or slot >= depth:
-            fault[e] = 1
-            continue
-        if add[e]:
-            if holder[slot] < 0:
-                fault[e] = 2
-            source[e] = holder[slot]
-            used[slot] = 1
-        if store[e]:
-            if not used[slot]:
-                fault[e] = 3
-            holder[slot] = e
-            used[slot] = 0
+        if add[e] or store[e]:
+            slot = entry[e]
+            if slot < 0 or slot >= depth:
+                fault[e] = 1
+            else:
+                if add[e]:
+                    if holder[slot] < 0:
+                        fault[e] = 2
+                    source[e] = holder[slot]
+                    used[slot] = 1
+                if store[e]:
+                    if not used[slot]:
+                        fault[e] = 3
+                    holder[slot] = e
+                    used[slot] = 0
+        if e == len(plane) - 1 or plane[e + 1] != plane[e]:
+            for slot in range(depth):
+                if not used[slot]:
+                    left[plane[e]] = 1
 
 
 @compiled
@@ -298,31 +290,133 @@ def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
 
 
 @compiled
-def select(arena: Any, offset: Any, step: Any, table: Any, lane: Any, factor: Any, out: Any) -> None:
-    """out[m, n] int32 += int8 byte `lane[q, n]` of vector m times factor[q, n], q = table[m], modulo 2^32; lane -1 adds nothing."""
+def rows_of(arena: Any, offset: Any, out: Any) -> None:
+    """out[m, :] = the bytes from arena[offset[m]] on; zero where the offset is -1."""
     for m in range(len(offset)):
-        o, s, q = offset[m], step[m], table[m]
-        if o < 0:
-            continue
-        for n in range(lane.shape[1]):
-            if lane[q, n] >= 0:
-                out[m, n] += np.int32(np.int8(arena[o + lane[q, n] * s])) * factor[q, n]
+        if offset[m] < 0:
+            out[m, :] = 0
+        else:
+            out[m, :] = arena[offset[m] : offset[m] + out.shape[1]]
 
 
 @compiled
-def fetch_half(arena: Any, offset: Any, step: Any, table: Any, out: Any) -> None:
-    """out[m, lanes] float32 = fp16 operands of two byte planes through `table` (65,536 float32)."""
+def selection(arena: Any, offset: Any, step: Any, lane: Any, factor: Any) -> bool:
+    """Whether every int8 row n of a tile has at most one nonzero lane; then lane[n] (-1: none) and factor[n] say which and its value."""
+    lanes = len(lane)
+    for n in range(len(offset)):
+        lane[n], factor[n] = -1, 0
+        if offset[n] < 0:
+            continue
+        used, place = 0, 0
+        if step[n] == 1:
+            row = arena[offset[n] : offset[n] + lanes]
+            for j in range(lanes):
+                used += row[j] != 0
+        else:
+            for j in range(lanes):
+                used += arena[offset[n] + j * step[n]] != 0
+        if used > 1:
+            return False
+        if used:
+            while arena[offset[n] + place * step[n]] == 0:
+                place += 1
+            lane[n], factor[n] = place, arena[offset[n] + place * step[n]]
+    return True
+
+
+@compiled
+def byte_passes(
+    arena: Any, offset: Any, step: Any, first: Any, count: Any, tile: Any, t_offset: Any, t_step: Any, picks: Any, lane: Any, factor: Any,
+    out: Any, dense: Any,
+) -> None:  # fmt: skip
+    """out[m, n] int32 += sum over lanes of int8 vector m times int8 row n of the pass's tile, modulo 2^32, for vectors first[p] + count[p].
+
+    Tiles with picks[q] >= 0 take `lane`, `factor` of that row (see `selection`); vectors of few nonzero lanes add columns; few vectors
+    are multiplied out. dense[p] = 1 where none of this holds: those passes are left to the caller.
+    """
+    lanes = out.shape[1]
+    few = 4
+    line = np.empty(lanes, np.int8)
+    for p in range(len(first)):
+        q = tile[p]
+        chosen = picks[q]
+        if chosen >= 0:
+            for m in range(first[p], first[p] + count[p]):
+                o, s = offset[m], step[m]
+                if o >= 0:
+                    for n in range(lanes):
+                        if lane[chosen, n] >= 0:
+                            out[m, n] += np.int32(arena[o + lane[chosen, n] * s]) * factor[chosen, n]
+            continue
+        small = count[p] <= few
+        if not small:
+            for m in range(first[p], first[p] + count[p]):
+                o, s = offset[m], step[m]
+                used = 0
+                if o >= 0 and s == 1:
+                    row = arena[o : o + lanes]
+                    for j in range(lanes):
+                        used += row[j] != 0
+                elif o >= 0:
+                    for j in range(lanes):
+                        used += arena[o + j * s] != 0
+                if used > few:
+                    dense[p] = 1
+                    break
+            if dense[p]:
+                continue
+        for m in range(first[p], first[p] + count[p]):
+            o, s = offset[m], step[m]
+            if o < 0:
+                continue
+            used = 0
+            for j in range(lanes):
+                line[j] = arena[o + j * s]
+                used += line[j] != 0
+            if used > few:
+                for n in range(lanes):
+                    a, b = t_offset[q, n], t_step[q, n]
+                    total = np.int32(0)
+                    if a >= 0 and b == 1:
+                        row = arena[a : a + lanes]
+                        for j in range(lanes):
+                            total += np.int32(line[j]) * np.int32(row[j])
+                    elif a >= 0:
+                        for j in range(lanes):
+                            total += np.int32(line[j]) * np.int32(arena[a + j * b])
+                    out[m, n] += total
+            elif used:
+                for j in range(lanes):
+                    if line[j] != 0:
+                        value = np.int32(line[j])
+                        for n in range(lanes):
+                            if t_offset[q, n] >= 0:
+                                out[m, n] += np.int32(arena[t_offset[q, n] + j * t_step[q, n]]) * value
+
+
+@compiled
+def fetch_half(arena: Any, offset: Any, step: Any, bits: Any, out: Any) -> None:
+    """out[m, lanes] float32 = fp16 operands of two byte planes; `bits` is the memory of `out` as uint32."""
     lanes = out.shape[1]
     for m in range(offset.shape[1]):
         low, high = offset[0, m], offset[1, m]
         ls, hs = step[0, m], step[1, m]
-        if low < 0 and high < 0:
+        if low >= 0 and high >= 0 and ls == 1 and hs == 1:
             for lane in range(lanes):
-                out[m, lane] = 0.0
-        elif low >= 0 and high >= 0:
-            for lane in range(lanes):
-                out[m, lane] = table[np.int64(arena[low + lane * ls]) | (np.int64(arena[high + lane * hs]) << 8)]
+                bits[m, lane] = np.uint32(arena[low + lane]) | (np.uint32(arena[high + lane]) << np.uint32(8))
         else:
             for lane in range(lanes):
-                byte = np.int64(arena[low + lane * ls]) if low >= 0 else np.int64(arena[high + lane * hs]) << 8
-                out[m, lane] = table[byte]
+                word = np.uint32(0)
+                if low >= 0:
+                    word |= np.uint32(arena[low + lane * ls])
+                if high >= 0:
+                    word |= np.uint32(arena[high + lane * hs]) << np.uint32(8)
+                bits[m, lane] = word
+        for lane in range(lanes):
+            word = bits[m, lane]
+            moved = (word & np.uint32(0x7FFF)) << np.uint32(13)
+            if word & np.uint32(0x7C00) == np.uint32(0x7C00):
+                moved |= np.uint32(0x7F800000)
+            bits[m, lane] = moved | ((word & np.uint32(0x8000)) << np.uint32(16))
+        for lane in range(lanes):
+            out[m, lane] *= np.float32(5.192296858534828e33)

@@ -1,30 +1,36 @@
-"""Every rule that needs no data, in one pass: `analyse` gives the verdict and all that the numbers are computed from."""
+"""Every rule that needs no data, in one pass: `analyse` gives the verdict and all that the numbers are computed from.
+
+Blocks of equal layout are judged once (`analyse_layout`); blocks against each other by `seams.py` (who touches whom) and `store.py` (rows).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ...errors import Violation
 from ...machines.program import Program
 from ...machines.tsp.description import TspMachine, parse
-from . import graph, memory, planes, queues, streams
-from .flatten import Array, Flat, flatten
-from .report import Report
-from .structure import check_container, check_structure, element_total
+from . import graph, memory, planes, queues, store, streams
+from .bindings import Region
+from .flatten import Flat, flatten
+from .layout import Array, Binds, Block, Columns, Layout
+from .report import Notes, Report
+from .seams import make_blocks
+from .structure import check_container, check_structure, last_cycle, segment_elements
 
 ELEMENT_LIMIT = 1 << 27
-"""Elements (of bursts) beyond which a program is refused rather than expanded."""
+"""Elements (of bursts of blocks of different layout) beyond which a program is refused rather than expanded."""
 CYCLE_LIMIT = 1 << 31
 """Cycles beyond which a program is refused: 2.4 seconds of tsp-v1."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A program laid flat and resolved. `level` orders bursts for computing; `receives`, `sends` are matched link elements."""
+    """A layout laid flat and resolved. `level` orders bursts for computing; `receives`, `sends` are matched link elements."""
 
-    program: Program
     machine: TspMachine
     flat: Flat
     feeds: streams.Feeds
@@ -35,7 +41,31 @@ class Analysis:
     sends: Array
     computing: Array
     level: Array
+
+    @cached_property
+    def leaving(self) -> Array:
+        """Tap elements whose bytes outlive the block, in rows of memory and of weight buffers."""
+        return np.concatenate([self.memory.final(self.memory.written), self.passes.buffer[self.passes.buffer >= 0]])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A program as the executor sees it: `blocks` in an order in which they can be computed, block k resolved by `layouts[of[k]]`.
+
+    `used_rows`: rows that allocations cover, all chips. `outputs`: regions of outputs and states by "kind:name".
+    """
+
+    program: Program
+    machine: TspMachine
+    binds: Binds
+    blocks: list[Block]
+    layouts: list[Analysis]
+    of: list[int]
+    store: store.Store
+    outputs: dict[str, list[Region]]
+    used_rows: int
     cycles: int
+    chips: int
 
 
 def machine_of(program: Program) -> TspMachine:
@@ -43,38 +73,82 @@ def machine_of(program: Program) -> TspMachine:
     return parse(dict(program.machine), "the program's machine")
 
 
-def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Analysis | None, list[Violation]]:
-    """Structure and every static rule. The analysis is None where the structure leaves nothing to analyse."""
+def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judgement | None, list[Violation]]:
+    """Structure and every static rule. The judgement is None where the structure leaves nothing to analyse."""
     check_container(program)
     machine = machine_of(program)
     report = Report(program, skip)
     if not check_structure(program, machine, report):
         return None, report.violations()
-    total = element_total(program)
+    binds = Binds(program)
+    last = last_cycle(program)
+    cycles = last + machine.superlanes if last >= 0 else 0
+    elements = segment_elements(program)
+    total = int(elements[np.unique(binds.instances["segment"])].sum())
+    if cycles > CYCLE_LIMIT:
+        report.add("TSP-001", f"the program takes {cycles:,} cycles, at most {CYCLE_LIMIT:,} can be checked")
+        return None, report.violations()
+    blocks = make_blocks(program, machine, binds) if total <= ELEMENT_LIMIT else []
+    total = max(total, sum(int(elements[layout.segments].sum()) for layout in {b.layout.key(): b.layout for b in blocks}.values()))
     if total > ELEMENT_LIMIT:
-        report.add("TSP-001", f"the bursts have {total:,} elements, at most {ELEMENT_LIMIT:,} can be checked")
+        report.add("TSP-001", f"different blocks have {total:,} elements, at most {ELEMENT_LIMIT:,} can be checked")
         return None, report.violations()
-    flat = flatten(program, machine)
-    if count_cycles(flat) > CYCLE_LIMIT:
-        report.add("TSP-001", f"the program takes {count_cycles(flat):,} cycles, at most {CYCLE_LIMIT:,} can be checked")
-        return None, report.violations()
-    queues.check_queues(flat, report)
-    chain = queues.check_accumulating_alus(flat, report)
-    links = {name: np.asarray(column, np.int64) for name, column in program.tables["links"].items()}
-    receives, sends = queues.check_links(flat, report, links)
-    feeds = streams.resolve(flat, report)
-    rows = memory.analyse(flat, program, feeds, report)
-    passes = planes.analyse(flat, report)
-    computing = graph.computes(flat, rows)
-    hops = (sends // graph.CODE, receives // graph.CODE)
-    pairs = graph.edges(flat, feeds, rows, passes, [chain, hops], report)
-    level = graph.order(flat, pairs, computing, report)
-    cycles = count_cycles(flat)
+    layouts, notes, of = _analyse_layouts(program, machine, blocks)
+    for block, number in zip(blocks, of, strict=True):
+        report.replay(notes[number], block)
+    used_rows = store.check_capacity(program, binds, machine, report)
+    chips = int(max(binds.instances["chip"].max(initial=0), binds.allocations["chip"].max(initial=0))) + 1
+    rows = store.lay_store(binds, blocks, machine, chips)
+    for block, number in zip(blocks, of, strict=True):
+        _fill(block, layouts[number], rows, binds.allocations, report)
+    outputs = store.output_regions(program, binds.allocations, machine, rows, report)
     if cycles != program.predicted_cycles:
         report.add("TSP-060", f"the program predicts {program.predicted_cycles} cycles, it takes {cycles}")
-    return Analysis(program, machine, flat, feeds, rows, passes, chain, receives, sends, computing, level, cycles), report.violations()
+    judgement = Judgement(program, machine, binds, blocks, layouts, of, rows, outputs, used_rows, cycles, chips)
+    return judgement, report.violations()
 
 
-def count_cycles(flat: Flat) -> int:
-    """MT-1: last superlane-0 cycle in which an element issues, + 1, + one cycle per further superlane; 0 for an empty program."""
-    return int(flat.last.max()) + flat.machine.superlanes if flat.size else 0
+def _analyse_layouts(program: Program, machine: TspMachine, blocks: list[Block]) -> tuple[list[Analysis], list[Notes], list[int]]:
+    """Different layouts with their breaches, and the layout number of each block."""
+    number: dict[bytes, int] = {}
+    layouts: list[Analysis] = []
+    notes: list[Notes] = []
+    of: list[int] = []
+    for block in blocks:
+        key = block.layout.key()
+        if key not in number:
+            number[key] = len(layouts)
+            found, noted = analyse_layout(program, machine, block.layout)
+            layouts.append(found)
+            notes.append(noted)
+        of.append(number[key])
+    return layouts, notes, of
+
+
+def analyse_layout(program: Program, machine: TspMachine, layout: Layout) -> tuple[Analysis, Notes]:
+    """Every rule that holds within a block."""
+    flat = flatten(program, machine, layout)
+    notes = Notes(flat)
+    queues.check_queues(flat, notes)
+    chain = queues.check_accumulating_alus(flat, notes)
+    receives, sends = queues.check_links(flat, notes)
+    feeds = streams.resolve(flat, notes)
+    rows = memory.analyse(flat, notes)
+    passes = planes.analyse(flat, notes)
+    computing = graph.computes(flat, rows)
+    hops = (sends // graph.CODE, receives // graph.CODE)
+    pairs = graph.edges(flat, feeds, rows, passes, [chain, hops], notes)
+    level = graph.order(flat, pairs, computing, notes)
+    return Analysis(machine, flat, feeds, rows, passes, chain, receives, sends, computing, level), notes
+
+
+def _fill(block: Block, a: Analysis, rows: store.Store, alloc: Columns, report: Report) -> None:
+    """TSP-009 between blocks: what a block reads from outside is there; then mark what it writes."""
+    if not len(a.memory.outside) and not len(a.memory.written):
+        return
+    number = rows.rows(block, a.flat, alloc)
+    missing = a.memory.outside[~rows.holds(number[a.memory.outside])]
+    if len(missing):
+        for row in map(int, memory.unfilled_reads(a.flat, a.memory, missing)):
+            report.bursts("TSP-009", "read of a row that was never written nor bound through its allocation", a.flat, block, [row])
+    rows.filled[number[a.memory.written]] = True

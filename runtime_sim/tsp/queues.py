@@ -6,8 +6,9 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import Class, Opcode
-from .flatten import ACC_CODES, Array, Columns, Flat, expand
-from .report import Report
+from .flatten import ACC_CODES, Flat, expand
+from .layout import Array, Columns
+from .report import Notes
 from .streams import meetings
 
 
@@ -23,7 +24,7 @@ def time_runs(flat: Flat, rows: Array) -> Columns:
     return {"row": rows[owner], "t0": b["t0"][rows][owner] + k2 * i2[owner], "n": n[owner], "i": i[owner]}
 
 
-def check_queues(flat: Flat, report: Report) -> None:
+def check_queues(flat: Flat, notes: Notes) -> None:
     """TSP-004, 005, 041."""
     b = flat.b
     runs = time_runs(flat, np.arange(flat.size))
@@ -31,20 +32,20 @@ def check_queues(flat: Flat, report: Report) -> None:
     queue = b["chip"][row] * isa.QUEUES + b["unit"][row]
     writes = np.isin(b["opcode"][row], (Opcode.WRITE, Opcode.SCATTER))
     for one, other in _pairs(queue * 2 + writes, runs):
-        report.bursts("TSP-004", "two instructions of one queue in a cycle", flat, [row[one], row[other]])
+        notes.bursts("TSP-004", "two instructions of one queue in a cycle", [row[one], row[other]])
     mem = np.flatnonzero(b["cls"][row] == Class.MEM)
     part = {name: column[mem] for name, column in runs.items()}
     for one, other in _pairs(queue[mem] * flat.machine.banks + b["bank"][part["row"]], part):
         first, second = part["row"][one], part["row"][other]
         if writes[mem][one] != writes[mem][other]:
-            report.bursts("TSP-005", f"read and write of bank {b['bank'][first]} in one cycle", flat, [first, second])
+            notes.bursts("TSP-005", f"read and write of bank {b['bank'][first]} in one cycle", [first, second])
     shared = np.flatnonzero((b["cls"][row] == Class.PERMUTOR) | (b["cls"][row] == Class.SHIFTER))
     part = {name: column[shared] for name, column in runs.items()}
     side = b["chip"][part["row"]] * 2 + (b["unit"][part["row"]] - isa.SXM_BASE) // isa.SXM_QUEUES
     for one, other in _pairs(side, part):
         first, second = part["row"][one], part["row"][other]
         if b["unit"][first] != b["unit"][second]:
-            report.bursts("TSP-041", "two operations share the permutor datapath in a cycle", flat, [first, second])
+            notes.bursts("TSP-041", "two operations share the permutor datapath in a cycle", [first, second])
 
 
 def _pairs(key: Array, runs: Columns) -> list[tuple[int, int]]:
@@ -52,7 +53,7 @@ def _pairs(key: Array, runs: Columns) -> list[tuple[int, int]]:
     return list(zip(first.tolist(), second.tolist(), strict=True))
 
 
-def check_accumulating_alus(flat: Flat, report: Report) -> tuple[Array, Array]:
+def check_accumulating_alus(flat: Flat, notes: Notes) -> tuple[Array, Array]:
     """TSP-034. Returns the state chain: (earlier burst, later burst) pairs where the later continues the earlier one's state."""
     b = flat.b
     alus = np.flatnonzero(b["cls"] == Class.VXM)
@@ -76,11 +77,11 @@ def check_accumulating_alus(flat: Flat, report: Report) -> tuple[Array, Array]:
         if k == 0 or unit[k] != unit[k - 1]:
             opener, until = -1, -1
         if opener >= 0 and until < 0 and (not acc[k] or first[k] or (code[k], dtype[k]) != (b["opcode"][opener], b["dtype"][opener])):
-            report.bursts("TSP-034", "another operation on the ALU between first and last", flat, [row, opener])
+            notes.bursts("TSP-034", "another operation on the ALU between first and last", [row, opener])
         if acc[k]:
             if not first[k]:
                 if opener < 0 or until >= 0:
-                    report.bursts("TSP-034", "accumulate without first", flat, [row])
+                    notes.bursts("TSP-034", "accumulate without first", [row])
                 elif opener != row:
                     chain.append((opener, row))
             opener = row
@@ -88,23 +89,15 @@ def check_accumulating_alus(flat: Flat, report: Report) -> tuple[Array, Array]:
     together = np.array(unit[1:]) == np.array(unit[:-1])
     overlap = np.flatnonzero(together & (start[1:] <= end[:-1]) & (acc[1:] | acc[:-1]))
     for k in map(int, overlap):
-        report.bursts("TSP-034", "an operation inside the span of an accumulation on the same ALU", flat, [rows[k + 1], rows[k]])
+        notes.bursts("TSP-034", "an operation inside the span of an accumulation on the same ALU", [rows[k + 1], rows[k]])
     pairs = np.array(chain, np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
 
-def check_links(flat: Flat, report: Report, links: Columns) -> tuple[Array, Array]:
+def check_links(flat: Flat, notes: Notes) -> tuple[Array, Array]:
     """TSP-050, 051. Returns (receive element, send element) pairs as (flat burst, k) codes: burst * 2**32 + k."""
-    b, machine = flat.b, flat.machine
+    b, machine, table = flat.b, flat.machine, flat.layout.links
     sends, receives = flat.of(Opcode.SEND), flat.of(Opcode.RECEIVE)
-    ends = {}
-    for a, la, c, lc in zip(*(links[name].tolist() for name in ("chip_a", "link_a", "chip_b", "link_b")), strict=True):
-        ends[a * 16 + la] = c * 16 + lc
-        ends[c * 16 + lc] = a * 16 + la
-    table = np.full(max(flat.chips * 16, 1), -1, np.int64)
-    for key, value in ends.items():
-        if key < len(table):
-            table[key] = value
     elements = []
     for rows, shift in ((sends, machine.c2c_hop), (receives, 0)):
         owner, time = flat.times(rows)
@@ -115,22 +108,19 @@ def check_links(flat: Flat, report: Report, links: Columns) -> tuple[Array, Arra
         row, k, end, time = row[order], k[order], end[order], time[order]
         close = np.flatnonzero((end[1:] == end[:-1]) & (time[1:] - time[:-1] < machine.c2c_interval))
         for at in map(int, close):
-            report.bursts(
-                "TSP-050", f"link elements {time[at + 1] - time[at]} cycles apart", flat, [row[at + 1], row[at]], int(time[at + 1])
-            )
+            notes.bursts("TSP-050", f"link elements {time[at + 1] - time[at]} cycles apart", [row[at + 1], row[at]], int(time[at + 1]))
         elements.append((row, k, table[end] if shift else end, time + shift))
     (s_row, s_k, s_end, s_time), (r_row, r_k, r_end, r_time) = elements
     span = int(max(s_time.max(initial=0), r_time.max(initial=0))) + 1
     s_key, r_key = s_end * span + s_time, r_end * span + r_time
     for at in map(int, np.flatnonzero((s_end < 0) | ~np.isin(s_key, r_key))):
-        report.bursts(
+        notes.bursts(
             "TSP-051",
             f"a Send without a Receive {machine.c2c_hop} cycles later at the other end",
-            flat,
             [s_row[at]],
             int(s_time[at]) - machine.c2c_hop,
         )
     for at in map(int, np.flatnonzero(~np.isin(r_key, s_key))):
-        report.bursts("TSP-051", "a Receive without a Send", flat, [r_row[at]], int(r_time[at]))
+        notes.bursts("TSP-051", "a Receive without a Send", [r_row[at]], int(r_time[at]))
     _, mine, theirs = np.intersect1d(r_key, s_key, return_indices=True)
     return r_row[mine] * (1 << 32) + r_k[mine], s_row[theirs] * (1 << 32) + s_k[theirs]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ...errors import Violation
 from ...machines.program import Program
 from ...machines.tsp.isa import Opcode, unit_name
 from .flatten import Flat
+from .layout import Block
 
 LIMIT = 20
 """Records kept per rule; the last says how many more there are."""
@@ -19,6 +21,21 @@ def opcode_name(code: int) -> str:
         return Opcode(code).name
     except ValueError:
         return f"opcode {code}?"
+
+
+@dataclass
+class Notes:
+    """Breaches of one layout, by bursts of its `flat`; `Report.replay` writes them down for each block that has it."""
+
+    flat: Flat
+    found: list[tuple[str, str, list[int], int | None]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def bursts(self, rule: str, message: str, rows: Sequence[int], cycle: int | None = None) -> None:
+        """Record a breach by flat bursts; the first names unit and cycle."""
+        self.counts[rule] = self.counts.get(rule, 0) + 1
+        if self.counts[rule] <= LIMIT:
+            self.found.append((rule, message, [int(row) for row in rows], cycle))
 
 
 class Report:
@@ -53,8 +70,8 @@ class Report:
         """True where further records of this rule would only be counted (or are skipped)."""
         return rule in self.skip or len(self._found.get(rule, ())) >= LIMIT
 
-    def bursts(self, rule: str, message: str, flat: Flat, rows: Sequence[int], cycle: int | None = None) -> None:
-        """Record a breach by flat bursts; the first names unit and cycle."""
+    def bursts(self, rule: str, message: str, flat: Flat, block: Block, rows: Sequence[int], cycle: int | None = None) -> None:
+        """Record a breach by bursts of a block; the first names unit and cycle (from the block's start)."""
         if self.full(rule):
             self.add(rule, message)
             return
@@ -63,11 +80,20 @@ class Report:
         texts = []
         for r in map(int, rows):
             segment = self.program.segments[int(b["segment"][r])].name
-            texts.append(f"{segment}#{int(b['source'][r])}@{int(b['instance'][r])} {opcode_name(int(b['opcode'][r]))}")
+            texts.append(f"{segment}#{int(b['source'][r])}@{int(block.members[b['instance'][r]])} {opcode_name(int(b['opcode'][r]))}")
         pool = self.program.provenance
         sources = sorted({pool[p] for p in (int(b["provenance"][r]) for r in map(int, rows)) if 0 <= p < len(pool)})
-        place = f"chip {int(b['chip'][head])} {unit_name(int(b['unit'][head]))}"
-        self.add(rule, message, cycle=int(b["t0"][head]) if cycle is None else cycle, unit=place, claimants=texts, provenance=sources)
+        place = f"chip {int(block.chips[b['chip'][head]])} {unit_name(int(b['unit'][head]))}"
+        when = block.start + (int(b["t0"][head]) if cycle is None else cycle)
+        self.add(rule, message, cycle=when, unit=place, claimants=texts, provenance=sources)
+
+    def replay(self, notes: Notes, block: Block) -> None:
+        """Record a layout's breaches where one of its blocks runs."""
+        for rule, message, rows, cycle in notes.found:
+            self.bursts(rule, message, notes.flat, block, rows, cycle)
+        for rule, count in notes.counts.items():
+            if count > LIMIT and rule not in self.skip:
+                self._more[rule] = self._more.get(rule, 0) + count - LIMIT
 
     def violations(self) -> list[Violation]:
         """All records by rule id, in the order found."""

@@ -10,13 +10,31 @@ from bisect import insort
 
 import numpy as np
 
-from ...machines.tsp.isa import ACC_OPS, Opcode
-from .flatten import Array
+from ...machines.tsp.isa import ACC_OPS, DType, Opcode
 from .joins import Joins, leaf_of
+from .layout import Array
 from .legality import Analysis
 
 _ALIGN = 64
 _NEVER = 1 << 60
+
+
+def pass_kind(a: Analysis) -> Array:
+    """What an int8 ACC burst does: 1, + 2 where it adds, 4 stores what another adds, 8 emits; 16 of fp16; 0 of all others."""
+    b, passes = a.flat.b, a.passes
+    result = np.zeros(a.flat.size, np.int64)
+    known = np.flatnonzero(passes.acc >= 0)
+    acc = passes.acc[known]
+    kind = 1 + 2 * b["add"][acc] + 4 * stored_sums(a)[acc] + 8 * b["emit"][acc]
+    result[acc] = np.where(b["dtype"][passes.abc[known]] == DType.F16, 16, kind)
+    return result
+
+
+def stored_sums(a: Analysis) -> Array:
+    """ACC bursts of which another one adds an entry."""
+    result = np.zeros(a.flat.size, bool)
+    result[a.passes.acc_row[a.passes.acc_source[a.passes.acc_source >= 0]]] = True
+    return result
 
 
 def group_bursts(a: Analysis) -> list[Array]:
@@ -25,7 +43,7 @@ def group_bursts(a: Analysis) -> list[Array]:
     rows = np.flatnonzero(a.computing)
     if not len(rows):
         return []
-    kind = [b["modular"], b["dtype2"], b["dtype"], b["opcode"], a.level]
+    kind = [pass_kind(a), b["modular"], b["dtype2"], b["dtype"], b["opcode"], a.level]
     shape = [b["n2"], b["n"], b["last"], b["first"]]
     order = rows[np.lexsort([rows, *(column[rows] for column in (*shape, *kind))])]
     reduce = np.isin(b["opcode"][order], list(ACC_OPS))
@@ -37,8 +55,9 @@ def group_bursts(a: Analysis) -> list[Array]:
     return np.split(order, np.flatnonzero(new))
 
 
-def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tuple[Array, Array]:
-    """(last group that takes a result of each burst, the same of the joined sums of each even ACC burst); -1 where none does."""
+def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tuple[Array, Array, Array]:
+    """(last group that takes a result of each burst, the same of the joined sums of each even ACC burst, and of stored sums); -1 where none
+    does."""
     flat, claims, taps = a.flat, a.flat.claims, a.flat.taps
     group = np.full(flat.size, -1, np.int64)
     for number, rows in enumerate(groups):
@@ -55,8 +74,7 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tu
     elements = np.flatnonzero(taken[taps.burst][a.feeds.tap_of] >= 0)
     when = taken[taps.burst[a.feeds.tap_of[elements]]]
     tile, row = np.nonzero(passes.content >= 0)
-    finals = [a.memory.final(region.places.reshape(-1)) for regions in a.memory.outputs.values() for region in regions]
-    kept = np.concatenate([final[final >= 0] for final in finals] or [np.zeros(0, np.int64)])
+    kept = a.leaving
     elements = np.concatenate([elements, passes.content[tile, row], kept])
     when = np.concatenate([when, installed[tile], np.full(len(kept), _NEVER)])
     source = leaf_of(a, leaf, elements)
@@ -67,20 +85,23 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tu
     np.maximum.at(result, owner[~sums], when[~sums])
     k = source[sums] - claims.first[a.feeds.claim_of[source[sums]]]
     np.maximum.at(total, joins.head[joins.first[owner[sums]] + k], when[sums])
-    return result, total
+    added = np.flatnonzero(passes.acc_source >= 0)
+    stored = np.full(flat.size, -1, np.int64)
+    np.maximum.at(stored, passes.acc_row[passes.acc_source[added]], group[passes.acc_row[added]])
+    return result, total, stored
 
 
-def place(groups: list[Array], sizes: Array, sums: Array, last: Array, last_sum: Array, bound: int) -> tuple[Array, Array, int]:
-    """Offsets of results (`sizes` bytes a burst) and of joined sums (`sums` bytes), and the end of the arena that begins at `bound`.
+def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...], bound: int) -> tuple[list[Array], int]:
+    """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`), and the end of the arena that begins at `bound`.
 
     First fit over a list of free gaps: deterministic, and regions of one size are soon used again.
     """
-    base, total = np.full(len(sizes), -1, np.int64), np.full(len(sizes), -1, np.int64)
+    bases = [np.full(len(size), -1, np.int64) for size in sizes]
     free: list[tuple[int, int]] = [(bound, _NEVER)]
     expiry: dict[int, list[tuple[int, int]]] = {}
     end = bound
     for number, rows in enumerate(groups):
-        for bytes_, until, offsets in ((sizes[rows], last[rows], base), (sums[rows], last_sum[rows], total)):
+        for bytes_, until, offsets in zip((size[rows] for size in sizes), (end_[rows] for end_ in last), bases, strict=True):
             space = -(-bytes_ // _ALIGN) * _ALIGN
             size = int(space.sum())
             if not size:
@@ -91,7 +112,7 @@ def place(groups: list[Array], sizes: Array, sums: Array, last: Array, last_sum:
             expiry.setdefault(max(int(until.max()), number), []).append((start, start + size))
         for gap in expiry.pop(number, ()):
             _give(free, gap)
-    return base, total, end
+    return bases, end
 
 
 def _take(free: list[tuple[int, int]], size: int) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 
 from ...machines.tsp.isa import Class, DType, Opcode
 from . import kernels
-from .flatten import ROLE_M, Array, Columns, Flat, Flow
-from .report import Report
+from .flatten import ROLE_M, Flat, Flow
+from .layout import Array, Columns
+from .report import Notes
 
 _SUM, _WEIGHT = len(DType), len(DType)
 _STREAM_TYPES = (*DType, "sum of a pass")
@@ -58,7 +59,7 @@ def _owners(flow: Flow) -> Array:
     return np.repeat(np.arange(flow.size, dtype=np.int64), flow.n * flow.n2)
 
 
-def resolve(flat: Flat, report: Report) -> Feeds:
+def resolve(flat: Flat, notes: Notes) -> Feeds:
     """Match every take with its claim and record what breaks the stream rules."""
     claims, taps = flat.claims, flat.taps
     runs = claims.runs
@@ -66,7 +67,7 @@ def resolve(flat: Flat, report: Report) -> Feeds:
     c: Columns = {name: column[order] for name, column in runs.items()}
     clash = np.empty(len(order), np.int64)
     kernels.conflicts(c["key"], c["d0"], c["n"], c["i"], c["pos"], c["until"], ends, clash)
-    _report_clashes(flat, report, c, clash)
+    _report_clashes(flat, notes, c, clash)
     bucket = np.searchsorted(c["key"], np.arange(flat.chips * 64 + 1))
     source = np.full(taps.total, -1, np.int64)
     covered = np.zeros(claims.total, np.uint8)
@@ -76,23 +77,23 @@ def resolve(flat: Flat, report: Report) -> Feeds:
         t["key"], t["d0"], t["n"], t["i"], t["pos"], t["first"], bucket, source, covered,
     )  # fmt: skip
     feeds = Feeds(source, _owners(claims), _owners(taps))
-    _report_missing(flat, report, feeds)
-    _report_unused(flat, report, feeds, covered)
-    _report_types(flat, report, feeds)
+    _report_missing(flat, notes, feeds)
+    _report_unused(flat, notes, feeds, covered)
+    _report_types(flat, notes, feeds)
     return feeds
 
 
-def _report_clashes(flat: Flat, report: Report, c: Columns, clash: Array) -> None:
+def _report_clashes(flat: Flat, notes: Notes, c: Columns, clash: Array) -> None:
     claims = flat.claims
     for r in map(int, np.flatnonzero(clash >= 0)):
         a, b = int(c["owner"][r]), int(c["owner"][clash[r]])
-        report.bursts(
-            "TSP-006", f"stream {claims.stream[a]} {'WE'[claims.direction[a]]} is driven twice on one diagonal", flat,
+        notes.bursts(
+            "TSP-006", f"stream {claims.stream[a]} {'WE'[claims.direction[a]]} is driven twice on one diagonal",
             [claims.burst[a], claims.burst[b]],
         )  # fmt: skip
 
 
-def _report_missing(flat: Flat, report: Report, feeds: Feeds) -> None:
+def _report_missing(flat: Flat, notes: Notes, feeds: Feeds) -> None:
     taps = flat.taps
     lost = np.unique(feeds.tap_of[feeds.source < 0])
     if not len(lost):
@@ -105,17 +106,17 @@ def _report_missing(flat: Flat, report: Report, feeds: Feeds) -> None:
         k = int(np.flatnonzero(feeds.source[first : first + int(flat.count[row])] < 0)[0])
         cycle = int(flat.b["t0"][row] + (k % flat.b["n"][row]) * flat.b["i"][row] + (k // flat.b["n"][row]) * flat.b["i2"][row])
         what = "map" if rule == "TSP-040" else "operand"
-        report.bursts(rule, f"{what} on stream {taps.stream[tap]} {'WE'[taps.direction[tap]]} is not there", flat, [row], cycle)
+        notes.bursts(rule, f"{what} on stream {taps.stream[tap]} {'WE'[taps.direction[tap]]} is not there", [row], cycle)
 
 
-def _report_unused(flat: Flat, report: Report, feeds: Feeds, covered: Array) -> None:
+def _report_unused(flat: Flat, notes: Notes, feeds: Feeds, covered: Array) -> None:
     claims = flat.claims
     for claim in map(int, np.unique(feeds.claim_of[covered == 0])):
         stream = f"stream {claims.stream[claim]} {'WE'[claims.direction[claim]]}"
-        report.bursts("TSP-008", f"nobody takes {stream} at its end pos {claims.until[claim]}", flat, [claims.burst[claim]])
+        notes.bursts("TSP-008", f"nobody takes {stream} at its end pos {claims.until[claim]}", [claims.burst[claim]])
 
 
-def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:
+def _report_types(flat: Flat, notes: Notes, feeds: Feeds) -> None:
     claims, taps = flat.claims, flat.taps
     allowed = np.zeros((len(_STREAM_TYPES), len(_TAP_TYPES)), bool)
     for tap_type, producers in enumerate(_TAP_TYPES):
@@ -126,4 +127,4 @@ def _report_types(flat: Flat, report: Report, feeds: Feeds) -> None:
     wrong = np.zeros(taps.size, np.uint8)
     kernels.mismatches(taps.first, taps.n * taps.n2, wanted, feeds.source, feeds.claim_of, produced, allowed, wrong)
     for tap in map(int, np.flatnonzero(wrong)):
-        report.bursts("TSP-033", "the operand has another number format than its producer", flat, [taps.burst[tap]])
+        notes.bursts("TSP-033", "the operand has another number format than its producer", [taps.burst[tap]])

@@ -16,21 +16,8 @@ from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import DType, Opcode
 from ...machines.tsp.tables import BURSTS, PROGRAM_TABLES, SEGMENT_TABLES, STORED, Kind, mask_slices
-from .flatten import (
-    ACC_CODES,
-    ALU_CODES,
-    COMPARE_CODES,
-    MASKED,
-    ROLE_A,
-    ROLE_B,
-    ROLE_M,
-    SXM_CODES,
-    TWO_OPERANDS,
-    Array,
-    Columns,
-    result_dtype,
-    tap_widths,
-)
+from .flatten import ACC_CODES, ALU_CODES, COMPARE_CODES, MASKED, ROLE_A, ROLE_B, ROLE_M, SXM_CODES, TWO_OPERANDS, result_dtype, tap_widths
+from .layout import Array, Columns
 from .report import Report, opcode_name
 
 COMMON = ("unit", "opcode", "t0", "n", "i", "n2", "i2", "provenance")
@@ -497,7 +484,17 @@ def region_problem(region: Any, shape: Sequence[int], stored: str, alloc: Column
     return ""
 
 
-def element_total(program: Program) -> int:
-    """Elements of all bursts of all instances (before anything is expanded)."""
-    sizes = [int((np.asarray(s.tables["bursts"]["n"], np.int64) * s.tables["bursts"]["n2"]).sum()) for s in program.segments]
-    return sum(sizes[int(segment)] for segment in program.tables["instances"]["segment"])
+def segment_elements(program: Program) -> Array:
+    """Elements of all bursts of each segment (before anything is expanded)."""
+    tables = [segment.tables["bursts"] for segment in program.segments]
+    return np.array([int((np.asarray(b["n"], np.int64) * b["n2"]).sum()) for b in tables], np.int64)
+
+
+def last_cycle(program: Program) -> int:
+    """Last cycle in which an element issues; -1 where none does."""
+    last = []
+    for segment in program.segments:
+        b = _int({name: segment.tables["bursts"][name] for name in ("t0", "n", "i", "n2", "i2")})
+        last.append(int((b["t0"] + (b["n"] - 1) * b["i"] + (b["n2"] - 1) * b["i2"]).max(initial=-TIME_LIMIT * 4)))
+    instances = _int(program.tables["instances"])
+    return max((last[s] + o for s, o in zip(instances["segment"].tolist(), instances["offset"].tolist(), strict=True)), default=-1)

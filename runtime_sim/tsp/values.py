@@ -1,65 +1,67 @@
-"""Where every value's bytes are: one arena for the rows bound before cycle 0 and for every computed result.
+"""Where every value's bytes are: one arena for the rows of the store and, behind them, for the computed results of one block at a time.
 
-Moving data (Read, Write, Send, Receive, IDENTITY, a copying transposer) is resolved here to pointers, once per program; only what
+Moving data (Read, Write, Send, Receive, IDENTITY, a copying transposer) is resolved here to pointers, once per layout; only what
 computes has bytes of its own. A pointer is (offset, step): lane l of the byte is `arena[offset + l step]`; offset -1 reads as zero.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
-from ...machines.tsp.tables import Kind
-from .flatten import ACC_CODES, ALU_CODES, Array, expand, result_dtype
+from .flatten import ACC_CODES, ALU_CODES, ROLE_A, ROLE_B, expand, result_dtype, tap_widths
 from .joins import Joins, find_joins, paired_passes
+from .layout import Array
 from .legality import Analysis
-from .memory import UNDEFINED, allocation_slices, first_place
-from .schedule import group_bursts, last_uses, place
+from .memory import UNDEFINED
+from .planes import plane_of
+from .schedule import group_bursts, last_uses, pass_kind, place, stored_sums
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
-_ALIGN = 64
+ALIGN = 64
 
 
 @dataclass(frozen=True)
 class Values:
-    """Pointers of one program, and its computing bursts in the `groups` of `schedule.group_bursts`.
+    """Pointers of one layout, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
-    `offset`, `step` per claim element; `row_offset` per place (-1: no bytes before cycle 0); `base`, `width`, `count` of the result of each
-    computing burst; `first_tap` its first tap element; `leaf` the claim element (or -1 - place) that each claim element's bytes come from.
-    `fused`: ADD bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart.
-    `total` offset of the rounded sum of each fp16 pass, by its even ACC burst. `size` bytes of the arena, of which `bound` hold rows.
+    `offset`, `step` per claim element, without the rows that were there before: elements `outer` are bytes of the places `outer_place`.
+    `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands; `leaf` the claim element
+    (or -1 - place) that each claim element's bytes come from. Of ACC bursts: `kind` (`schedule.pass_kind`), `pass_of` the pass (-1 none),
+    and from `add_first` on in `add_source` the accumulator element that each of its elements adds. `iw_plane`: local chip * 4 + plane of
+    IW events. `fused`: ADD bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`
+    offset of the rounded sum of each fp16 pass, by its even ACC burst, `stored` of the entries that other passes add. `size` end of the
+    results in the arena.
     """
 
     groups: list[Array]
     offset: Array
     step: Array
     leaf: Array
-    row_offset: Array
+    outer: Array
+    outer_place: Array
     base: Array
     width: Array
     count: Array
-    first_tap: Array
+    width_a: Array
+    width_b: Array
+    kind: Array
+    pass_of: Array
+    iw_plane: Array
+    add_first: Array
+    add_source: Array
     fused: Array
     parts: bool
     total: Array
-    bound: int
+    stored: Array
     size: int
-    allocation_base: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
-def first_taps(a: Analysis) -> Array:
-    """Number of the first tap element of each burst."""
-    taps = a.flat.taps
-    result = np.zeros(a.flat.size, np.int64)
-    result[taps.burst[::-1]] = taps.first[::-1]
-    return result
-
-
-def resolve_leaves(a: Analysis, first_tap: Array) -> Array:
-    """Follow every claim element to the one that computed its bytes, or to a row bound before cycle 0."""
+def resolve_leaves(a: Analysis) -> Array:
+    """Follow every claim element to the one that computed its bytes, or to a row as it was before the block."""
     flat, claims, source = a.flat, a.flat.claims, a.feeds.source
     feed = np.append(source, UNDEFINED)
     feed[feed == -1] = UNDEFINED
@@ -74,8 +76,8 @@ def resolve_leaves(a: Analysis, first_tap: Array) -> Array:
     owner, k = expand((claims.n * claims.n2)[through])
     owner = through[owner]
     burst = claims.burst[owner]
-    following[claims.first[owner] + k] = feed[first_tap[burst] + claims.plane[owner] * flat.count[burst] + k]
-    _links(a, first_tap, feed, following)
+    following[claims.first[owner] + k] = feed[flat.first_tap[burst] + claims.plane[owner] * flat.count[burst] + k]
+    _links(a, feed, following)
     loose = np.flatnonzero(following != np.arange(claims.total))
     while len(loose):
         ahead = following[loose]
@@ -88,10 +90,10 @@ def resolve_leaves(a: Analysis, first_tap: Array) -> Array:
     return following
 
 
-def _links(a: Analysis, first_tap: Array, feed: Array, following: Array) -> None:
+def _links(a: Analysis, feed: Array, following: Array) -> None:
     """Receive elements take what their Send took."""
     claims = a.flat.claims
-    sent = feed[first_tap[a.sends >> 32] + (a.sends & 0xFFFFFFFF)]
+    sent = feed[a.flat.first_tap[a.sends >> 32] + (a.sends & 0xFFFFFFFF)]
     order = np.argsort(a.receives, kind="stable")
     keys = a.receives[order]
     rows = np.flatnonzero(a.flat.b["opcode"][claims.burst] == Opcode.RECEIVE)
@@ -111,7 +113,7 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     count = np.where(a.computing, a.flat.count, 0)
     reduce = np.isin(code, ACC_CODES)
     count[reduce] = np.where(b["last"][reduce] == 1, b["n2"][reduce], 0)
-    count[np.isin(code, (Opcode.WRITE, Opcode.SCATTER))] = 0
+    count[np.isin(code, (Opcode.WRITE, Opcode.SCATTER)) | (code == Opcode.ACC) & (b["emit"] == 0)] = 0
     width = _WIDTH[result_dtype(b)]
     width[code == Opcode.ACC] = 4
     width[code == Opcode.TRANSPOSE] = 16
@@ -120,14 +122,12 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     return count, width
 
 
-def place_values(a: Analysis) -> Values:
-    """Lay out the arena and point every claim element at its bytes."""
+def place_values(a: Analysis, start: int) -> Values:
+    """Lay out the results in the arena from byte `start` on, and point every claim element at its bytes."""
     flat, vector = a.flat, a.machine.vector
-    first_tap = first_taps(a)
-    leaf = resolve_leaves(a, first_tap)
-    joins = find_joins(a, leaf, first_tap)
+    leaf = resolve_leaves(a)
+    joins = find_joins(a, leaf)
     groups = group_bursts(a)
-    row_offset, bound, allocation_base = _bound_rows(a)
     count, width = result_shape(a)
     sizes = np.where(joins.whole, 0, count * width * vector)
     halves = a.passes.acc[paired_passes(a)]
@@ -136,34 +136,25 @@ def place_values(a: Analysis) -> Values:
     even = halves[(flat.b["unit"][halves] - isa.MXM_BASE) // 3 % 2 == 0]
     sums = np.zeros(flat.size, np.int64)
     sums[even] = np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)
-    base, total, end = place(groups, sizes, sums, *last_uses(a, groups, leaf, joins), bound)
-    offset, step = _pointers(a, leaf, base, width, row_offset, joins, total)
+    kept = np.where(stored_sums(a), flat.count * 4 * vector, 0)
+    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins), start)
+    offset, step = _pointers(a, leaf, base, width, joins, total)
+    passes = a.passes
+    pass_of = np.full(flat.size, -1, np.int64)
+    with_acc = np.flatnonzero(passes.acc >= 0)
+    pass_of[passes.acc[with_acc]] = with_acc
+    sort = np.lexsort((passes.acc_k, passes.acc_row))
+    add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
+    outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
     return Values(
-        groups=groups, offset=offset, step=step, leaf=leaf, row_offset=row_offset, base=base, width=width, count=count,
-        first_tap=first_tap, fused=joins.whole, parts=joins.parts, total=total, bound=bound, size=end, allocation_base=allocation_base,
+        groups=groups, offset=offset, step=step, leaf=leaf, outer=outer, outer_place=-1 - leaf[outer], base=base, width=width, count=count,
+        width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
+        kind=pass_kind(a), pass_of=pass_of, iw_plane=plane_of(flat, a.passes.iw_burst), add_first=add_first, add_source=add_source,
+        fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end,
     )  # fmt: skip
 
 
-def _bound_rows(a: Analysis) -> tuple[Array, int, dict[tuple[int, int], int]]:
-    flat = a.flat
-    alloc = {name: np.asarray(column, np.int64) for name, column in a.program.tables["allocations"].items()}
-    owner, unit = allocation_slices(alloc)
-    places = first_place(flat, alloc, owner, unit)
-    row_offset = np.full(flat.places, -1, np.int64)
-    slots = set(np.unique((flat.b["alloc"] * isa.QUEUES + flat.b["unit"])[a.memory.dynamic]).tolist())
-    bound = 0
-    bases: dict[tuple[int, int], int] = {}
-    vector = a.machine.vector
-    for index, first, u in zip(owner.tolist(), places.tolist(), unit.tolist(), strict=True):
-        if alloc["kind"][index] <= Kind.STATE or index * isa.QUEUES + u in slots:
-            rows = int(alloc["rows"][index])
-            bases[index, u] = bound
-            row_offset[first : first + rows] = bound + np.arange(rows) * vector
-            bound += rows * vector
-    return row_offset, -(-bound // _ALIGN) * _ALIGN, bases
-
-
-def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
+def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
     flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
     burst = claims.burst
     interleaved = np.isin(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
@@ -179,8 +170,6 @@ def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, row_offset: A
     computed = leaf >= 0
     at = np.where(computed, leaf, 0)
     offset, step = own[at] if claims.total else own, own_step[at] if claims.total else own_step
-    rows = (leaf < 0) & (leaf > UNDEFINED)
     offset[~computed] = -1
-    offset[rows] = row_offset[-1 - leaf[rows]]
     step[~computed] = 1
     return offset, step

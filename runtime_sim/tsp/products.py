@@ -1,0 +1,197 @@
+"""Matrix passes (docs/tsp-model.md section 3): what every plane multiplies, adds and emits.
+
+An fp16 pass is one float32 product. Where an ADD joins the two partial results of every pass it is taken with whole weights (MX-8); `exact`
+takes both parts in double and rounds once instead. int8 passes of one group are one call of a kernel, exact in any order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...machines.tsp import isa
+from ...machines.tsp.isa import HALF_BOTH
+from . import kernels
+from .flatten import expand
+from .layout import Array
+
+if TYPE_CHECKING:
+    from .evaluate import Evaluation
+
+_LANES_HALF = 160
+_HALF = 16
+
+
+class Selections:
+    """Tiles of constants that only move lanes, found once a run: `lane`, `factor` [number, 320] as `kernels.selection` gives them.
+
+    `data` is the arena as int8; constants lie in its first `constants` bytes and never change.
+    """
+
+    def __init__(self, arena: Array, constants: int, vector: int) -> None:
+        self.data, self.constants = arena.view(np.int8), constants
+        self.known: dict[bytes, int] = {}
+        self.size = 0
+        self.lane, self.factor = np.empty((16, vector), np.int64), np.empty((16, vector), np.int32)
+
+    def numbers(self, offset: Array, step: Array) -> Array:
+        """Number of each of some tiles [tiles, 320], -1 for those that do more than move lanes or may change."""
+        result = np.full(len(offset), -1, np.int64)
+        for q in np.flatnonzero(offset.max(axis=1) < self.constants).tolist():
+            key = offset[q].tobytes()
+            if key not in self.known:
+                self.known[key] = self._add(offset[q], step[q])
+            result[q] = self.known[key]
+        return result
+
+    def _add(self, offset: Array, step: Array) -> int:
+        if self.size == len(self.lane):
+            self.lane, self.factor = np.concatenate([self.lane, self.lane]), np.concatenate([self.factor, self.factor])
+        if not kernels.selection(self.data, offset, step, self.lane[self.size], self.factor[self.size]):
+            return -1
+        self.size += 1
+        return self.size - 1
+
+
+class Products:
+    """The planes of one block in one run. `parts`: partial results are computed apart."""
+
+    def __init__(self, e: Evaluation) -> None:
+        self.e, self.a, self.v, self.arena, self.vector = e, e.a, e.v, e.arena, e.vector
+        self.parts = e.v.parts or e.exact
+        self.tile = np.empty((self.vector, self.vector), np.float32)
+        self.activations: dict[bytes, Array] = {}
+
+    def run(self, rows: Array) -> None:
+        """ACC bursts of one kind (`schedule.pass_kind`); the odd burst of an fp16 pair is done with the even one."""
+        kind = int(self.v.kind[rows[0]])
+        if kind == _HALF:
+            self.activations.clear()
+            for row in rows[(self.a.flat.b["unit"][rows] - isa.MXM_BASE) // 3 % 2 == 0].tolist():
+                k = int(self.v.pass_of[row])
+                if self.a.passes.partner[k] >= 0:
+                    self._half_pass(row, k)
+        elif kind:
+            self._byte_passes(rows, kind)
+
+    # fp16 ----------------------------------------------------------------------------------------------------------------
+    def _half(self, offset: Array, step: Array, out: Array) -> Array:
+        """fp16 operands of two byte planes as float32."""
+        kernels.fetch_half(self.arena, np.ascontiguousarray(offset), np.ascontiguousarray(step), out.view(np.uint32), out)
+        return out
+
+    def _activation(self, abc: int) -> Array:
+        """The vectors of an fp16 pass [count, 320]; passes of one group that take the same ones share them."""
+        offset, step = self.e.pointers(np.array([abc]), 0, 2)
+        key = offset.tobytes() + step.tobytes()
+        if key not in self.activations:
+            self.activations[key] = self._half(offset, step, np.empty((offset.shape[1], self.vector), np.float32))
+        return self.activations[key]
+
+    def _tiles(self, iws: Array) -> tuple[Array, Array]:
+        """(offset, step) [len(iws), 320] of the rows of installed arrays."""
+        passes, place = self.a.passes, self.e.place
+        content = passes.content[iws]
+        offset, step = self.e.at(np.maximum(content, 0))
+        old = np.nonzero(content < 0)
+        if len(old[0]):
+            plane = self.v.iw_plane[iws[old[0]]]
+            first = place.buffers + (place.block.chips[plane // 4] * 4 + plane % 4) * self.vector
+            offset[old], step[old] = (first + old[1]) * self.vector, 1
+        return offset, step
+
+    def _weights(self, k: int, part: int) -> Array:
+        """The array of fp16 pass k as float32 [320, 320]: whole (0), its low (1) or its high (2) byte."""
+        passes = self.a.passes
+        offset, step = self._tiles(np.array([passes.iw[k], passes.iw[passes.partner[k]]]))
+        if not part:
+            return self._half(offset, step, self.tile)
+        offset[0] = -1
+        high = self._half(offset, step, np.empty_like(self.tile))
+        return high if part == 2 else self._weights(k, 0) - high
+
+    def _sums(self, row: int, base: Array) -> Array:
+        """The slot of a burst's sums [elements, 320] as float32."""
+        start, size = int(base[row]), int(self.a.flat.count[row]) * self.vector
+        return self.arena[start : start + size * 4].view(np.float32).reshape(-1, self.vector)
+
+    def _before(self, rows: Array) -> Array:
+        """What ACC bursts add, as bytes [elements, 1280]."""
+        flat, passes, v = self.a.flat, self.a.passes, self.v
+        owner, k = expand(flat.count[rows])
+        source = v.add_source[v.add_first[rows][owner] + k]
+        at = np.where(source >= 0, v.stored[passes.acc_row[source]] + passes.acc_k[source] * 4 * self.vector, -1)
+        out = np.empty((len(at), 4 * self.vector), np.uint8)
+        kernels.rows_of(self.arena, at, out)
+        return out
+
+    def _half_pass(self, row: int, k: int) -> None:
+        """An fp16 pass of a plane pair; `row` is its even ACC burst."""
+        b, v = self.a.flat.b, self.v
+        abc = int(self.a.passes.abc[k])
+        half = int(b["half"][abc])
+        lanes = slice(None) if half == HALF_BOTH else slice(half * _LANES_HALF, (half + 1) * _LANES_HALF)
+        x = self._activation(abc)[:, lanes]
+        if self.parts:
+            self._apart(row, k, x, lanes)
+            return
+        emits = b["emit"][row] and v.total[row] >= 0
+        out = self._sums(row, v.total) if emits else np.empty((len(x), self.vector), np.float32)
+        np.matmul(x, self._weights(k, 0)[:, lanes].T, out=out)
+        if b["add"][row]:
+            out += self._before(np.array([row])).view(np.float32)
+        if v.stored[row] >= 0:
+            self._sums(row, v.stored)[...] = out
+
+    def _apart(self, row: int, k: int, x: Array, lanes: slice) -> None:
+        """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9)."""
+        b, v, passes = self.a.flat.b, self.v, self.a.passes
+        odd = int(passes.acc[passes.partner[k]])
+        wide = x.astype(np.float64)
+        joined = np.zeros((len(x), self.vector))
+        for acc, part in ((row, 1), (odd, 2)):
+            if acc < 0:
+                continue
+            result = wide @ self._weights(k, part)[:, lanes].T.astype(np.float64)
+            if b["add"][acc]:
+                result += self._before(np.array([acc])).view(np.float32)
+            if v.stored[acc] >= 0:
+                self._sums(acc, v.stored)[...] = result
+            if v.base[acc] >= 0:
+                self._sums(acc, v.base)[...] = result
+            joined += result
+        if v.total[row] >= 0:
+            self._sums(row, v.total)[...] = joined
+
+    # int8 ----------------------------------------------------------------------------------------------------------------
+    def _byte_passes(self, rows: Array, kind: int) -> None:
+        """int8 passes: entries wrap at 2^31 (MX-6)."""
+        flat, passes, v = self.a.flat, self.a.passes, self.v
+        stores, emits = bool(kind & 4), bool(kind & 8)
+        slots = [
+            self.e.slot(rows, np.int32, int(flat.count[rows].sum()), base) for base, used in ((v.stored, stores), (v.base, emits)) if used
+        ]
+        if not slots:
+            return
+        out = slots[0]
+        out[...] = self._before(rows).view(np.int32) if kind & 2 else 0
+        k = v.pass_of[rows]
+        count = flat.count[rows]
+        first = np.cumsum(count) - count
+        offset, step = self.e.pointers(passes.abc[k], 0, 1)
+        iws, tile = np.unique(passes.iw[k], return_inverse=True)
+        tiles = self._tiles(iws)
+        dense = np.ones(len(rows), np.uint8)
+        if not self.e.exact:
+            dense[:] = 0
+            chosen = self.e.place.selections
+            picks = chosen.numbers(*tiles)
+            kernels.byte_passes(chosen.data, offset[0], step[0], first, count, tile, *tiles, picks, chosen.lane, chosen.factor, out, dense)
+        for p in np.flatnonzero(dense).tolist():
+            mine = slice(int(first[p]), int(first[p] + count[p]))
+            x = self.e.take(offset[:, mine], step[:, mine], np.int8).astype(np.float32)
+            weights = self.e.take(tiles[0][tile[p]][None], tiles[1][tile[p]][None], np.int8).astype(np.float32)
+            out[mine] += (x @ weights.T).astype(np.int32)
+        for other in slots[1:]:
+            other[...] = out
