@@ -11,7 +11,7 @@ from spatialc.backends.options import CompileOptions
 from spatialc.backends.wafer import compile as driver
 from spatialc.backends.wafer import compile_graph, lower_bound
 from spatialc.backends.wafer.choose import Choice, Chooser
-from spatialc.backends.wafer.layout import Split
+from spatialc.backends.wafer.layout import Split, Splits
 from spatialc.errors import Infeasible
 from spatialc.ir.expr import Expr, arg, axis, cast, const, make
 from spatialc.ir.graph import (
@@ -175,11 +175,37 @@ def test_sums_over_both_mesh_axes_reach_all_cores(monkeypatch: pytest.MonkeyPatc
         Map, (y, total), dtype=F32, shape=(64, 64), axes=(64, 64), accesses=(access, ()), groups=((0,), (1,)),
         expr=make("div", f32(), arg(1, F32)),
     )  # fmt: skip
-    cuts = {total: (Split(0, 1, 6), Split(1, 1, 5)), scaled: (Split(0, 8, 8), Split(1, 8, 8))}
+    force(monkeypatch, {total: (Split(0, 1, 6), Split(1, 1, 5)), scaled: (Split(0, 8, 8), Split(1, 8, 8))})
+    m.check([total, scaled])
+
+
+def force(monkeypatch: pytest.MonkeyPatch, cuts: dict[int, Splits]) -> None:
+    """Cut nodes as given, on 8 x 8 cores."""
     monkeypatch.setattr(Chooser, "choices", lambda _, node: [Choice(0.0, cuts[node.id])])
     monkeypatch.setattr(driver._Plan, "_widths", lambda _, part, limit: iter([limit]))
     monkeypatch.setattr(sys.modules[__name__], "REGIONS", [(8, 8)])
-    m.check([total, scaled])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [(Split(1, 2, 8), Split(2, 3, 6)), (Split(2, 4, 5), Split(1, 4, 4)), (Split(1, 6, 3), None), (Split(0, 1, 4), Split(1, 6, 3))],
+)
+@pytest.mark.parametrize("laid", [(Split(1, 1, 6), Split(2, 2, 7)), (Split(2, 4, 4), Split(0, 2, 2)), (None, None)])
+def test_pieces_of_a_cut_result(monkeypatch: pytest.MonkeyPatch, cut: Splits, laid: Splits) -> None:
+    """Padding and concatenation cut along the dimensions in which pieces lie, wherever their operands are."""
+    m = Model()
+    x, y = m.input(values((4, 6, 14), 1)), m.input(values((4, 14, 3), 2))
+    a = m.pointwise((x,), (4, 6, 14), cast(make("abs", f32()), F16))
+    b = m.pointwise((y,), (4, 14, 3), cast(make("neg", f32()), F16))
+    whole = ((0,), (1,), (2,))
+    pieces = (
+        Piece(0, (4, 6, 14), (at((0, 1)), at((1, 1)), at((2, 1))), whole, (0, 1, 2), (1, 1, 1)),
+        Piece(1, (4, 3, 7), (at((0, 1)), at((2, 2)), at((1, 1))), whole, (0, 8, 3), (1, 2, 1)),
+        Piece(1, (4, 5), (at((0, 1)), at((1, 1), offset=4), at(offset=2)), ((0,), (), (1,)), (0, 15, 11), (1, 1, 1)),
+    )
+    out = m.b.new(Move, (a, b), dtype=F16, shape=(4, 16, 18), pieces=pieces, fill=2.0)
+    force(monkeypatch, {a: laid, b: (Split(1, 2, 7), Split(2, 1, 3)), out: cut})
+    m.check([out])
 
 
 UNARY = ["exp", "expm1", "tanh", "erf", "sin", "cos", "floor", "ceil", "trunc", "round", "sign", "abs", "log1p", "neg"]

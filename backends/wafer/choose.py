@@ -7,7 +7,7 @@ whose operands are all constants there may be padded. The cheapest pair that fit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, prod
@@ -17,13 +17,13 @@ from ...ir.expr import Expr, entries
 from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
 from ...machines.wafer.isa import WORDS, Element
 from .contract import chunk_of
-from .layout import Shard, Shards, Split, Splits, X, Y, local_axes, local_shape, result_shards
+from .layout import Shard, Shards, Split, Splits, Value, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
-from .movement import LOOKUP, dim_shards, piece_splits, scatter_shards
+from .movement import LOOKUP, cut_piece, dim_shards, scatter_shards
 from .nests import tabulated
 from .recipes import lower
-from .relayout import plans
-from .stage import Stage, element_of, ideal_shards, placeable
+from .relayout import cheapest, plans
+from .stage import Stage, element_of, free_shards, identity, placeable
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
 LARGE_WORDS = 13_000
@@ -89,23 +89,29 @@ def node_axes(graph: Graph, node: Node) -> tuple[int, ...]:
     return graph[node.operands[0]].shape if isinstance(node, Sort) else node.shape
 
 
-def reads(node: Node) -> list[tuple[int, Access, tuple[int, ...], Callable[[Splits], Splits | None]]]:
-    """(operand node, access, axes, how a cut of the node cuts that nest) for everything a node reads affinely."""
+@dataclass(frozen=True)
+class Read:
+    """An affine read of a node under some cut: what the cores of `splits` read of operand `node` through `access` over `axes`; `clipped`
+    where the access leads beyond the operand and cores read only what there is."""
 
-    def same(splits: Splits) -> Splits | None:
-        return splits
+    node: int
+    access: Access
+    axes: tuple[int, ...]
+    splits: Splits
+    clipped: bool = False
 
+
+def reads(node: Node, splits: Splits) -> list[Read] | None:
+    """Everything that a node reads affinely, None where it cannot be cut like this."""
     if isinstance(node, Nest):
-        return [(o, a, node.axes, same) for o, a in zip(node.operands, node.accesses, strict=True)]
+        return [Read(o, a, node.axes, splits) for o, a in zip(node.operands, node.accesses, strict=True)]
     if isinstance(node, Move):
-        return [
-            (node.operands[p.operand], p.access, p.axes, lambda s, p=p: piece_splits(node, p, s))  # type: ignore[misc]
-            for p in node.pieces
-        ]
+        cuts = [(piece, cut_piece(node, piece, splits)) for piece in node.pieces]
+        found = [Read(node.operands[p.operand], c.access, c.axes, c.splits, c.moved(p)) for p, c in cuts if c is not None]
+        return found if len(found) == len(cuts) else None
     if isinstance(node, Scatter):
-        return [(o, a, node.axes, same) for o, a in zip(node.operands[1:], node.accesses, strict=True)]
-    access = tuple(Index(0, ((d, 1),)) for d in range(len(node.shape)))
-    return [(o, access, node.shape, same) for o in node.operands]
+        return [Read(o, a, node.axes, splits) for o, a in zip(node.operands[1:], node.accesses, strict=True)]
+    return [Read(o, identity(len(node.shape)), node.shape, splits) for o in node.operands]
 
 
 class Chooser:
@@ -207,12 +213,10 @@ class Chooser:
                 tile = -(-extent // size)
                 if -(-extent // tile) > 1:
                     found[Split(a, tile, -(-extent // tile))] = None
-        for operand, access, nest, _ in reads(node):
-            if nest is not axes and nest != axes:
-                continue
-            for value in self.stage.variants(operand).values():
+        for read in reads(node, (None, None)) or [] if not isinstance(node, Move) else []:
+            for value in self.stage.variants(read.node).values():
                 shard = value.shards[m]
-                entry = access[shard.dim] if shard else None
+                entry = read.access[shard.dim] if shard else None
                 if shard is not None and isinstance(entry, Index):
                     for a, c in entry.terms:
                         if c > 0 and shard.tile % c == 0 and a not in banned:
@@ -255,6 +259,8 @@ class Chooser:
     @staticmethod
     def _may_pad(node: Node, axis: int) -> bool:
         """Whether an axis may be cut into parts that do not divide it."""
+        if isinstance(node, Move):
+            return True
         if not isinstance(node, (Map, Reduce, Contract)):
             return False
         return axis in node.reduced or axis in {group[0] for group in node.groups if group}
@@ -283,8 +289,6 @@ class Chooser:
             return result_shards(node.groups, node.axes, splits)
         if isinstance(node, Scatter):
             return scatter_shards(node, splits)
-        if isinstance(node, Move) and any(piece_splits(node, p, splits) is None for p in node.pieces):
-            return None
         if isinstance(node, (Sort, Scan)) and any(s is not None and s.axis == node.axis for s in splits):
             return None
         return dim_shards(splits)
@@ -309,18 +313,22 @@ class Chooser:
         if node.id in self.graph.outputs and not placeable(shape, shards):
             return inf
         fmt = element_of(node.dtype)
-        if prod(local) * WORDS[fmt] > LARGE_WORDS:
+        largest, room = self.stage.e.words.holes
+        if prod(local) * WORDS[fmt] > min(largest, LARGE_WORDS):
             return inf
+        room -= prod(local) * WORDS[fmt]
         total = 0.0
-        for operand, access, axes, cut in reads(node):
-            inner = cut(splits)
-            if inner is None:
+        found = reads(node, splits)
+        if found is None:
+            return inf
+        for read in found:
+            if not read.clipped and self._overrun(read.node, read.access, read.axes, read.splits) > LARGE_WORDS:
                 return inf
-            if self._overrun(operand, access, axes, inner) > LARGE_WORDS:
+            cycles, words = self._operand(read, min(room, LARGE_WORDS))
+            if cycles == inf:
                 return inf
-            total += self._operand(operand, access, axes, inner)
-            if total == inf:
-                return inf
+            total += cycles
+            room -= 0 if isinstance(node, Move) else words  # copies for one piece are gone before the next
         total += self._work(node, splits, computed) + prod(local) * WORDS[fmt] / 8
         if isinstance(node, Scatter) and not self.stage.variants(node.operands[0]):
             total += 5.0 * max(0, prod(local) * WORDS[fmt] - 128)  # a state stays where it is put
@@ -352,18 +360,21 @@ class Chooser:
                 total += line_cycles(elements, element_of(node.dtype), shard.count, self.size[m])
         return total
 
-    def _operand(self, operand: int, access: Access, axes: Sequence[int], splits: Splits) -> float:
-        """Cycles to have an operand where a nest reads it, infinite where it would not fit."""
-        node = self.graph[operand]
-        if isinstance(node, Constant) and not any(isinstance(x, Lookup) for x in access):
-            return self._constant(node, access, axes, splits)
-        variants = self.stage.variants(operand)
-        if not variants:
-            return self._free(node, access, axes, splits)
+    def _operand(self, read: Read, room: int) -> tuple[float, int]:
+        """Cycles to have an operand where a nest reads it, and words of the copies that this takes; infinite where they find no room."""
+        node, access, axes, splits = self.graph[read.node], read.access, read.axes, read.splits
+        if isinstance(node, Constant) and not any(isinstance(x, Lookup) for x in access) and not read.clipped:
+            return self._constant(node, access, axes, splits), 0
+        values, total = list(self.stage.variants(read.node).values()), 0.0
         lookups = [m for m, s in enumerate(splits) if s is not None and s.axis == LOOKUP]
-        found = [p for v in variants.values() for p in plans(v, access, axes, _affine(splits), self.size, lookups)]
-        found = [p for p in found if p.words <= LARGE_WORDS]
-        return min((p.cycles for p in found), default=inf)
+        if not values:
+            shards = free_shards(node, access, axes, _affine(splits), self.size)
+            total = self._free(node, shards, splits)
+            if lookups:
+                return total, 0
+            values = [Value(node.shape, element_of(node.dtype), shards, -1, local_shape(node.shape, shards))]
+        plan = cheapest([p for v in values for p in plans(v, access, axes, _affine(splits), self.size, lookups)], room)
+        return (total + plan.cycles, plan.words) if plan is not None else (inf, 0)
 
     def _constant(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
         used = axes_used(access)
@@ -379,8 +390,8 @@ class Chooser:
         fair = node.size * WORDS[element_of(node.dtype)] / (self.size[0] * self.size[1])
         return 10.0 * max(0.0, words - 4 * fair - 64)
 
-    def _free(self, node: Node, access: Access, axes: Sequence[int], splits: Splits) -> float:
-        shards = ideal_shards(node.shape, access, axes, _affine(splits))
+    def _free(self, node: Node, shards: Shards, splits: Splits) -> float:
+        """The price of laying a source out like this, infinite where it would not fit."""
         for split in splits:
             if split is not None and split.axis == LOOKUP:
                 extra = prod(s.count for s in shards if s) or 1

@@ -36,7 +36,7 @@ from .nests import emit_map, emit_reduce
 from .order import emit_scan, emit_sort
 from .partition import Part, cut_points, split
 from .relayout import plans
-from .stage import Bound, Stage, _splits_of, element_of, identity
+from .stage import Bound, Stage, _splits_of, element_of, identity, roomy_shards
 from .transfer import Carried, Transfer, build_transfer
 from .wires import most_columns, physical_map
 
@@ -56,11 +56,12 @@ _FILL = 0.45
 """Share of a core's data words that constants are meant to take when a rectangle is chosen."""
 
 
-class Provenance:
-    """The program's pool of strings."""
+@dataclass
+class Pool:
+    """What the stages of a program share: provenance strings by number, and beats of bursts by what they depend on."""
 
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+    numbers: dict[str, int] = field(default_factory=dict)
+    counted: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def number(self, node: Node) -> int:
         """The index of a node's provenance string."""
@@ -70,13 +71,13 @@ class Provenance:
 
 
 def compile_stage(
-    part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Provenance, incoming: Sequence[Shards],
+    part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Pool, incoming: Sequence[Shards],
     half_sums: bool = False,
 ) -> Stage:  # fmt: skip
     """One stage on one rectangle; `incoming` says how its imports lie. `reserve` words of a core are kept for constants; None measures
     without limits. Raises Full."""
     graph = part.graph
-    emitter = Emitter(machine, "stage", rows, cols, reserve or 0)
+    emitter = Emitter(machine, "stage", rows, cols, reserve or 0, pool.counted)
     if reserve is None:
         emitter.words.high = emitter.words.top = _UNLIMITED
     stage = Stage(emitter, graph, half_sums)
@@ -184,21 +185,6 @@ def _finish(stage: Stage, part: Part) -> None:
         stage.outputs.append(stage.bound(number, value))
 
 
-def roomy_shards(shape: Sequence[int], rows: int, cols: int) -> Shards:
-    """A cut that keeps little of a large tensor on each core, for inputs that nothing reads."""
-    if prod(shape) <= 1024 or not shape:
-        return WHOLE
-    d = max(range(len(shape)), key=lambda i: shape[i])
-    tile = -(-shape[d] // cols)
-    x = Shard(d, tile, -(-shape[d] // tile)) if cols > 1 else None
-    rest = [i for i in range(len(shape)) if i != d]
-    e = max(rest, key=lambda i: shape[i], default=-1)
-    if rows == 1 or e < 0 or shape[e] == 1:
-        return (None, x)
-    tile = -(-shape[e] // rows)
-    return (Shard(e, tile, -(-shape[e] // tile)), x)
-
-
 def _copied(stage: Stage, value: Value) -> Value:
     """A copy, for an output that is an input or the old value of a state."""
     new = stage.new(value.shape, value.fmt, value.shards)
@@ -214,7 +200,7 @@ class _Plan:
     machine: WaferMachine
     rows: int
     half_sums: bool = False
-    pool: Provenance = field(default_factory=Provenance)
+    pool: Pool = field(default_factory=Pool)
     stages: list[Stage] = field(default_factory=list)
     """One per part; equal parts share one."""
     known: dict[tuple[Any, ...], Stage] = field(default_factory=dict)

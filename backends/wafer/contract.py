@@ -12,12 +12,13 @@ from dataclasses import replace
 from math import prod
 
 from ...ir.access import axes_used
-from ...ir.graph import Access, Contract, Index
+from ...ir.graph import Contract
 from ...machines.wafer.isa import WORDS, Element, Fmt, Op
 from .elementwise import convert
 from .emitter import Role
 from .layout import Ref, Splits, Value, X, Y, local_axes, result_shards, row_major
 from .lines import PLAIN, reduce_splits
+from .movement import moved_access
 from .nests import Box, dense_strides, piecewise, result_ref, window
 from .stage import Stage, element_of
 
@@ -51,12 +52,8 @@ def emit_contract(stage: Stage, node: Contract, splits: Splits, keep: Splits = (
 
 def chunk_of(node: Contract, axis: int, start: int, size: int) -> Contract:
     """The same contraction over [start, start + size) of one axis."""
-
-    def moved(access: Access) -> Access:
-        return tuple(Index(x.offset + dict(x.terms).get(axis, 0) * start, x.terms) if isinstance(x, Index) else x for x in access)
-
     axes = tuple(size if a == axis else n for a, n in enumerate(node.axes))
-    return replace(node, axes=axes, accesses=tuple(moved(a) for a in node.accesses))
+    return replace(node, axes=axes, accesses=tuple(moved_access(a, axis, start) for a in node.accesses))
 
 
 def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: Ref, first: tuple[int, ...]) -> None:

@@ -20,9 +20,11 @@ from ...machines.wafer.description import WaferMachine
 from ...machines.wafer.isa import WORDS, Element, Fmt, Op, OpRow, find
 from ...machines.wafer.tables import NONE, ObjectKind, Trigger
 from .layout import Ref, Splits, X, Y
-from .memory import Words
+from .memory import BANKS, Words
 
 Scalar = Ref | float | None
+_Vector = tuple[int, Element, tuple[int, ...], bool]
+"""What a beat count sees of a memory vector (`timing.Vector`), its address modulo the banks."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,12 @@ class Line:
 class Emitter:
     """Collects one region's bursts. `now` is the cycle at which every core of the rectangle is free."""
 
-    def __init__(self, machine: WaferMachine, name: str, rows: int, cols: int, reserve: int) -> None:
+    def __init__(
+        self, machine: WaferMachine, name: str, rows: int, cols: int, reserve: int, counted: dict[tuple[Any, ...], int] | None = None
+    ) -> None:
         self.machine = machine
+        self.counted = {} if counted is None else counted
+        """Beats of bursts by what they depend on, shared by the rectangles of a program."""
         self.rows, self.cols = rows, cols
         self.builder = SegmentBuilder(name)
         self.region = self.builder.region(cols, rows)
@@ -132,31 +138,18 @@ class Emitter:
         """Beats of one burst, as the machine counts them (T2)."""
         extents = (1,) * (4 - len(ext)) + tuple(ext)
 
-        def vector(operand: Operand, fmt: Element | None) -> timing.Vector | None:
+        def vector(operand: Operand, fmt: Element | None) -> _Vector | None:
             if operand.obj == NONE or fmt is None:
                 return None
-            stride = (0,) * (4 - len(operand.stride)) + operand.stride
-            words = WORDS[fmt]
-            moves = (operand.step[0] * operand.py * words) % 8 or (operand.step[0] * operand.px * words) % 8
-            real = tuple(n if e > 1 else 0 for n, e in zip(stride, extents, strict=True))
-            return timing.Vector(self.address[operand.obj] + operand.addr, fmt, real, bool(moves))  # type: ignore[arg-type]
+            moves = any((operand.step[0] * phase * WORDS[fmt]) % BANKS for phase in (operand.py, operand.px))
+            return (self.address[operand.obj] + operand.addr) % BANKS, fmt, _strides(operand, extents), moves
 
-        scalar = None
-        if s.obj != NONE:
-            stride = (0,) * (4 - len(s.stride)) + s.stride
-            scalar = tuple(n if e > 1 else 0 for n, e in zip(stride, extents, strict=True))
-        return timing.beats(
-            self.machine,
-            row,
-            extents,  # type: ignore[arg-type]
-            vector(d, row.d),
-            vector(a, row.a),
-            vector(b, row.b),
-            scalar,  # type: ignore[arg-type]
-            False,
-            wavelets,
-            1,
-        )
+        scalar = _strides(s, extents) if s.obj != NONE else None
+        key = (row.op, row.fmt, extents, vector(d, row.d), vector(a, row.a), vector(b, row.b), scalar, wavelets)
+        if key not in self.counted:
+            v, w, x = (timing.Vector(*v) if v is not None else None for v in key[3:6])  # type: ignore[arg-type]
+            self.counted[key] = timing.beats(self.machine, row, extents, v, w, x, scalar, False, wavelets, 1)  # type: ignore[arg-type]
+        return self.counted[key]
 
     def put(
         self, op: Op, fmt: Fmt, role: Role, ext: Sequence[int], d: Operand = NO_OPERAND, a: Operand = NO_OPERAND,
@@ -229,6 +222,12 @@ class Emitter:
             made.append(mem(r.obj, *strides_of, addr=(r.base + outer) * WORDS[r.fmt], step=step, py=py, px=px))
             number += 1
         return (made[0], made[1], made[2], made[3])
+
+
+def _strides(operand: Operand, extents: Sequence[int]) -> tuple[int, ...]:
+    """Strides of all four extents, 0 where an extent is 1."""
+    strides = (0,) * (4 - len(operand.stride)) + operand.stride
+    return tuple(n if e > 1 else 0 for n, e in zip(strides, extents, strict=True))
 
 
 Run = tuple[int, tuple[int, ...]]

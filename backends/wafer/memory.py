@@ -78,6 +78,10 @@ class Words:
         return start
 
     @property
-    def free(self) -> int:
-        """Words above the highest activation alive."""
-        return self.ceiling - (self.blocks[-1][1] if self.blocks else self.low)
+    def holes(self) -> tuple[int, int]:
+        """Words of the largest free run below the ceiling, and of all of them."""
+        runs, start = [], self.low
+        for first, end in (*self.blocks, (self.ceiling, self.ceiling)):
+            runs.append(first - start)
+            start = end
+        return max(0, *runs), sum(max(0, n) for n in runs)

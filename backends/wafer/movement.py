@@ -7,6 +7,7 @@ zeros for the rest (LDX), and a line reduction adds the parts, of which at most 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -14,32 +15,85 @@ from ...errors import UnsupportedOp
 from ...ir.expr import Expr, arg, const, make
 from ...ir.graph import Access, Constant, Gather, Index, Lookup, Move, Node, Piece, Scatter, State
 from ...ir.types import I32
+from ...machines.wafer.builder import Range, one
 from ...machines.wafer.isa import Element, Op
 from .elementwise import Evaluator, convert
 from .emitter import Role
 from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_axes, reference
 from .lines import PLAIN, reduce_splits
-from .nests import result_ref
+from .nests import result_ref, window
 from .stage import Stage, element_of, ideal_shards
 
 LOOKUP = -1
 
 
-def piece_splits(node: Move, piece: Piece, splits: Splits) -> Splits | None:
-    """How a cut of the result's dimensions cuts the nest of one piece, or None where it does not (a piece that is only a part of the
-    dimension)."""
-    found: list[Split | None] = []
-    for split in splits:
+@dataclass(frozen=True)
+class PieceCut:
+    """How a cut of a Move's result cuts one of its pieces.
+
+    The outermost axis of a cut dimension is dealt out in blocks as the result is, so that its position 0 on the first core may lie
+    before the piece: `access` and `axes` are the piece's with that axis moved and extended, and reach beyond the operand; `runs` says
+    what of it there is. `corner` is where position 0 lies in a core's block.
+    """
+
+    access: Access
+    axes: tuple[int, ...]
+    splits: Splits
+    corner: tuple[int, ...]
+
+    def moved(self, piece: Piece) -> bool:
+        """Whether it reaches beyond the piece."""
+        return self.access != piece.access or self.axes != piece.axes
+
+
+def cut_piece(node: Move, piece: Piece, splits: Splits) -> PieceCut | None:
+    """The piece under a cut of the result's dimensions, None where blocks cut through its steps or inner axes."""
+    access, axes, corner = piece.access, list(piece.axes), list(piece.corner)
+    found: list[Split | None] = [None, None]
+    for m, split in enumerate(splits):
         if split is None:
-            found.append(None)
             continue
         d = split.axis
         group = piece.groups[d]
-        inner = prod(piece.axes[a] for a in group[1:])
-        if not group or piece.shape[d] != node.shape[d] or piece.corner[d] or piece.step[d] != 1 or split.tile % inner:
+        if not group:
+            corner[d] %= split.tile
+            continue
+        unit = piece.step[d] * prod(piece.axes[a] for a in group[1:])
+        if split.tile % unit or corner[d] % unit >= piece.step[d]:
             return None
-        found.append(Split(group[0], split.tile // inner, split.count))
-    return (found[0], found[1])
+        first, corner[d] = divmod(corner[d], unit)
+        found[m] = Split(group[0], split.tile // unit, split.count)
+        axes[group[0]] = max(axes[group[0]], split.tile // unit * split.count)
+        access = moved_access(access, group[0], -first)
+    return PieceCut(access, tuple(axes), (found[0], found[1]), tuple(corner))
+
+
+def moved_access(access: Access, axis: int, by: int) -> Access:
+    """The access at `axis + by`."""
+    return tuple(Index(x.offset + dict(x.terms).get(axis, 0) * by, x.terms) if isinstance(x, Index) else x for x in access)
+
+
+def _runs(piece: Piece, split: Split | None, cores: int) -> list[tuple[Range, int, int]]:
+    """Cores that hold equal parts of a piece: (cores, first local position, number of them) along the axis that `split` (of the result)
+    deals out; all cores and nothing where there is none."""
+    if split is None:
+        return [((0, cores, 1), 0, 0)]
+    d = split.axis
+    group, corner = piece.groups[d], piece.corner[d]
+    if not group:
+        return [(one(corner // split.tile), 0, 0)]
+    unit = piece.step[d] * prod(piece.axes[a] for a in group[1:])
+    tile, first, extent = split.tile // unit, corner // unit, piece.axes[group[0]]
+    found: list[tuple[Range, int, int]] = []
+    for c in range(split.count):
+        low, high = max(0, first - c * tile), min(tile, first + extent - c * tile)
+        if high <= low:
+            continue
+        if found and found[-1][1:] == (low, high - low):
+            found[-1] = ((found[-1][0][0], c + 1, 1), low, high - low)
+        else:
+            found.append((one(c), low, high - low))
+    return found
 
 
 def dim_shards(splits: Splits) -> Shards:
@@ -52,23 +106,31 @@ def emit_move(stage: Stage, node: Node, splits: Splits) -> Value:
     """Fill, then the pieces in order."""
     assert isinstance(node, Move)
     value = stage.new(node.shape, element_of(node.dtype), dim_shards(splits))
-    role = stage.e.role(splits)
-    if node.fill is not None:
+    padded = any(s is not None and s.tile * s.count > node.shape[s.axis] for s in splits)
+    if node.fill is not None or padded:
         flat = Ref(value.obj, value.fmt, 0, (1,))
-        stage.e.vec(Op.MOV, PLAIN[value.fmt], role, [value.size], flat, float(node.fill))
+        stage.e.vec(Op.MOV, PLAIN[value.fmt], stage.e.role(splits), [value.size], flat, float(node.fill or 0))
     for piece in node.pieces:
-        cut = piece_splits(node, piece, splits)
+        cut = cut_piece(node, piece, splits)
         assert cut is not None
-        source = stage.operand(node.operands[piece.operand], piece.access, piece.axes, cut)
-        axes = local_axes(piece.axes, cut)
-        base = sum(c * s for c, s in zip(piece.corner, value.strides, strict=True))
+        source = stage.operand(node.operands[piece.operand], cut.access, cut.axes, cut.splits, clipped=cut.moved(piece))
+        axes = local_axes(cut.axes, cut.splits)
         strides = [0] * len(axes)
         for group, step, stride in zip(piece.groups, piece.step, value.strides, strict=True):
             walk = step * stride
             for a in reversed(group):
                 strides[a] = walk
                 walk *= axes[a]
-        convert(stage.e, role, axes, Ref(value.obj, value.fmt, base, tuple(strides)), source)
+        target = Ref(value.obj, value.fmt, sum(c * s for c, s in zip(cut.corner, value.strides, strict=True)), tuple(strides))
+        for cells in product(_runs(piece, splits[Y], stage.e.rows), _runs(piece, splits[X], stage.e.cols)):
+            box = [(0, n) for n in axes]
+            for m, (_, low, count) in enumerate(cells):
+                split = cut.splits[m]
+                if split is not None:
+                    box[split.axis] = (low, count)
+            role = Role(cells[Y][0], cells[X][0])
+            convert(stage.e, role, [n for _, n in box], window(target, tuple(box)), window(source, tuple(box)))
+        stage.drop_temporaries()
     return value
 
 

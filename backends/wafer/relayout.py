@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 from ...ir.graph import Access, Index
 from ...machines.wafer.isa import WORDS
@@ -48,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a relayout, the words of its largest copies, and its price in cycles."""
+    """The steps of a relayout, the most words that its copies take at a time, and its price in cycles."""
 
     value: Value
     steps: tuple[Step, ...]
@@ -95,22 +97,43 @@ def after(value: Value, step: Step) -> Value:
 def plans(
     value: Value, access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int], lookups: Sequence[int] = ()
 ) -> list[Plan]:
-    """Ways to bring `value` to a nest, cheapest first. Mesh axes in `lookups` are left alone. `size` is (rows, columns)."""
+    """Ways to bring `value` to a nest, cheapest first, each with fewer words than those before it. Mesh axes in `lookups` are left alone.
+    `size` is (rows, columns)."""
+    form = (value.shape, value.fmt, value.shards, value.local, value.shift)
+    return [Plan(value, *way) for way in _ways(form, access, tuple(axes), splits, size, tuple(lookups))]
+
+
+@lru_cache(maxsize=1 << 16)
+def _ways(
+    form: tuple[Any, ...], access: Access, axes: tuple[int, ...], splits: Splits, size: tuple[int, int], lookups: tuple[int, ...]
+) -> tuple[tuple[tuple[Step, ...], int, float], ...]:
+    """Steps, words and cycles of the plans for a value of this form."""
+    shape, fmt, shards, local, shift = form
+    value = Value(shape, fmt, shards, -1, local, shift)
     need = [m for m in clashes(value, access, axes, splits) if m not in lookups]
     if not need:
-        return [Plan(value, (), 0, 0.0)]
+        return (((), 0, 0.0),)
     found = []
     for order in [need] if len(need) == 1 else [need, need[::-1]]:
-        found += list(_plans(value, value, order, access, axes, splits, size, (), 0, 0.0))
-    return sorted(found, key=lambda p: p.cycles)
+        found += list(_plans(value, order, access, axes, splits, size, (), 0, 0.0))
+    kept: list[tuple[tuple[Step, ...], int, float]] = []
+    for way in sorted(found, key=lambda w: w[2]):
+        if not kept or way[1] < kept[-1][1]:
+            kept.append(way)
+    return tuple(kept)
+
+
+def cheapest(found: Sequence[Plan], room: int) -> Plan | None:
+    """The plan of fewest cycles whose copies take at most `room` words."""
+    return min((p for p in found if p.words <= room), key=lambda p: p.cycles, default=None)
 
 
 def _plans(
-    origin: Value, value: Value, order: Sequence[int], access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int],
+    value: Value, order: Sequence[int], access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int],
     steps: tuple[Step, ...], words: int, cycles: float,
-) -> Iterator[Plan]:  # fmt: skip
+) -> Iterator[tuple[tuple[Step, ...], int, float]]:  # fmt: skip
     if not order:
-        yield Plan(origin, steps, words, cycles)
+        yield steps, words, cycles
         return
     m = order[0]
     for step in _steps(value, m, access, axes, splits, len(order) == 1):
@@ -122,9 +145,9 @@ def _plans(
         each = block / 4 + value.size * (1.5 if indexed else 0.25) + line_cycles(block, value.fmt, shard.count, size[m])
         if step.blocks > 1:
             each += block / 4
-        held = block * (2 if step.blocks > 1 else 1) * WORDS[value.fmt]
+        held = (block * (2 if step.blocks > 1 else 1) + (value.size if steps else 0)) * WORDS[value.fmt]
         total = cycles + each * step.blocks
-        yield from _plans(origin, made, order[1:], access, axes, splits, size, (*steps, step), max(words, held), total)
+        yield from _plans(made, order[1:], access, axes, splits, size, (*steps, step), max(words, held), total)
 
 
 def _steps(value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, last: bool) -> Iterator[Step]:

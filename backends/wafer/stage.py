@@ -24,10 +24,10 @@ from ...machines.wafer.builder import Range, full, one
 from ...machines.wafer.isa import NUMPY, WORDS, Element, Op
 from ...machines.wafer.tables import ObjectKind
 from .emitter import Emitter, Role
-from .layout import Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
+from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
 from .memory import BANKS
-from .relayout import Step, after, plans
+from .relayout import Step, after, cheapest, plans
 
 
 def element_of(dtype: DType) -> Element:
@@ -37,6 +37,10 @@ def element_of(dtype: DType) -> Element:
     if dtype.is_float:
         return Element.F32
     return Element.I16 if dtype is BOOL or dtype.bits <= 16 else Element.I32
+
+
+ROOMY_WORDS = 4096
+"""A source that would take more words than this on every core is laid out in even parts instead."""
 
 
 @dataclass(frozen=True)
@@ -256,20 +260,22 @@ class Stage:
         return self.values.get(node_id, {})
 
     def operand(
-        self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None, clean: bool = False
-    ) -> Ref:
+        self, node_id: int, access: Access, axes: Sequence[int], splits: Splits, last: int | None = None, clean: bool = False,
+        clipped: bool = False,
+    ) -> Ref:  # fmt: skip
         """Where the cores of `splits` read a node; makes copies whole and places free sources on the way. `last` names the axis that a
-        constant should have innermost, `clean` asks for zeros in padding (which holds anything finite or not elsewhere)."""
-        node = self.graph[node_id]
-        if isinstance(node, Constant) and all(isinstance(x, Index) for x in access):
+        constant should have innermost, `clean` asks for zeros in padding (which holds anything finite or not elsewhere). `clipped` says
+        that cores read only what there is, wherever the access leads."""
+        node, size = self.graph[node_id], (self.e.rows, self.e.cols)
+        if isinstance(node, Constant) and all(isinstance(x, Index) for x in access) and not clipped:
             return self.source_ref(node, access, axes, splits, last)
         if not self.variants(node_id):
-            self.place_free(node, ideal_shards(node.shape, access, axes, splits))
-        size = (self.e.rows, self.e.cols)
+            self.place_free(node, free_shards(node, access, axes, splits, size))
         if clean:
             for value in self.variants(node_id).values():
                 self._clean(value)
-        plan = min((p for v in self.variants(node_id).values() for p in plans(v, access, axes, splits, size)), key=lambda p: p.cycles)
+        found = [p for v in self.variants(node_id).values() for p in plans(v, access, axes, splits, size)]
+        plan = cheapest(found, self.e.words.holes[1]) or min(found, key=lambda p: p.words)
         value = plan.value
         for step in plan.steps:
             whole = step.full and not value.shift
@@ -278,7 +284,7 @@ class Stage:
             if before.obj in self.temporaries:
                 self.temporaries.remove(before.obj)
                 self.e.free(before.obj)
-        return reference(self._padded(value, access, axes, splits), access, axes, splits)
+        return reference(value if clipped else self._padded(value, access, axes, splits), access, axes, splits)
 
     def _clean(self, value: Value) -> None:
         """Zeros where a value's blocks reach beyond the tensor."""
@@ -318,7 +324,7 @@ class Stage:
         obj = self.e.object(value.fmt, (size,), ObjectKind.SCRATCH)
         self.temporaries.append(obj)
         copy = Value(value.shape, value.fmt, value.shards, obj, tuple(local), value.shift)
-        role = self.e.role(_splits_of(value.shards))
+        role = self.e.role(splits)
         self.e.vec(Op.MOV, PLAIN[value.fmt], role, [size], Ref(obj, value.fmt, 0, (1,)), 0.0)
         source = Ref(value.obj, value.fmt, 0, value.strides)
         self.e.vec(Op.MOV, PLAIN[value.fmt], role, value.local, Ref(obj, value.fmt, 0, copy.strides), source)
@@ -432,37 +438,37 @@ def _pieces(value: Value, made: Value, step: Step, block: int, count: int) -> li
     assert shard is not None
     narrow = [d for d, w in enumerate(step.windows) if w is not None and d != shard.dim]
 
-    def starts(line: int) -> list[int]:
+    def place(line: int) -> list[tuple[int, int]]:
+        """Per narrowed dimension how much of the window lies before the tensor, and how much of it lies inside."""
         found = []
         for d in narrow:
             window = step.windows[d]
             assert window is not None
-            found.append(window.first + window.per[m] * block + window.per[1 - m] * line)
+            start = window.first + window.per[m] * block + window.per[1 - m] * line
+            skip = max(0, -start)
+            found.append((skip, min(window.width, value.local[d] - start) - skip))
         return found
 
-    def extents(line: int) -> list[int]:
-        widths = [step.windows[d].width for d in narrow]  # type: ignore[union-attr]
-        return [max(0, min(w, value.local[d] - s)) for d, w, s in zip(narrow, widths, starts(line), strict=True)]
-
+    first = [w.first + w.per[m] * block for d in narrow if (w := step.windows[d]) is not None]
+    per = sum(w.per[1 - m] * value.strides[d] for d in narrow if (w := step.windows[d]) is not None)
     pieces: list[tuple[Range, list[int], Ref, Ref]] = []
     line = 0
     while line < count:
-        here = extents(line)
+        here = place(line)
         end = line + 1
-        while end < count and extents(end) == here:
+        while end < count and place(end) == here:
             end += 1
-        if all(here):
+        if all(n > 0 for _, n in here):
             part = list(value.local)
-            for d, n in zip(narrow, here, strict=True):
+            source = target = 0
+            for d, at, (skip, n) in zip(narrow, first, here, strict=True):
                 part[d] = n
-            base = sum(s * value.strides[d] for d, s in zip(narrow, starts(0), strict=True))
-            per = 0
-            for d in narrow:
-                per += step.windows[d].per[1 - m] * value.strides[d]  # type: ignore[union-attr]
-            if end == line + 1:
-                base, per = base + per * line, 0
-            source = Ref(-1, value.fmt, base, value.strides, 0 if m == Y else per, per if m == Y else 0)
-            pieces.append(((line, end, 1), part, source, Ref(-1, value.fmt, 0, made.strides)))
+                source += (at + skip) * value.strides[d]
+                target += skip * made.strides[d]
+            moves = 0 if end == line + 1 else per
+            source += per * line if end == line + 1 else 0
+            from_ = Ref(-1, value.fmt, source, value.strides, 0 if m == Y else moves, moves if m == Y else 0)
+            pieces.append(((line, end, 1), part, from_, Ref(-1, value.fmt, target, made.strides)))
         line = end
     return pieces
 
@@ -497,6 +503,30 @@ def ideal_shards(shape: Sequence[int], access: Access, axes: Sequence[int], spli
                     found[m] = shard
                     break
     return (found[0], found[1])
+
+
+def free_shards(node: Node, access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int]) -> Shards:
+    """Where a source is laid for its first reader: just what each core reads, or in even parts where all of it would be much."""
+    shards = ideal_shards(node.shape, access, axes, splits)
+    if prod(local_shape(node.shape, shards)) * WORDS[element_of(node.dtype)] <= ROOMY_WORDS:
+        return shards
+    even = roomy_shards(node.shape, *size)
+    return min(shards, even, key=lambda s: prod(local_shape(node.shape, s))) if placeable(node.shape, even) else shards
+
+
+def roomy_shards(shape: Sequence[int], rows: int, cols: int) -> Shards:
+    """A cut that keeps little of a large tensor on each core."""
+    if prod(shape) <= 1024 or not shape:
+        return WHOLE
+    d = max(range(len(shape)), key=lambda i: shape[i])
+    tile = -(-shape[d] // cols)
+    x = Shard(d, tile, -(-shape[d] // tile)) if cols > 1 else None
+    rest = [i for i in range(len(shape)) if i != d]
+    e = max(rest, key=lambda i: shape[i], default=-1)
+    if rows == 1 or e < 0 or shape[e] == 1:
+        return (None, x)
+    tile = -(-shape[e] // rows)
+    return (Shard(e, tile, -(-shape[e] // tile)), x)
 
 
 def _splits_of(shards: Shards) -> Splits:
