@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES
+from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferKind, Direction
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
 from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
-from spatialc.runtime_sim.tsp.bindings import Region, lay_out
+from spatialc.runtime_sim.cgla.dataflow import Dataflow, no_loads
+from spatialc.runtime_sim.cgla.decode import decode
+from spatialc.runtime_sim.cgla.host import HostTask
+from spatialc.runtime_sim.cgla.kernel import Kernel
+from spatialc.runtime_sim.cgla.plan import LaunchPlan
+from spatialc.runtime_sim.cgla.seams import PROGRAM_END, Verdict, judge
+from spatialc.runtime_sim.tsp.bindings import lay_out
 
 
 def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
@@ -63,25 +69,22 @@ def _same_constant(program: Program, one: int, other: int) -> bool:
     return np.array_equal(program.images[f"image.{placed[one]}"], program.images[f"image.{placed[other]}"])
 
 
-def _same_places(x: Region, y: Region, planes: int | None = None) -> bool:
-    """Whether two regions lie in the same rows of the same allocation, in their first byte planes."""
-    same = np.array_equal(x.units[:planes], y.units[:planes]) and np.array_equal(x.rows[:planes], y.rows[:planes])
-    return x.allocation == y.allocation and same
-
-
 def _tsp_region(before: Program, after: Program, row: int) -> str:
     """Regions that lay the same elements in the same places, but for byte planes that are always zero and lanes that held nothing."""
     old, new = before.bindings[row], after.bindings[row]
     machine = TspMachine.model_validate(dict(before.machine))
-    pairs = [(lay_out(x, old.shape, machine), lay_out(y, old.shape, machine)) for x, y in zip(old.where, new.where, strict=True)]
+    alloc = {name: np.asarray(column, np.int64) for name, column in before.tables["allocations"].items()}
+    pairs = [
+        (lay_out(x, old.shape, alloc, machine), lay_out(y, old.shape, alloc, machine)) for x, y in zip(old.where, new.where, strict=True)
+    ]
     same = [np.array_equal(x.elements, y.elements) for x, y in pairs]
-    if all(same) and all(_same_places(x, y) for x, y in pairs):
+    if all(same) and all(np.array_equal(x.places, y.places) for x, y in pairs):
         return "a region that lays out the same"
     if old.kind == "input" and old.range is not None and old.range[0] >= 0:
         planes = max(1, (int(old.range[1]).bit_length() + 7) // 8)
-        if all(same) and all(_same_places(x, y, planes) for x, y in pairs):
+        if all(same) and all(np.array_equal(x.places[:planes], y.places[:planes]) for x, y in pairs):
             return "byte planes that are zero for every value in range, at other places"
-    wider = all(_same_places(x, y) and (y.elements[x.elements >= 0] == x.elements[x.elements >= 0]).all() for x, y in pairs)
+    wider = all(np.array_equal(x.places, y.places) and (y.elements[x.elements >= 0] == x.elements[x.elements >= 0]).all() for x, y in pairs)
     if old.kind != "output" and wider:
         return "lanes that no operation of this program passes on hold values as well"
     return ""
@@ -111,6 +114,10 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
         return "the launch relies on no descriptor (CGLA-022)"
     if table == "slots" and column.startswith("expand") and _halves_equal(before, row, column):
         return "both halves of the operand are the same constant"
+    if table == "slots" and column in ("ea0_mask", "ea1_mask") and _same_addresses(before, after):
+        return "another part of the offset, which has the same value in every iteration of every launch"
+    if table == "slots" and _unread(before, after):
+        return "results of padding: no request or task reads the bytes that they are drained to"
     if table == "host_exprs" and column == "real" and _guard(before, segment, row):
         return "the value of a branch that no run takes: a guard against a sum of zero"
     if table == "host_exprs" and column == "dtype" and _truth(before, segment, row):
@@ -120,6 +127,100 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
     if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
         return "index arithmetic for values outside the range of the inputs: equal in every run over that range"
     return ""
+
+
+def _same_addresses(before: Program, after: Program) -> bool:
+    """Whether every access of every launch has the same address in every iteration."""
+    one, two = judge(decode(before)), judge(decode(after))
+    for number, report in one.reports.items():
+        for launch, plan in report.launches.items():
+            other = two.reports[number].launches.get(launch)
+            if other is None or len(other.accesses) != len(plan.accesses):
+                return False
+            for x, y in zip(plan.accesses, other.accesses, strict=True):
+                if (x.row, x.col, x.ea, x.op) != (y.row, y.col, y.ea, y.op):
+                    return False
+                if not np.array_equal(x.base + x.offsets.vector, y.base + y.offsets.vector):
+                    return False
+    return True
+
+
+def _unread(before: Program, after: Program) -> bool:
+    """Whether the values that changed reach stores alone whose words go, by every drain that may take them, to bytes that nobody reads."""
+    verdict, kernels = judge(decode(after)), (decode(before).kernels, decode(after).kernels)
+    if any(breach.unit != PROGRAM_END for breach in verdict.violations):
+        return False
+    changed = {new.number: _reached(old, new) for old, new in zip(*kernels, strict=True)}
+    read = _read_bytes(verdict)
+    for index, (number, _) in enumerate(verdict.instances):
+        report = verdict.reports[number]
+        lanes = report.segment.tables["launches"]["lane"].tolist()
+        for launch, plan in report.launches.items():
+            for access in plan.accesses:
+                if not access.store or (access.row, access.col) not in changed[plan.kernel.number]:
+                    continue
+                words = access.words
+                if any(_loaded(other, access.row, words) for other in report.launches.values()):
+                    return False
+                for dma in report.dmas:
+                    if dma["direction"] == Direction.DRAIN and dma["lane"] == lanes[launch]:
+                        buffer, start = verdict.binds[index][dma["symbol"]]
+                        mine = words[(words >= dma["lmm"]) & (words < dma["lmm"] + dma["bytes"])] - dma["lmm"] + dma["offset"] + start
+                        if any(part[0] == access.row for part in report.parts[dma["index"]]) and read[buffer][mine].any():
+                            return False
+    return any(changed.values())
+
+
+def _loaded(plan: LaunchPlan, row: int, words: np.ndarray) -> bool:
+    return any(not a.store and a.row == row and bool(np.intersect1d(a.words, words).size) for a in plan.accesses)
+
+
+def _reached(old: Kernel, new: Kernel) -> set[tuple[int, int]]:
+    """Slots of which an operand, predicate or stored value comes from elsewhere, and all that these reach. Addresses are no part of it."""
+    if old.slots.keys() != new.slots.keys():
+        return set(new.slots)
+    found: set[tuple[int, int]] = set()
+    while True:
+        more = {place for place in new.slots if place not in found and _differs(old, new, place, found)}
+        if not more:
+            return found
+        found |= more
+
+
+def _differs(old: Kernel, new: Kernel, place: tuple[int, int], found: set[tuple[int, int]]) -> bool:
+    kept = {name: value for name, value in old.slots[place].fields.items() if not name.startswith(("tr", "br"))}
+    if any(new.slots[place][name] != value for name, value in kept.items()):
+        return True
+    sources = []
+    for kernel in (old, new):
+        reads = [kernel.driver(row, select) for name, row, select in kernel.reads(place) if not name.startswith("tr")]
+        sources.append(
+            reads + (list(Dataflow(kernel, {}, (1,), 1, no_loads).stored(kernel.slots[place])) if kernel.slots[place].stores else [])
+        )
+    made = [value for value in sources[1] if value is not None and value.kind == "alu" and (value.row, value.col) != place]
+    return sources[0] != sources[1] or any((value.row, value.col) in found for value in made)
+
+
+def _read_bytes(verdict: Verdict) -> list[np.ndarray]:
+    """For every buffer which bytes some task, request, output or state takes."""
+    table = verdict.decoded.program.tables["buffers"]
+    kinds, sizes = table["kind"].tolist(), table["bytes"].tolist()
+    read = [np.full(size, kind != BufferKind.WORK) for kind, size in zip(kinds, sizes, strict=True)]
+    for index, (number, _) in enumerate(verdict.instances):
+        report = verdict.reports[number]
+        spans = [(dma["symbol"], np.array([dma["offset"]]), dma["bytes"]) for dma in report.dmas if dma["direction"] == Direction.LOAD]
+        for task in report.tasks:
+            if not isinstance(task, HostTask):
+                return [np.ones(size, dtype=bool) for size in sizes]
+            spans += [(operand.symbol, *task.runs(i)) for i, operand in enumerate(task.operands) if i or operand.lookups]
+        for dma in report.dmas:
+            if dma["index_symbol"] != -1:
+                spans.append((dma["symbol"], np.array([0]), report.symbols[dma["symbol"]]))
+        for symbol, starts, run in spans:
+            buffer, offset = verdict.binds[index][symbol]
+            for start in starts.tolist():
+                read[buffer][offset + start : offset + start + run] = True
+    return read
 
 
 def _truth(program: Program, segment: int, row: int) -> bool:
