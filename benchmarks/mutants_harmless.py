@@ -15,6 +15,7 @@ from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferK
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
 from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
+<<<<<<< /tmp/cg/mine.py
 from spatialc.runtime_sim.cgla.dataflow import Dataflow, no_loads
 from spatialc.runtime_sim.cgla.decode import decode
 from spatialc.runtime_sim.cgla.host import HostTask
@@ -22,6 +23,9 @@ from spatialc.runtime_sim.cgla.kernel import Kernel
 from spatialc.runtime_sim.cgla.plan import LaunchPlan
 from spatialc.runtime_sim.cgla.seams import PROGRAM_END, Verdict, judge
 from spatialc.runtime_sim.tsp.bindings import lay_out
+=======
+from spatialc.runtime_sim.tsp.bindings import Region, lay_out
+>>>>>>> /tmp/cg/theirs.py
 
 
 def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
@@ -69,22 +73,25 @@ def _same_constant(program: Program, one: int, other: int) -> bool:
     return np.array_equal(program.images[f"image.{placed[one]}"], program.images[f"image.{placed[other]}"])
 
 
+def _same_places(x: Region, y: Region, planes: int | None = None) -> bool:
+    """Whether two regions lie in the same rows of the same allocation, in their first byte planes."""
+    same = np.array_equal(x.units[:planes], y.units[:planes]) and np.array_equal(x.rows[:planes], y.rows[:planes])
+    return x.allocation == y.allocation and same
+
+
 def _tsp_region(before: Program, after: Program, row: int) -> str:
     """Regions that lay the same elements in the same places, but for byte planes that are always zero and lanes that held nothing."""
     old, new = before.bindings[row], after.bindings[row]
     machine = TspMachine.model_validate(dict(before.machine))
-    alloc = {name: np.asarray(column, np.int64) for name, column in before.tables["allocations"].items()}
-    pairs = [
-        (lay_out(x, old.shape, alloc, machine), lay_out(y, old.shape, alloc, machine)) for x, y in zip(old.where, new.where, strict=True)
-    ]
+    pairs = [(lay_out(x, old.shape, machine), lay_out(y, old.shape, machine)) for x, y in zip(old.where, new.where, strict=True)]
     same = [np.array_equal(x.elements, y.elements) for x, y in pairs]
-    if all(same) and all(np.array_equal(x.places, y.places) for x, y in pairs):
+    if all(same) and all(_same_places(x, y) for x, y in pairs):
         return "a region that lays out the same"
     if old.kind == "input" and old.range is not None and old.range[0] >= 0:
         planes = max(1, (int(old.range[1]).bit_length() + 7) // 8)
-        if all(same) and all(np.array_equal(x.places[:planes], y.places[:planes]) for x, y in pairs):
+        if all(same) and all(_same_places(x, y, planes) for x, y in pairs):
             return "byte planes that are zero for every value in range, at other places"
-    wider = all(np.array_equal(x.places, y.places) and (y.elements[x.elements >= 0] == x.elements[x.elements >= 0]).all() for x, y in pairs)
+    wider = all(_same_places(x, y) and (y.elements[x.elements >= 0] == x.elements[x.elements >= 0]).all() for x, y in pairs)
     if old.kind != "output" and wider:
         return "lanes that no operation of this program passes on hold values as well"
     return ""
