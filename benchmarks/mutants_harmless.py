@@ -15,17 +15,13 @@ from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferK
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
 from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
-<<<<<<< /tmp/cg/mine.py
 from spatialc.runtime_sim.cgla.dataflow import Dataflow, no_loads
 from spatialc.runtime_sim.cgla.decode import decode
 from spatialc.runtime_sim.cgla.host import HostTask
 from spatialc.runtime_sim.cgla.kernel import Kernel
 from spatialc.runtime_sim.cgla.plan import LaunchPlan
 from spatialc.runtime_sim.cgla.seams import PROGRAM_END, Verdict, judge
-from spatialc.runtime_sim.tsp.bindings import lay_out
-=======
 from spatialc.runtime_sim.tsp.bindings import Region, lay_out
->>>>>>> /tmp/cg/theirs.py
 
 
 def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
