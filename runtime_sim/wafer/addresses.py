@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import WORDS, Semantics
 from .fields import phases
 from .model import BurstView, Ints, OperandView, SegmentView
@@ -33,28 +32,30 @@ def nest(ext: tuple[int, ...], stride: tuple[int, ...]) -> Ints:
     return out.reshape(-1)
 
 
-def walk(burst: BurstView, name: str) -> Ints:
-    """Elements that operand `name` touches relative to its start, lookups included (for these: everything they may reach)."""
+def footprint(burst: BurstView, name: str) -> Ints:
+    """Elements that operand `name` touches relative to its start, ascending, lookups included (for these: everything they may reach)."""
     operand = burst.operand(name)
-    elements = nest(burst.ext, operand.stride)
     meaning = burst.op.meaning
     if (meaning is Semantics.LOAD_INDEXED and name == "a") or (meaning is Semantics.STORE_INDEXED and name == "d"):
-        return (elements[None, :] + np.arange(burst.look[1], dtype=np.int64)[:, None] * burst.look[2]).reshape(-1)
-    return elements
+        return _footprint((burst.look[1], *burst.ext), (burst.look[2], *operand.stride))
+    return _footprint(burst.ext, operand.stride)
 
 
-def reads(burst: BurstView) -> list[str]:
+@lru_cache(maxsize=4096)
+def _footprint(ext: tuple[int, ...], stride: tuple[int, ...]) -> Ints:
+    moving = [(n, s) for n, s in zip(ext, stride, strict=True) if n > 1 and s]
+    elements = nest(tuple(n for n, _ in moving), tuple(s for _, s in moving))
+    return elements if (elements[1:] > elements[:-1]).all() else np.unique(elements)
+
+
+def reads(burst: BurstView) -> tuple[str, ...]:
     """Memory operands that a burst reads; an accumulator and the target of a masked move are read as well as written."""
-    names = [p for p in "abs" if burst.operand(p).kind is tb.OperandKind.MEM]
-    masked = burst.op.meaning is Semantics.SELECT and burst.s.kind is tb.OperandKind.NONE
-    if burst.op.meaning is Semantics.MULTIPLY_ADD or masked:
-        names.append("d")
-    return names
+    return burst.read_names
 
 
-def writes(burst: BurstView) -> list[str]:
+def writes(burst: BurstView) -> tuple[str, ...]:
     """Memory operands that a burst writes."""
-    return ["d"] if burst.d.kind is tb.OperandKind.MEM else []
+    return burst.write_names
 
 
 def one_to_one(burst: BurstView, operand: OperandView) -> bool:

@@ -143,7 +143,10 @@ def intervals(bursts: list[BurstView]) -> Ints:
     """Union of [T, E) over cores and repetitions, as sorted disjoint intervals [n, 2]."""
     parts = []
     for burst in bursts:
-        starts = np.unique(burst.time.array)
+        starts = np.array([burst.time.low]) if burst.time.uniform else np.unique(burst.time.array)
+        if burst.repetitions == 1:
+            parts.append(np.stack([starts, starts + burst.span], axis=1))
+            continue
         shifts = np.arange(burst.loop.rep)[:, None] * burst.loop.period + np.arange(burst.outer.rep)[None, :] * burst.outer.period
         begin = (starts[:, None] + shifts.reshape(1, -1)).reshape(-1)
         parts.append(union(np.stack([begin, begin + burst.span], axis=1)))

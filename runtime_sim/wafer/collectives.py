@@ -23,6 +23,7 @@ from . import kernels
 from .addresses import nest
 from .arithmetic import Values
 from .events import Event
+from .lookups import indices
 from .model import BurstView, Ints, RegionView
 from .order import Step
 from .products import line_product
@@ -134,16 +135,15 @@ class LineSum:
         cores = engine.cores(step)
         values = engine.source("a", step, cores, None)
         assert values is not None
-        visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
+        indexed = burst.op.meaning is Semantics.STORE_INDEXED
+        visits, inner = (int(np.prod(burst.ext[:3])), burst.ext[3]) if indexed else (1, burst.count)
         begin = engine.begin(step.event, "d")
         first = np.broadcast_to(begin, cores.shape).reshape(-1, 1) - self.own.begin
-        if burst.op.meaning is Semantics.STORE_INDEXED:
-            offset, found = engine.indices(step, cores)
+        if indexed:
+            offset, found = indices(engine, step, cores)
             shape = (*cores.shape, *burst.ext[:3], 1)
             first = first + np.broadcast_to(offset * burst.look[2], shape).reshape(-1, visits)
             first = np.where(np.broadcast_to(found, shape).reshape(-1, visits), first, np.iinfo(np.int64).min >> 1)
-        else:
-            first = np.broadcast_to(first, (len(first), visits))
         filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
         place = np.full(self.region.h * self.region.w, -1)
         place[engine.flat(burst, cores)] = np.arange(burst.cores)

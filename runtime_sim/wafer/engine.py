@@ -8,7 +8,7 @@ everything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Element, Fmt, Op, Semantics
-from . import kernels
+from . import kernels, lookups
 from .addresses import nest, start
 from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
 from .deliveries import Deliveries
@@ -41,6 +41,12 @@ class Cores:
     where: Ints | None
     view: bool
 
+    def of(self, values: Ints) -> Ints:
+        """Per-core values of a role [rows, columns] at these cores, shaped like them; 0-dimensional ones pass."""
+        if values.ndim == 0 or self.where is None:
+            return values
+        return values.reshape(-1)[self.where].reshape(self.shape)
+
 
 @dataclass
 class Engine:
@@ -61,6 +67,8 @@ class Engine:
     _places: dict[int, Ints] = field(default_factory=dict)
     _starts: dict[tuple[int, str, int, int], Ints] = field(default_factory=dict)
     _arranged: dict[tuple[Any, ...], Values] = field(default_factory=dict)
+    _fresh: set[tuple[Any, ...]] = field(default_factory=set)
+    """Keys of `_arranged` that hold this run's values."""
 
     def run(self, plan: Plan, memory: Memory, exact: bool) -> None:
         """Evaluate the actions of a plan on the objects of an instance, in the machine's order if `exact`."""
@@ -75,18 +83,21 @@ class Engine:
                 action.evaluate(self)
             for obj in plan.done.get(number, ()):
                 memory.release(obj)
-        self._arranged.clear()
+        self._fresh.clear()
 
-    def arranged(self, event: Event, name: str, form: tuple[Any, ...], make: Callable[[], Values]) -> Values:
-        """`make()`, an operand arranged for a product; made once a run where nothing in the segment writes the object."""
+    def arranged(self, event: Event, name: str, form: tuple[Any, ...], values: Values, shape: tuple[int, ...]) -> Values:
+        """A view of an operand as an array of its own, in another shape; copied once a run where nothing in the segment writes it."""
         burst = event.burst
         operand = burst.operand(name)
         if operand.obj in self.seg.written or operand.step != (0, 0):
-            return make()
+            return values.reshape(shape)
         key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
-        if key not in self._arranged:
-            self._arranged[key] = make()
-        return self._arranged[key]
+        if key not in self._fresh:
+            self._fresh.add(key)
+            # pages that were used before are what makes a copy fast
+            array = self._arranged.setdefault(key, np.empty(values.shape, values.dtype))
+            np.copyto(array, values)
+        return self._arranged[key].reshape(shape)
 
     def cores(self, step: Step) -> Cores:
         """Index of the step's cores in arrays of its region."""
@@ -106,9 +117,9 @@ class Engine:
             return
         streamed = self._receive(step, cores) if burst.n_in else None
         if burst.op.meaning is Semantics.LOAD_INDEXED:
-            self._emit(step, cores, self._lookup(step, cores))
+            self._emit(step, cores, lookups.load(self, step, cores))
         elif burst.op.meaning is Semantics.STORE_INDEXED:
-            self._store_indexed(step, cores, streamed)
+            lookups.store(self, step, cores, streamed)
         else:
             self._compute(step, cores, streamed)
 
@@ -133,11 +144,15 @@ class Engine:
         at = self.begin(event, name) + offset
         if at.ndim == 0:
             return strided(base, int(at), operand.stride, ext)
-        at = _of(at, cores)
+        at = cores.of(at)
         base, at = _common(base, at) if cores.view else (base, at)
-        elements = at[..., None] + nest(tuple(ext), operand.stride)
-        found = np.take_along_axis(base, elements, axis=-1).reshape(*at.shape, *ext)
-        return np.broadcast_to(found, (*cores.shape, *ext))
+        steps = nest(tuple(ext), operand.stride)
+        if len(steps) < 8 or not cores.view or at.size != base.shape[0] * base.shape[1]:
+            found = np.take_along_axis(base, at[..., None] + steps, axis=-1)
+        else:
+            found = np.empty((*at.shape, len(steps)), base.dtype)
+            kernels.gather(base, np.ascontiguousarray(at), steps, found)
+        return np.broadcast_to(found.reshape(*at.shape, *ext), (*cores.shape, *ext))
 
     def write(
         self, event: Event, cores: Cores, values: Values, *, where: Values | None = None, last: tuple[Any, ...] | None = None,
@@ -157,13 +172,16 @@ class Engine:
                 np.copyto(view, values, where=where)
             return
         steps = nest(extents, burst.d.stride)
-        elements = (_of(at, cores)[..., None] if at.ndim else at) + steps
+        elements = (cores.of(at)[..., None] if at.ndim else at) + steps
         flat = np.broadcast_to(values, (*cores.shape, *extents)).reshape(*cores.shape, len(steps))
         if last is not None:
             elements, flat = elements[..., last[0]], flat[..., last[0]]
         if where is not None:
             old = np.take_along_axis(target[cores.index], np.broadcast_to(elements, flat.shape), axis=-1)
             flat = np.where(np.broadcast_to(where, (*cores.shape, *extents)).reshape(flat.shape), flat, old)
+        if cores.view and last is None and len(steps) >= 8:
+            kernels.scatter(target[cores.index], np.ascontiguousarray(cores.of(at)), steps, flat)
+            return
         target[(*_lead(cores), elements)] = flat
 
     def _replace(self, step: Step, cores: Cores, values: Values) -> bool:
@@ -423,46 +441,6 @@ class Engine:
             self._places[row] = place
         return self._places[row]
 
-    # -- lookups -------------------------------------------------------------------------------------------------------------------
-
-    def indices(self, step: Step, cores: Cores) -> tuple[Values, Values]:
-        """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
-        burst = step.event.burst
-        lo, count, _, per_row, per_column = burst.look
-        low = lo + per_row * np.array(burst.rows)[:, None] + per_column * np.array(burst.cols)[None, :]
-        low = _of(low, cores).reshape(*cores.shape, 1, 1, 1, 1)
-        index = self.scalar(step, cores, None)
-        assert index is not None
-        offset = index.astype(np.int64) - low
-        return offset, (offset >= 0) & (offset < count)
-
-    def _lookup(self, step: Step, cores: Cores) -> Values:
-        burst = step.event.burst
-        offset, found = self.indices(step, cores)
-        base = self.memory[burst.a.obj][cores.index]
-        at = _of(self.begin(step.event, "a"), cores)
-        at = at.reshape(*at.shape, 1, 1, 1, 1) if at.ndim else at
-        elements = at + np.where(found, offset, 0) * burst.look[2] + nest(burst.ext, burst.a.stride).reshape(burst.ext)
-        values = np.take_along_axis(base, elements.reshape(*cores.shape, -1), axis=-1).reshape(*cores.shape, *burst.ext)
-        return np.where(found, values, np.zeros((), values.dtype))
-
-    def _store_indexed(self, step: Step, cores: Cores, streamed: Values | None) -> None:
-        burst = step.event.burst
-        offset, found = self.indices(step, cores)
-        values = self.source("a", step, cores, streamed)
-        assert values is not None
-        at = _of(self.begin(step.event, "d"), cores)
-        target = self.memory.target(burst.d.obj)
-        flat = self.flat(burst, cores)
-        visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
-        per_visit = (*cores.shape, *burst.ext[:3], 1)
-        kernels.store_indexed(
-            np.ascontiguousarray(np.broadcast_to(values, (*cores.shape, *burst.ext))).reshape(len(flat), visits, inner),
-            target.reshape(-1, target.shape[-1]), flat, np.broadcast_to(at, cores.shape).reshape(-1),
-            np.broadcast_to(offset * burst.look[2], per_visit).reshape(len(flat), visits),
-            np.broadcast_to(found, per_visit).reshape(len(flat), visits), nest(burst.ext, burst.d.stride).reshape(visits, inner),
-        )  # fmt: skip
-
 
 @cache
 def is_dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -570,13 +548,6 @@ def _as_slice(values: Ints) -> slice | None:
         return slice(int(values[0]), int(values[0]) + 1)
     steps = np.diff(values)
     return slice(int(values[0]), int(values[-1]) + 1, int(steps[0])) if (steps == steps[0]).all() else None
-
-
-def _of(values: Ints, cores: Cores) -> Ints:
-    """Per-core values of a role [rows, columns] at the step's cores, shaped like them; 0-dimensional ones pass."""
-    if values.ndim == 0 or cores.where is None:
-        return values
-    return values.reshape(-1)[cores.where].reshape(cores.shape)
 
 
 def _still(at: Ints) -> Ints:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
-from .addresses import nest, one_to_one, reads, start, walk, writes
+from .addresses import footprint, nest, one_to_one, reads, start, writes
 from .breaches import Breaches
 from .deliveries import Deliveries
 from .events import Event
@@ -138,7 +138,7 @@ class Hazards:
     def _elements(self, burst: BurstView, name: str) -> tuple[Ints, int, int]:
         key = (burst.row, name)
         if key not in self._sets:
-            elements = np.unique(walk(burst, name))
+            elements = footprint(burst, name)
             self._sets[key] = (elements, int(elements[0]), int(elements[-1]))
         return self._sets[key]
 

@@ -76,6 +76,24 @@ def add(
 
 
 @compiled
+def gather(values: Any, first: Any, steps: Any, out: Any) -> None:
+    """out[y, x, j] = values[y, x, first[y, x] + steps[j]]."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for j in range(steps.size):
+                out[y, x, j] = values[y, x, first[y, x] + steps[j]]
+
+
+@compiled
+def scatter(target: Any, first: Any, steps: Any, values: Any) -> None:
+    """target[y, x, first[y, x] + steps[j]] = values[y, x, j]."""
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            for j in range(steps.size):
+                target[y, x, first[y, x] + steps[j]] = values[y, x, j]
+
+
+@compiled
 def sum_lines(values: Any, lines: Any, start: int, out: Any, bits: Any, half: bool) -> None:
     """out[line] = sum of values[core, start:] over the cores of a line, in their order, each sum rounded to f16 if `half`."""
     count = out.shape[1]

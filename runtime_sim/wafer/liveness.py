@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Semantics
-from .addresses import reads, start, walk, writes
+from .addresses import footprint, reads, start, writes
 from .breaches import Breaches
 from .events import Event, ends
 from .flows import Fabric
@@ -60,7 +60,6 @@ class Liveness:
     full: set[int] = field(default_factory=set)
     _written: dict[int, Mask] = field(default_factory=dict)
     _needed: dict[int, Mask] = field(default_factory=dict)
-    _walks: dict[tuple[int, str], Ints] = field(default_factory=dict)
     _places: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,7 +147,7 @@ class Liveness:
                     continue
                 seen.add(key)
                 first = np.unique(start(burst, operand, event.k, event.outer, self.seg))
-                elements = self._walk(burst, name)
+                elements = footprint(burst, name)
                 jumps = np.flatnonzero(np.diff(elements) > 1)
                 cut = cuts[operand.obj]
                 cut[first[:, None] + elements[np.r_[0, jumps + 1]]] = True
@@ -162,13 +161,6 @@ class Liveness:
             self._written[number] = np.zeros(shape, bool)
             if obj.kind in FILLED:
                 self._needed[number] = np.zeros(shape, bool)
-
-    def _walk(self, burst: BurstView, name: str) -> Ints:
-        """Elements that an operand touches relative to its start, ascending."""
-        key = (burst.row, name)
-        if key not in self._walks:
-            self._walks[key] = np.unique(walk(burst, name))
-        return self._walks[key]
 
     def _at(self, step: Step, name: str) -> tuple[Any, ...]:
         """Index of the atoms that a step touches: slices where they form a block."""
@@ -196,7 +188,7 @@ class Liveness:
 
     def _atoms_of(self, burst: BurstView, name: str, first: Ints) -> Ints:
         """Atoms that a walk touches from each first element, [*first, n]; some may be named twice."""
-        elements, atoms = self._walk(burst, name), self.atoms[burst.operand(name).obj]
+        elements, atoms = footprint(burst, name), self.atoms[burst.operand(name).obj]
         if int(elements[-1]) - int(elements[0]) + 1 != len(elements):
             found = atoms[first[..., None] + elements]
             return np.unique(found) if first.ndim == 0 else found

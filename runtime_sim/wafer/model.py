@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...machines.program import Segment
 from ...machines.wafer import tables as tb
 from ...machines.wafer.description import WaferMachine
-from ...machines.wafer.isa import WORDS, Element, OpRow, find
+from ...machines.wafer.isa import WORDS, Element, OpRow, Semantics, find
 from ...machines.wafer.timing import Stream, Vector, beats, wavelets_of
 
 Ints = NDArray[np.int64]
@@ -123,7 +123,7 @@ class Separable:
 
     def shift(self, cycles: int) -> Separable:
         """The same plus a constant."""
-        return Separable(self.base + cycles, self.u, self.v, self.dense)
+        return Separable(self.base + cycles, self.u, self.v, self.dense) if cycles else self
 
 
 @dataclass
@@ -175,6 +175,18 @@ class BurstView:
     def cores(self) -> int:
         """Cores of the role."""
         return len(self.rows) * len(self.cols)
+
+    @cached_property
+    def read_names(self) -> tuple[str, ...]:
+        """Memory operands that it reads; an accumulator and the target of a masked move are read as well as written."""
+        names = [p for p in "abs" if self.operand(p).kind is tb.OperandKind.MEM]
+        masked = self.op.meaning is Semantics.SELECT and self.s.kind is tb.OperandKind.NONE
+        return (*names, "d") if self.op.meaning is Semantics.MULTIPLY_ADD or masked else tuple(names)
+
+    @cached_property
+    def write_names(self) -> tuple[str, ...]:
+        """Memory operands that it writes."""
+        return ("d",) if self.d.kind is tb.OperandKind.MEM else ()
 
     @property
     def repetitions(self) -> int:

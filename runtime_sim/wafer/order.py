@@ -97,5 +97,7 @@ def _levels(events: list[Event]) -> list[Step]:
     found: list[tuple[int, int, Step]] = []
     for rank, event in enumerate(events):
         times = event.time.array.reshape(-1)
-        found += [(t, rank, Step(event, np.flatnonzero(times == t))) for t in np.unique(times).tolist()]
+        ranked = np.argsort(times, kind="stable")
+        cuts = np.flatnonzero(np.diff(times[ranked])) + 1
+        found += [(int(times[at[0]]), rank, Step(event, at)) for at in np.split(ranked, cuts)]
     return [step for _, _, step in sorted(found, key=lambda item: item[:2])]

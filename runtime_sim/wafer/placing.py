@@ -78,6 +78,22 @@ class Map:
             out[(at < 0) | (at >= limit)] = -1
         return out.reshape(*out.shape[:2], *self.ext)
 
+    def pick(self, tensor: Values, y: Ints, x: Ints, elements: Ints) -> Values | None:
+        """Elements [n, k] of cores (y, x) [n]; None where the object's elements or cores are not all placed."""
+        every = range(self.rows.stop)[self.rows], range(self.cols.stop)[self.cols]
+        if not np.array_equal(self.elements, np.arange(len(self.element))) or any(r.start or r.step != 1 for r in every):
+            return None
+        if len(y) and (y.max() >= len(every[0]) or x.max() >= len(every[1])):
+            return None
+        r, c = self.core.shape
+        y, x = (0 * y if r == 1 else y), (0 * x if c == 1 else x)
+        at = self.core[y, x][:, None] + self.element[elements]
+        found = np.take(tensor.reshape(-1), at, mode="clip")
+        for base, step, limit in self.bounds:
+            index = base[y, x][:, None] + step[elements]
+            found[(index < 0) | (index >= limit)] = 0
+        return found
+
     def _seen(self, flat: Values, rows: slice, cols: slice) -> Values:
         """A part without padding as a view of the tensor, [rows, columns, *ext]."""
         assert self.steps is not None

@@ -280,13 +280,13 @@ class _Planner:
             return
         now = known[burst.d.obj]
         first = start(burst, burst.d, step.event.k, step.event.outer, self.seg)
-        walked = nest(burst.ext, burst.d.stride)
-        low, high = int(first.min()) + int(walked.min()), int(first.max()) + int(walked.max())
+        reach = [(n - 1) * s for n, s in zip(burst.ext, burst.d.stride, strict=True)]
+        low, high = int(first.min()) + sum(min(r, 0) for r in reach), int(first.max()) + sum(max(r, 0) for r in reach)
         role = np.zeros_like(now.cores)
-        role[np.ix_(np.array(burst.rows), np.array(burst.cols))] = True
+        role[burst.rows.start : burst.rows.stop : burst.rows.step, burst.cols.start : burst.cols.stop : burst.cols.step] = True
         if burst.op.meaning is Semantics.STORE_INDEXED:
-            reach = (burst.look[1] - 1) * burst.look[2]
-            low, high = low + min(0, reach), high + max(0, reach)
+            further = (burst.look[1] - 1) * burst.look[2]
+            low, high = low + min(0, further), high + max(0, further)
         plain = burst.op.meaning not in (Semantics.STORE_INDEXED, Semantics.MULTIPLY_ADD) and not (
             burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
         )

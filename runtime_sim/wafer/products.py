@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def line_product(engine: Engine, event: Event, axis: int) -> tuple[Values, tuple
     cores = engine.cores(Step(event))
     both = {name: _operand(engine, event, cores, name, kinds, axis) for name in "as"}
     alike = tuple(_uniform(both[name], 0) for name in "as")
-    left, right = (engine.arranged(event, name, (axis, alike), lambda n=name: _side(burst, both[n], n, kinds, alike)) for name in "as")  # type: ignore[misc]
+    left, right = (_side(engine, event, both[name], name, kinds, (axis, *alike)) for name in "as")
     lines = cores.shape[1 - axis]
     b, m, n = (_size(burst, kinds, letter) for letter in "BMN")
     if left.ndim == 3 and right.ndim == 3 and left.shape[1] == lines * m:
@@ -89,8 +89,10 @@ def _size(burst: BurstView, kinds: str, letter: str) -> int:
     return int(np.prod([size for size, kind in zip(burst.ext, kinds, strict=True) if kind == letter]))
 
 
-def _side(burst: BurstView, values: Values, name: str, kinds: str, alike: tuple[bool, ...]) -> Values:
-    """One operand of a line product: [B, rows, columns] where all lines have one side in common (`alike` of a, s), else one a line."""
+def _side(engine: Engine, event: Event, values: Values, name: str, kinds: str, form: tuple[Any, ...]) -> Values:
+    """One operand of a line product: [B, rows, columns] where all lines have one side in common (`form`: axis of the lines, whether those
+    of a and of s are alike), else one a line."""
+    burst, alike = event.burst, form[1:]
     free = "M" if name == "a" else "N"
     letters = {letter: [2 + i for i, k in enumerate(kinds) if k == letter] for letter in "BMNK1"}
     still = letters["N" if name == "a" else "M"] + letters["1"]
@@ -108,11 +110,9 @@ def _side(burst: BurstView, values: Values, name: str, kinds: str, alike: tuple[
     free_inside = bool(steps) and min(steps) <= min((strides[i] for i in letters["K"] if values.shape[i] > 1), default=1 << 60)
     head = (b,) if one_product else (values.shape[0], b)
     wide = f * (values.shape[0] if one_product else 1)
-    if free_inside:
-        matrix = values.transpose(*lead, *inner, *outer, *still).reshape(*head, size, wide)
-        return matrix.swapaxes(-1, -2) if name == "a" else matrix
-    matrix = values.transpose(*lead, *outer, *inner, *still).reshape(*head, wide, size)
-    return matrix if name == "a" else matrix.swapaxes(-1, -2)
+    order = (*lead, *inner, *outer, *still) if free_inside else (*lead, *outer, *inner, *still)
+    matrix = engine.arranged(event, name, form, values.transpose(order), (*head, size, wide) if free_inside else (*head, wide, size))
+    return matrix if free_inside == (name == "s") else matrix.swapaxes(-1, -2)
 
 
 def _operand(engine: Engine, event: Event, cores: Cores, name: str, kinds: str, axis: int) -> Values:

@@ -12,11 +12,12 @@ import numpy as np
 from ...errors import BadInput
 from ...machines.program import Binding, Program
 from ...machines.wafer import tables as tb
-from ...machines.wafer.isa import WORDS, Element
+from ...machines.wafer.isa import NUMPY, WORDS, Element
 from ..execution import Execution
 from .arithmetic import Values, dtype_of
 from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
+from .model import Ints
 from .placing import LOGICAL, Map, checked
 from .storage import Memory, seen_from, strided
 
@@ -71,19 +72,36 @@ class Arrays:
             self.arrays[root] = self._fill(root)
         return self.arrays[root]
 
+    def pick(self, slot: Slot, cores: Ints, elements: Ints) -> Values | None:
+        """Elements [n, k] of cores [n] (flat positions) of a slot that nothing has used yet and that one tensor of its format fills; None
+        for any other."""
+        root = self.layout.root(slot)
+        sources = self._sources(root)
+        obj, instance = self.layout.object(root), self.layout.instances[root[0]]
+        bind = instance.binds.get(root[1])
+        tiled = bind is not None and bind.kind is tb.BindKind.IMAGE
+        if tiled or root in self.arrays or len(sources) != 1 or str(sources[0][1].dtype) != NUMPY[obj.fmt]:
+            return None
+        region = instance.region(obj)
+        found = sources[0][0].pick(sources[0][1], cores // region.w, cores % region.w, elements)
+        return None if found is None else found.astype(dtype_of(obj.fmt))
+
+    def _sources(self, slot: Slot) -> list[tuple[Map, Values]]:
+        """Tensors that an owned slot's contents come from, and how they lie in it."""
+        layout = self.layout
+        bind = layout.instances[slot[0]].binds.get(slot[1])
+        if bind is not None and bind.kind is tb.BindKind.PLACED:
+            return [(layout.map_of(slot, bind.placement), layout.program.images[tb.image_key(bind.image)])]
+        return [(layout.map_of(slot, placement), self.values[binding.name]) for binding, placement in self.given.get(slot, [])]
+
     def _fill(self, slot: Slot) -> Values:
         layout = self.layout
         obj, instance = layout.object(slot), layout.instances[slot[0]]
         region = instance.region(obj)
         dtype = dtype_of(obj.fmt)
         bind = instance.binds.get(slot[1])
-        given = self.given.get(slot, [])
         shape = (region.h, region.w, obj.size)
-        if bind is not None and bind.kind is tb.BindKind.PLACED:
-            image = layout.program.images[tb.image_key(bind.image)]
-            sources = [(layout.map_of(slot, bind.placement), image)]
-        else:
-            sources = [(layout.map_of(slot, placement), self.values[binding.name]) for binding, placement in given]
+        sources = self._sources(slot)
         if len(sources) == 1 and slot not in self.written and any(sources[0][0].covers):
             return _shared(*sources[0], shape, obj.fmt)
         spare = self.spare.get((shape, dtype))
@@ -91,8 +109,8 @@ class Arrays:
         if bind is not None and bind.kind is tb.BindKind.IMAGE:
             tiles = layout.program.images[tb.image_key(bind.image)]
             strided(out, 0, obj.stride, obj.ext)[...] = tiles
-        if len(sources) != 1 or not _covers(sources[0][0], shape):
-            out[...] = 0 if sources else out
+        if len(sources) > 1 or (sources and not _covers(sources[0][0], shape)):
+            out[...] = 0
         for mapping, tensor in sources:
             mapping.load(out, tensor, obj.fmt, keep=len(sources) > 1)
         return out
@@ -142,6 +160,10 @@ class Part:
     def fetch(self, obj: int) -> Values:
         """The array of an object, filled with what it holds."""
         return self.arrays.array((self.number, obj))
+
+    def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
+        """Elements [n, k] of cores [n] of an object filled by one tensor, straight from it."""
+        return self.arrays.pick((self.number, obj), cores, elements)
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""

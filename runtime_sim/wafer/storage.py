@@ -48,6 +48,11 @@ class Owner(Protocol):
         """Replace the array of an object."""
         ...
 
+    def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
+        """Elements [n, k] of cores [n] (flat positions) of an object that nothing has fetched yet, without fetching it; None where that
+        is not possible."""
+        ...
+
     def release(self, obj: int) -> None:
         """After the last use of an object by this instance."""
         ...
@@ -76,6 +81,15 @@ class Memory:
             assert self._owner is not None
             self._arrays[obj] = self._owner.fetch(obj)
         return self._arrays[obj]
+
+    def pick(self, obj: int, cores: Values, elements: Values) -> Values:
+        """Elements [n, k] of cores [n] (flat positions in the region)."""
+        assert self._owner is not None
+        found = None if self._at(obj) in self._arrays else self._owner.pick(obj, cores, elements)
+        if found is not None:
+            return found
+        array = self[obj]
+        return np.asarray(array[(cores // array.shape[1])[:, None], (cores % array.shape[1])[:, None], elements])
 
     def target(self, obj: int) -> Values:
         """The array of an object, to be written in place: contiguous."""

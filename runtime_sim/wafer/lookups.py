@@ -1,0 +1,63 @@
+"""Accesses whose place is data: LDX and STX, an index in memory choosing one of `look` places (table 2.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import kernels
+from .addresses import nest
+from .arithmetic import Values
+from .order import Step
+
+if TYPE_CHECKING:
+    from .engine import Cores, Engine
+
+
+def indices(engine: Engine, step: Step, cores: Cores) -> tuple[Values, Values]:
+    """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
+    burst = step.event.burst
+    lo, count, _, per_row, per_column = burst.look
+    low = lo + per_row * np.array(burst.rows)[:, None] + per_column * np.array(burst.cols)[None, :]
+    low = cores.of(low).reshape(*cores.shape, 1, 1, 1, 1)
+    index = engine.scalar(step, cores, None)
+    assert index is not None
+    offset = index.astype(np.int64) - low
+    return offset, (offset >= 0) & (offset < count)
+
+
+def load(engine: Engine, step: Step, cores: Cores) -> Values:
+    """What LDX finds, [*cores, n3, n2, n1, n0]; 0 where the index is out of range."""
+    burst = step.event.burst
+    offset, found = indices(engine, step, cores)
+    per_visit = (*cores.shape, *burst.ext[:3], 1)
+    at = np.flatnonzero(np.broadcast_to(found, per_visit))
+    flat = engine.flat(burst, cores)
+    visits = int(np.prod(burst.ext[:3]))
+    begin = np.broadcast_to(cores.of(engine.begin(step.event, "a")), cores.shape).reshape(-1)
+    first = begin[at // visits] + np.broadcast_to(offset, per_visit).reshape(-1)[at] * burst.look[2]
+    steps = nest(burst.ext, burst.a.stride).reshape(visits, burst.ext[3])
+    values = engine.memory.pick(burst.a.obj, flat[at // visits], first[:, None] + steps[at % visits])
+    out = np.zeros((len(flat) * visits, burst.ext[3]), values.dtype)
+    out[at] = values
+    return out.reshape(*cores.shape, *burst.ext)
+
+
+def store(engine: Engine, step: Step, cores: Cores, streamed: Values | None) -> None:
+    """Write what STX stores."""
+    burst = step.event.burst
+    offset, found = indices(engine, step, cores)
+    values = engine.source("a", step, cores, streamed)
+    assert values is not None
+    at = cores.of(engine.begin(step.event, "d"))
+    target = engine.memory.target(burst.d.obj)
+    flat = engine.flat(burst, cores)
+    visits, inner = int(np.prod(burst.ext[:3])), burst.ext[3]
+    per_visit = (*cores.shape, *burst.ext[:3], 1)
+    kernels.store_indexed(
+        np.ascontiguousarray(np.broadcast_to(values, (*cores.shape, *burst.ext))).reshape(len(flat), visits, inner),
+        target.reshape(-1, target.shape[-1]), flat, np.broadcast_to(at, cores.shape).reshape(-1),
+        np.broadcast_to(offset * burst.look[2], per_visit).reshape(len(flat), visits),
+        np.broadcast_to(found, per_visit).reshape(len(flat), visits), nest(burst.ext, burst.d.stride).reshape(visits, inner),
+    )  # fmt: skip
