@@ -24,9 +24,11 @@ from ..options import CompileOptions
 from .assemble import Assembly, Slot
 from .bound import lower_bound
 from .engine import Engine
+from .gathered import defers
 from .lower import Lowering as BaseLowering
 from .lower import digits
-from .lower_contract import lower_contract, lower_gather
+from .lower_contract import lower_contract
+from .lower_gather import lower_gather
 from .lower_map import lower_map, lower_reduce
 from .lower_other import ensure_copy, lower_move, lower_scan, lower_scatter, lower_sort
 from .memory import LANES, Allocator, Seq, Storage
@@ -122,27 +124,29 @@ def _lower_section(
 ) -> Lowering:
     allocator.begin()
     engine = Engine(machine, allocator, Timeline(section.name))
-    lowering = Lowering(engine, graph, store, slots=assembly.slots)
-    last: dict[int, int] = {}
-    for number in section.nodes:
-        for operand in graph[number].operands:
-            last[operand] = number
     keep = {*graph.outputs, *graph.updates.values()}
     inside = set(section.nodes)
     for number in section.nodes:
         keep |= {number} if any(user not in inside for user in graph.users[number]) else set()
+    deferred = frozenset(n for n in section.nodes if n not in keep and isinstance(node := graph[n], Gather) and defers(graph, node))
+    lowering = Lowering(engine, graph, store, deferred=deferred, slots=assembly.slots)
+    reads = {
+        number: [r for o in graph[number].operands for r in (graph[o].operands if o in deferred else (o,))]
+        for number in section.nodes if number not in deferred
+    }  # fmt: skip
+    last = {operand: number for number, operands in reads.items() for operand in operands}
     ending: dict[int, list[int]] = {}
     for number, user in last.items():
         ending.setdefault(user, []).append(number)
-    for number in section.nodes:
+    for number, operands in reads.items():
         node = graph[number]
         engine.label = f"%{number} {node.origin.module or node.kind}"
-        for operand in node.operands:
+        for operand in operands:
             lowering.value(operand)
         lowering.values[number] = _lowered(lowering, node)
         for done in ending.get(number, ()):
             if done in inside and done not in keep:
-                lowering.values[done].clear()
+                lowering.values[done].copies.clear()
         _release(lowering)
     return lowering
 
@@ -186,7 +190,7 @@ def _release(lowering: Lowering, final: bool = False) -> None:
     """Give back scratch that no value refers to any more."""
     live: set[int] = set()
     if not final:
-        live = {id(s) for value in lowering.values.values() for copy in value.stored() for s in _used(copy.seq)}
+        live = {id(s) for value in lowering.values.values() for copy in value.copies for s in _used(copy.seq)}
     remaining = []
     for storage in lowering.engine.storages:
         if id(storage) not in live:

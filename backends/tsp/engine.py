@@ -27,8 +27,26 @@ from .step import Step, Timeline
 Array = np.ndarray
 Avoid = frozenset[int]
 Image = Callable[[Array | None], Array]
-Provider = Callable[[Avoid], Seq]
-"""Gives a sequence that lies in none of the slices named, copying where it must."""
+Maker = Callable[[Avoid], Seq]
+"""Makes a sequence that lies in none of the slices named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Provider:
+    """A sequence to read: called with slices to avoid it gives one that lies in none of them, copying where it must.
+
+    `get(avoid, index)` gives the elements `index` only, all of them where that is None.
+    """
+
+    get: Callable[[Avoid, Array | None], Seq]
+    index: Array | None = None
+
+    def __call__(self, avoid: Avoid) -> Seq:
+        return self.get(avoid, self.index)
+
+    def take(self, index: Array) -> Provider:
+        """The elements at `index`, in that order."""
+        return Provider(self.get, index if self.index is None else self.index[index])
 
 
 WIDEST = 24
@@ -48,7 +66,7 @@ class Sink:
     """Where the result of operation `op` goes: `make(avoid)` gives the sequence to write, one vector per result."""
 
     op: int
-    make: Provider
+    make: Maker
 
 
 @dataclass(frozen=True)
@@ -101,9 +119,9 @@ class Engine:
         self.geometry = Geometry.of(self.machine)
 
     # memory --------------------------------------------------------------------------------------------------------------
-    def scratch(self, dtype: DType, vectors: int, avoid: Avoid, spare: bool = False) -> Seq:
-        """Fresh vectors in linear storages of one hemisphere."""
-        made = self.allocator.chunks(dtype, vectors, Kind.SCRATCH, avoid, self.label, spare)
+    def scratch(self, dtype: DType, vectors: int, avoid: Avoid, spare: bool = False, beside: Avoid = frozenset()) -> Seq:
+        """Fresh vectors in linear storages of one hemisphere, in slices of `beside` where these have room."""
+        made = self.allocator.chunks(dtype, vectors, Kind.SCRATCH, avoid, self.label, spare, beside)
         self.storages += made
         return Seq.chain(made)
 
@@ -140,13 +158,15 @@ class Engine:
     def provide(self, seq: Seq) -> Provider:
         """A provider of an existing sequence: itself, or a copy elsewhere where it lies in slices to avoid or in both hemispheres."""
 
-        def get(avoid: Avoid) -> Seq:
-            units = seq.units
+        def get(avoid: Avoid, index: Array | None) -> Seq:
+            part = seq if index is None else seq.take(index)
+            units = part.units
             if not avoid & units and len({unit // 44 for unit in units}) == 1 and len(units) <= WIDEST:
-                return seq
-            return self.copy(seq, avoid)
+                return part
+            distinct, place = part.distinct()
+            return self.copy(part, avoid) if len(distinct) == len(part) else self.copy(distinct, avoid).take(place)
 
-        return get
+        return Provider(get)
 
     def copy(self, seq: Seq, avoid: Avoid = frozenset()) -> Seq:
         """The sequence as fresh linear vectors in none of the slices of `avoid`."""
@@ -162,7 +182,7 @@ class Engine:
             if len(index):
                 part, into = seq.take(index), target.take(index)
                 identity = ChainOp(Opcode.IDENTITY, seq.dtype, (("in", 0),))
-                self.run("copy", [fixed(part)], [identity], [Sink(0, fixed(into))], len(index))
+                self.run("copy", [fixed(part)], [identity], [Sink(0, onto(into))], len(index))
 
     # running -------------------------------------------------------------------------------------------------------------
     def run(
@@ -228,6 +248,11 @@ class Engine:
 
 def fixed(seq: Seq) -> Provider:
     """A provider of one sequence, whose caller knows that it lies in none of the slices to avoid."""
+    return Provider(lambda avoid, index: seq if index is None else seq.take(index))
+
+
+def onto(seq: Seq) -> Maker:
+    """A sink's place that is chosen already."""
     return lambda avoid: seq
 
 

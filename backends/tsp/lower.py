@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedOp
+from ...errors import Infeasible, UnsupportedOp
 from ...ir.access import access_strides
 from ...ir.graph import Access, Graph, Node
 from ...ir.store import ConstantStore
 from ...machines.tsp.isa import NUMPY, WIDTH, DType, Opcode
-from .engine import Avoid, Engine, Provider, Sink
+from .engine import Avoid, Engine, Maker, Provider, Sink
 from .memory import LANES, Seq, Storage
 from .recipes import Prim, Ref
 from .route import ChainOp, balance, levels, result_type
 from .values import Copy, Digits, Value, along_lanes, arrange, row_major_strides
 
 Array = np.ndarray
+BLOCK = 2048
+"""Vectors that a long list of operations takes at a time."""
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Lowering:
     graph: Graph
     store: ConstantStore
     values: dict[int, Value] = field(default_factory=dict)
+    deferred: frozenset[int] = frozenset()
+    """Gathers that are left to the contractions that read them."""
 
     def value(self, number: int) -> Value:
         """The value of a node."""
@@ -87,10 +91,11 @@ class Lowering:
     ) -> Provider:
         """A provider of the vectors `image()[index]`."""
 
-        def get(avoid: Avoid) -> Seq:
-            return Seq.chain(self.engine.constant(count, dtype, avoid, key, image, source)).take(index)
+        def get(avoid: Avoid, part: Array | None) -> Seq:
+            wanted = index if part is None else index[part]
+            return Seq.chain(self.engine.constant(count, dtype, avoid, key, image, source)).take(wanted)
 
-        return get
+        return Provider(get)
 
     def table(self, rows: Array, dtype: DType, index: Array) -> Provider:
         """A provider of constant vectors `rows[index]`."""
@@ -122,19 +127,60 @@ class Lowering:
         ones = np.where(unique > 0, -1, 0).astype(f"<i{WIDTH[dtype]}").view(NUMPY[dtype])
         return self.table(ones, dtype, inverse)
 
-    def sink(self, dtype: DType, count: int, spare: bool = False) -> Provider:
+    def sink(self, dtype: DType, count: int, spare: bool = False) -> Maker:
         """A fresh linear storage."""
         return lambda avoid: self.engine.scratch(dtype, count, avoid, spare)
 
     # running expressions -------------------------------------------------------------------------------------------------
     def run_prims(
-        self, label: str, prims: Sequence[Prim], result: Ref, source: Any, count: int, sink: Provider, tail: ChainOp | None = None,
-        group: int = 1,
+        self, label: str, prims: Sequence[Prim], result: Ref, source: Any, count: int, dtype: DType, spare: bool = False,
+        tail: ChainOp | None = None, group: int = 1,
     ) -> Seq:  # fmt: skip
-        """Run a list of operations over `count` vectors, cut into chains that fit the ALU grid; returns what the sink was given.
+        """Run a list of operations over `count` vectors; returns fresh vectors in format `dtype`, one for every `group` of them.
 
         `source(ref)` gives the provider of an arg, fold or constant. `tail`, an accumulation, is applied to `result` in the last chain.
+        Long lists run block by block, so that what is held between chains stays small.
         """
+        refs = dict.fromkeys(ref for ref in (*(a for prim in prims for a in prim.args), result) if ref.kind != "op")
+        sources = {ref: source(ref) for ref in refs}
+        block = max(1, BLOCK // group) * group
+        if count <= 2 * block:
+            return self._run_prims(label, prims, result, sources, count, self.sink(dtype, count // group, spare), tail, group)
+        engine = self.engine
+        parts: list[Seq] = []
+        for first in range(0, count, block):
+            index = np.arange(first, min(first + block, count))
+            held = len(engine.storages)
+            part = {ref: provider.take(index) for ref, provider in sources.items()}
+            sink = self._beside(dtype, len(index) // group, spare, parts)
+            parts.append(self._run_prims(label, prims, result, part, len(index), sink, tail, group))
+            kept = {id(storage) for storage in parts[-1].storages}
+            fresh, engine.storages = engine.storages[held:], engine.storages[:held]
+            for storage in fresh:
+                if id(storage) in kept:
+                    engine.storages.append(storage)
+                else:
+                    engine.allocator.release(storage)
+        return Seq.join(parts)
+
+    def _beside(self, dtype: DType, count: int, spare: bool, parts: Sequence[Seq]) -> Maker:
+        """A fresh storage in the hemisphere of earlier parts, where that has room."""
+        beside = frozenset(unit for part in parts for unit in part.units)
+        other = frozenset(unit for unit in range(88) if beside and unit // 44 != next(iter(beside)) // 44)
+
+        def make(avoid: Avoid) -> Seq:
+            try:
+                return self.engine.scratch(dtype, count, avoid | other, spare, beside)
+            except Infeasible:
+                return self.engine.scratch(dtype, count, avoid, spare)
+
+        return make
+
+    def _run_prims(
+        self, label: str, prims: Sequence[Prim], result: Ref, sources: dict[Ref, Provider], count: int, sink: Maker,
+        tail: ChainOp | None, group: int,
+    ) -> Seq:  # fmt: skip
+        """One block, cut into chains that fit the ALU grid."""
         last_use = {number: max((k for k, prim in enumerate(prims) if Ref("op", r.dtype, r.index) in prim.args), default=-1)
                     for number, r in ((n, _ref_of(prims, n)) for n in range(len(prims)))}  # fmt: skip
         if result.kind == "op":
@@ -142,11 +188,11 @@ class Lowering:
         temps: dict[int, Provider] = {}
         start = 0
         if not prims or (result.kind != "op"):
-            return self._chunk(label, prims, 0, 0, result, source, temps, last_use, count, sink, tail, group)[0]
+            return self._chunk(label, prims, 0, 0, result, sources, temps, last_use, count, sink, tail, group)[0]
         while start < len(prims):
             for stop in _cuts(start, len(prims)):
                 try:
-                    seqs = self._chunk(label, prims, start, stop, result, source, temps, last_use, count, sink, tail, group)
+                    seqs = self._chunk(label, prims, start, stop, result, sources, temps, last_use, count, sink, tail, group)
                     break
                 except _NoFit:
                     if stop == start + 1 and not (tail is not None and stop == len(prims)):
@@ -157,8 +203,8 @@ class Lowering:
         raise AssertionError("unreachable")
 
     def _chunk(
-        self, label: str, prims: Sequence[Prim], start: int, stop: int, result: Ref, source: Any, temps: dict[int, Provider],
-        last_use: dict[int, int], count: int, sink: Provider, tail: ChainOp | None, group: int,
+        self, label: str, prims: Sequence[Prim], start: int, stop: int, result: Ref, sources: dict[Ref, Provider],
+        temps: dict[int, Provider], last_use: dict[int, int], count: int, sink: Maker, tail: ChainOp | None, group: int,
     ) -> list[Seq]:  # fmt: skip
         """One chain: operations start..stop, whose results that are needed later go to temporaries."""
         final = stop == len(prims)
@@ -175,7 +221,7 @@ class Lowering:
             key: Any = (ref.kind, ref.index) if moving else len(feeds)
             if key not in shared:
                 shared[key] = len(feeds)
-                feeds.append(temps[ref.index] if ref.kind == "op" else source(ref))
+                feeds.append(temps[ref.index] if ref.kind == "op" else sources[ref])
                 fixed.append(moving)
                 types.append(ref.dtype)
             return "in", shared[key]
@@ -229,9 +275,8 @@ def _ref_of(prims: Sequence[Prim], number: int) -> Ref:
 
 
 def constant_identity(value: Value) -> Hashable:
-    """What tells constants apart: the node and what is made of its array, or the array itself where there is no node."""
-    made = value.transform.__name__ if value.transform is not None else ""
-    return (value.source, made) if value.source is not None else id(value.array)
+    """What tells constants apart: the node, or the array itself where there is none."""
+    return (value.source, value.transform is not None) if value.source is not None else id(value.array)
 
 
 def spread_constant_rows(need: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Contract, and Gather as a contraction of one-hot vectors with the bytes of a table.
+"""Contract on matrix planes.
 
 Both operands have K along lanes (MX, section 3). The moving operand is read as vectors [batch, K tile, M], the stationary one is held as
 tiles [batch, N tile, K tile] striped over 16 slices; passes run K tiles innermost over blocks of `acc_depth` vectors, and the result
-leaves through one ALU that adds the partial results of the two byte planes.
+leaves through one ALU that adds the partial results of the two byte planes. Some axes of K may be tiles of their own, where that spares
+lane moves (the offsets of a convolution's window, say); `contract_plan.py` decides.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedOp
 from ...ir.access import axes_used
 from ...ir.expr import arg, make
 from ...ir.expr import cast as cast_expr
-from ...ir.graph import Constant, Contract, Gather, Index, Lookup, Map, Reduce
+from ...ir.graph import Contract, Map, Reduce
 from ...ir.types import F16, F32
-from ...machines.tsp.isa import WIDTH, DType, Opcode
-from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed
+from ...machines.tsp.isa import DType, Opcode
+from .engine import MatrixJob, Pass, Plane, Provider, Sink
 from .lower import Lowering, constant_identity, digits, lane_axes
-from .lower_map import operand_list, result_strides, run_map
-from .memory import LANES, STRIPES, Seq, Storage, plane_seq
+from .lower_map import converted, operand_list, reduce_value, result_strides, run_map
+from .memory import LANES, STRIPES, Seq, Storage
 from .move import stripe
 from .recipes import ISA_TYPE
 from .route import ChainOp
@@ -50,6 +50,13 @@ class Roles:
     m: tuple[int, ...]
     n: tuple[int, ...]
     k: tuple[int, ...]
+    """Along lanes."""
+    tiles: tuple[int, ...] = ()
+    """Axes of K every point of which has tiles of its own."""
+
+    def tiles_k(self, axes: Sequence[int]) -> int:
+        """Number of K tiles."""
+        return extent(axes, self.tiles) * -(-extent(axes, self.k) // LANES)
 
 
 def extent(axes: Sequence[int], names: Sequence[int]) -> int:
@@ -57,62 +64,61 @@ def extent(axes: Sequence[int], names: Sequence[int]) -> int:
     return int(np.prod([axes[a] for a in names], dtype=np.int64))
 
 
-def in_halves(lowering: Lowering, operand: Operand) -> list[Operand]:
-    """f16 operands whose sum is the operand to 22 bits: itself, or what f16 holds of it and the rest."""
+def as_half(lowering: Lowering, operand: Operand) -> Operand:
+    """The operand in f16, which is what matrix planes multiply."""
     value = operand.value
     if value.dtype == DType.F16:
-        return [operand]
-    if not value.pieces:
-        value.pieces = _constant_halves(lowering, value) if value.array is not None else _computed_halves(lowering, value)
-    return [Operand(piece, operand.offset, operand.strides) for piece in value.pieces]
-
-
-def _constant_halves(lowering: Lowering, value: Value) -> list[Value]:
-    """The pieces of a constant; one that is stored in f16 is its own piece."""
-    assert value.array is not None
-
-    def high(array: Array) -> Array:
-        return array.astype(np.float16)
-
-    def low(array: Array) -> Array:
-        return (array - high(array).astype(np.float32)).astype(np.float16)
-
-    node = lowering.graph[value.source] if value.source is not None else None
-    whole = isinstance(node, Constant) and node.ref.storage == "f16"
-    return [Value(value.shape, DType.F16, [], part(value.array), value.source, part) for part in ((high,) if whole else (high, low))]
-
-
-def _computed_halves(lowering: Lowering, value: Value) -> list[Value]:
+        return operand
+    if value.array is not None:
+        rounded = Value(value.shape, DType.F16, [], value.array.astype(np.float16), value.source, lambda array: array.astype(np.float16))
+        return Operand(rounded, operand.offset, operand.strides)
     strides = row_major_strides(value.shape)
     lanes = lane_axes(value, strides, value.shape)
-    last = tuple(range(len(value.shape)))[-1:]
-    read = arg(0, F32)
-    high = cast_expr(read, F16)
-    low = cast_expr(make("sub", read, cast_expr(high, F32)), F16)
-    return [run_map(lowering, part, [(value, 0, strides)], value.shape, strides, value.shape, last, "half", lanes) for part in (high, low)]
+    half = run_map(
+        lowering, cast_expr(arg(0, F32), F16), [(value, 0, strides)], value.shape, strides, value.shape,
+        tuple(range(len(value.shape)))[-1:], "half", lanes,
+    )  # fmt: skip
+    return Operand(half, operand.offset, operand.strides)
 
 
 def lower_contract(lowering: Lowering, node: Contract) -> Value:
-    """A Contract node: operands f16, or f32 in pieces of f16; accumulated in f32."""
+    """A Contract node: f16 operands, f32 sums."""
+    from .contract_plan import planned, vector_lanes
+    from .gathered import gathered_contract
+
+    for position, operand in enumerate(node.operands):
+        if operand in lowering.deferred:
+            return gathered_contract(lowering, node, position)
     first, second = (Operand(*item) for item in operand_list(lowering, node))
     used = [axes_used(access) for access in node.accesses]
     kept = [a for group in node.groups for a in group]
-    batch = tuple(a for a in kept if a in used[0] and a in used[1] and _same_step(node, a))
-    m = tuple(a for a in kept if a not in batch and a not in used[1])
-    n = tuple(a for a in kept if a not in batch and a in used[1])
-    if any(a in used[0] for a in n):
-        raise UnsupportedOp("a contraction that shares a window axis between its operands")
+    batch = tuple(a for a in kept if a in used[0] and a in used[1])
+    m = tuple(a for a in kept if a not in used[1])
+    n = tuple(a for a in kept if a not in used[0])
     strides = result_strides(node.groups, node.axes, node.shape)
-    k = _k_order(node, [first, second])
-    left, right = in_halves(lowering, first), in_halves(lowering, second)
-    roles = Roles(batch, m, n, k)
-    if _swapped(lowering, node, left, right, roles):
-        left, right, roles = right, left, Roles(batch, n, m, k)
-    return contract(lowering, left, right, roles, node.axes, strides, node.shape, ISA_TYPE[node.dtype])
+    roles = Roles(batch, m, n, _k_order(node, [first, second]))
+    swapped = _swapped(lowering, node, first, second, roles)
+    left, right = (second, first) if swapped else (first, second)
+    roles, cycles = planned(lowering, node.axes, left, right, Roles(batch, n, m, roles.k) if swapped else roles)
+    lanes = vector_lanes(lowering, node, [first, second], cycles / 2) if extent(node.axes, batch) > 1 else None
+    if lanes is not None:
+        return _on_vector_unit(lowering, node, [first, second], lanes)
+    return contract(
+        lowering, as_half(lowering, left), as_half(lowering, right), roles, node.axes, strides, node.shape, ISA_TYPE[node.dtype]
+    )
 
 
-def _same_step(node: Contract, axis: int) -> bool:
-    return True
+def _on_vector_unit(lowering: Lowering, node: Contract, operands: Sequence[Operand], lanes: Sequence[int]) -> Value:
+    """Products of f16 numbers are exact in f32, and are summed there: what the matrix planes would do, for sums that share too little."""
+    factors = []
+    for number, o in enumerate(node.operands):
+        dtype = lowering.graph[o].dtype
+        half = arg(number, dtype) if dtype is F16 else cast_expr(arg(number, dtype), F16)
+        factors.append(cast_expr(half, F32))
+    strides = result_strides(node.groups, node.axes, node.shape)
+    reads = [(operand.value, operand.offset, operand.strides) for operand in operands]
+    value = reduce_value(lowering, "sum", make("mul", *factors), reads, node.axes, node.reduced, strides, node.shape, lanes=lanes)
+    return converted(lowering, value, ISA_TYPE[node.dtype], node.dtype)
 
 
 def _k_order(node: Contract, operands: Sequence[Operand]) -> tuple[int, ...]:
@@ -126,9 +132,8 @@ def _k_order(node: Contract, operands: Sequence[Operand]) -> tuple[int, ...]:
     return node.reduced
 
 
-def _swapped(lowering: Lowering, node: Contract, first: Sequence[Operand], second: Sequence[Operand], roles: Roles) -> bool:
+def _swapped(lowering: Lowering, node: Contract, left: Operand, right: Operand, roles: Roles) -> bool:
     """True where the first operand should be the stationary one: constants are, else what the readers want along lanes decides."""
-    left, right = first[0], second[0]
     if left.value.array is not None and right.value.array is None:
         return not wants_lanes(lowering, node, roles.m)
     if right.value.array is not None and left.value.array is None:
@@ -180,32 +185,28 @@ def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
 
 def contract(
     lowering: Lowering,
-    moving: Sequence[Operand],
-    stationary: Sequence[Operand],
+    moving: Operand,
+    stationary: Operand,
     roles: Roles,
     axes: Sequence[int],
     strides: Sequence[int],
     shape: Sequence[int],
     dtype: DType = DType.F32,
 ) -> Value:
-    """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes.
-
-    Operands come in pieces whose sums they are. The products of all pieces go to one accumulator entry, but for those of two second
-    pieces, which are below its resolution.
-    """
+    """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes."""
     engine = lowering.engine
     batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
-    tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
-    lead = moving[0]
-    need = arrange(lead.offset, digits(lead.strides, axes, (*roles.batch, *roles.m)), digits(lead.strides, axes, roles.k))
+    tiles_k, tiles_n = roles.tiles_k(axes), -(-n // LANES)
+    need = arrange(
+        moving.offset, digits(moving.strides, axes, (*roles.batch, *roles.m, *roles.tiles)), digits(moving.strides, axes, roles.k)
+    )
+    provider = lowering.fetch(moving.value, need, clean=True)
     order = np.arange(len(need)).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
-    ordered = _ordered([lowering.fetch(piece.value, need, clean=True) for piece in moving], order)
+    ordered = provider.take(order)
     parts = []
     for low, high in _column_blocks(batch, tiles_n, tiles_k):
-        held = [stationary_tiles(lowering, piece, roles, axes, DType.F16, (low, high)) for piece in stationary]
-        weights, rows = tuple(storage for storages, _ in held for storage in storages), held[0][1]
-        pairs = [(i, j) for j in range(len(stationary)) for i in range(len(moving)) if i + j < 2]
-        passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth, pairs)
+        weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16, (low, high))
+        passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth)
         job = MatrixJob(EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((ordered, (0, 1)),) * 2)
         valid = np.arange(low * LANES, high * LANES).reshape(1, -1, LANES) < n
         parts.append(_results(lowering, job, batch * m * (high - low), index, dtype, valid[0]))
@@ -215,7 +216,7 @@ def contract(
         whole = whole.take(np.concatenate([part.reshape(batch * m, -1) for part in numbers], axis=1).reshape(-1))
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = n % LANES == 0 or dtype == DType.F16 or (stationary[0].value.array is not None and n > LANES)
+    clean = n % LANES == 0 or dtype == DType.F16 or (stationary.value.array is not None and n > LANES)
     blocks = tuple((part.storages[0], *pair) for part, pair in zip(parts, _column_blocks(batch, tiles_n, tiles_k), strict=True))
     single = all(len(part.storages) == 1 for part in parts)
     return Value(tuple(shape), dtype, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
@@ -252,31 +253,22 @@ def _results(lowering: Lowering, job: MatrixJob, count: int, index: Array, dtype
     return base[0]
 
 
-def _ordered(providers: Sequence[Provider], order: Array) -> Provider:
-    """The vectors of all providers, each in that order, one after the other."""
-    return lambda avoid: Seq.join([provider(avoid).take(order) for provider in providers])
-
-
-def contraction_passes(
-    batch: int, m: int, tiles_n: int, tiles_k: int, rows: int, depth: int, pairs: Sequence[tuple[int, int]] = ((0, 0),)
-) -> tuple[list[Pass], Array]:
-    """Passes [batch, M block, N tile, K tile, pair] over moving vectors [piece, batch, K tile, M]; and the result vector of every emission.
-
-    `pairs` are the pieces (moving, stationary) whose products are added; stationary tiles are [piece, batch, N tile, K tile].
-    """
+def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int, depth: int) -> tuple[list[Pass], Array]:
+    """Passes [batch, M block, N tile, K tile] over moving vectors [batch, K tile, M]; and the result vector of every emission."""
     passes: list[Pass] = []
-    vectors, tiles = batch * tiles_k * m, batch * tiles_n * tiles_k
-    steps = [(kt, i, j) for kt in range(tiles_k) for i, j in pairs]
     emitted = []
     for b in range(batch):
         for m0 in range(0, m, depth):
             count = min(depth, m - m0)
             for nt in range(tiles_n):
-                for number, (kt, i, j) in enumerate(steps):
-                    start = i * vectors + (b * tiles_k + kt) * m + m0
-                    tile = j * tiles + (b * tiles_n + nt) * tiles_k + kt
-                    last = number == len(steps) - 1
-                    passes.append(Pass(tile * rows, rows, start, start + count, 0, int(number > 0), int(not last), int(last)))
+                for kt in range(tiles_k):
+                    start = (b * tiles_k + kt) * m + m0
+                    last = kt == tiles_k - 1
+                    passes.append(
+                        Pass(
+                            ((b * tiles_n + nt) * tiles_k + kt) * rows, rows, start, start + count, 0, int(kt > 0), int(not last), int(last)
+                        )
+                    )
                 emitted.append(((b * m + m0 + np.arange(count)) * tiles_n) + nt)
     return passes, np.concatenate(emitted)
 
@@ -285,17 +277,19 @@ def stationary_tiles(
     lowering: Lowering, operand: Operand, roles: Roles, axes: Sequence[int], dtype: DType, columns: tuple[int, int] | None = None
 ) -> tuple[tuple[Storage, ...], int]:
     """The stationary operand as tiles [batch, N tile, K tile, rows] of vectors with K along lanes; returns storage and rows per tile."""
-    batch, n, k = extent(axes, roles.batch), extent(axes, roles.n), extent(axes, roles.k)
-    tiles_n, tiles_k = -(-n // LANES), -(-k // LANES)
+    batch, n = extent(axes, roles.batch), extent(axes, roles.n)
+    tiles_n, tiles_k = -(-n // LANES), roles.tiles_k(axes)
     rows = LANES if n > LANES else -(-n // STRIPES) * STRIPES
     low, high = columns or (0, tiles_n)
     engine = lowering.engine
     value = operand.value
     if value.array is not None:
         key = ("tiles", operand.offset, operand.strides, roles, tuple(axes), constant_identity(value), low, high)
-        image = _constant_tiles(operand, roles, axes, (batch, n, k, tiles_n, tiles_k, rows), (low, high))
+        image = _constant_tiles(operand, roles, axes, rows, (low, high))
         return engine.constant(batch * (high - low) * tiles_k * rows, dtype, frozenset(), key, image, value.source, rows), rows
-    need = arrange(operand.offset, digits(operand.strides, axes, (*roles.batch, *roles.n)), digits(operand.strides, axes, roles.k))
+    need = arrange(
+        operand.offset, digits(operand.strides, axes, (*roles.batch, *roles.n, *roles.tiles)), digits(operand.strides, axes, roles.k)
+    )
     source = lowering.fetch(operand.value, need, clean=True)(frozenset())
     index = np.minimum(np.arange(low * rows, high * rows), n - 1)
     order = (np.arange(batch)[:, None, None] * n + index.reshape(1, 1, -1)) * tiles_k + np.arange(tiles_k)[None, :, None]
@@ -305,12 +299,13 @@ def stationary_tiles(
 
 
 def _constant_tiles(
-    operand: Operand, roles: Roles, axes: Sequence[int], sizes: tuple[int, ...], columns: tuple[int, int]
+    operand: Operand, roles: Roles, axes: Sequence[int], rows: int, columns: tuple[int, int]
 ) -> Callable[[Array | None], Array]:
     """How the tiles of a constant come from its array."""
-    batch, n, k, _, tiles_k, rows = sizes
+    batch, n, outer, k = (extent(axes, names) for names in (roles.batch, roles.n, roles.tiles, roles.k))
+    inner = -(-k // LANES)
     low, high = columns[0] * rows, columns[1] * rows
-    order = (*roles.batch, *roles.n, *roles.k)
+    order = (*roles.batch, *roles.n, *roles.tiles, *roles.k)
 
     def image(given: Array | None) -> Array:
         array = operand.value.array if given is None else operand.value.derived(given)
@@ -318,91 +313,10 @@ def _constant_tiles(
         flat = np.ascontiguousarray(array).reshape(-1)
         view = np.lib.stride_tricks.as_strided(
             flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
-        ).reshape(batch, n, k)
-        padded = np.zeros((batch, high - low, tiles_k * LANES), dtype=view.dtype)
-        padded[:, : min(n, high) - low, :k] = view[:, low:high]
-        return padded.reshape(batch, columns[1] - columns[0], rows, tiles_k, LANES).transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
+        ).reshape(batch, n, outer, k)
+        padded = np.zeros((batch, high - low, outer, inner * LANES), dtype=view.dtype)
+        padded[:, : min(n, high) - low, :, :k] = view[:, low:high]
+        tiles = padded.reshape(batch, columns[1] - columns[0], rows, outer * inner, LANES)
+        return tiles.transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
 
     return image
-
-
-# Gather -----------------------------------------------------------------------------------------------------------------
-
-
-def lower_gather(lowering: Lowering, node: Gather) -> Value:
-    """out = data at looked-up positions: one-hot vectors of the index times the bytes of the data, exact for every format."""
-    data = lowering.value(node.operands[0])
-    data_shape = lowering.graph[node.operands[0]].shape
-    lookups = [(d, entry.operand) for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
-    steps = row_major_strides(data_shape)
-    offset, data_strides = lowering.operand_strides(node, 0)
-    span = [data_shape[d] for d, _ in lookups]
-    axes = (*node.axes, *span)
-    rank = len(node.axes)
-    k = tuple(range(rank, len(axes)))
-    strides = (*result_strides(node.groups, node.axes, node.shape), *(0,) * len(k))
-    table = Operand(data, offset, (*data_strides, *(steps[d] for d, _ in lookups)))
-    index_axes = sorted({a for _, o in lookups for a in axes_used(node.accesses[o])})
-    data_axes = {a for entry in node.accesses[0] if isinstance(entry, Index) for a, _ in entry.terms}
-    roles = Roles(
-        tuple(a for a in index_axes if a in data_axes), tuple(a for a in range(rank) if a not in data_axes),
-        tuple(a for a in range(rank) if a in data_axes and a not in index_axes), k,
-    )  # fmt: skip
-    hot = _one_hot(lowering, node, lookups, axes, (*roles.batch, *roles.m), k)
-    return byte_contract(lowering, hot, table, roles, axes, strides, node.shape)
-
-
-def _one_hot(
-    lowering: Lowering, node: Gather, lookups: Sequence[tuple[int, int]], axes: Sequence[int], rows: Sequence[int], k: Sequence[int]
-) -> Provider:
-    """I8 vectors [rows, K tile]: 1 in the lane of the looked-up position."""
-    from ...ir.expr import axis
-    from ...ir.types import BOOL, I8, I64
-
-    order = tuple(rows) + tuple(k)
-    extents = tuple(axes[a] for a in order)
-    operands = []
-    expr = None
-    for number, (_, o) in enumerate(lookups):
-        value = lowering.value(node.operands[o])
-        offset, steps = lowering.operand_strides(node, o)
-        operands.append((value, offset, tuple(steps[a] if a < len(steps) else 0 for a in order)))
-        read = cast_expr(arg(number, lowering.graph[node.operands[o]].dtype), I64)
-        hit = make("eq", read, axis(len(rows) + number))
-        expr = hit if expr is None else make("and", expr, hit)
-    assert expr is not None and expr.dtype is BOOL
-    strides = row_major_strides(extents)
-    lanes = tuple(range(len(rows), len(order)))
-    value = run_map(lowering, cast_expr(expr, I8), operands, extents, strides, extents, lanes, "one-hot", lanes)
-    return lowering.engine.provide(value.copies[0].seq)
-
-
-def byte_contract(
-    lowering: Lowering, moving: Provider, table: Operand, roles: Roles, axes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
-) -> Value:
-    """Selections (I8 vectors [batch, M, K tile]) times the bytes of a table: West planes, two byte planes at a time."""
-    engine = lowering.engine
-    batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
-    tiles_k, tiles_n = -(-extent(axes, roles.k) // LANES), -(-n // LANES)
-    order = np.arange(batch * m * tiles_k).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
-    dtype = table.value.dtype
-    weights, rows = stationary_tiles(lowering, table, roles, axes, dtype)
-    passes, index = contraction_passes(batch, m, tiles_n, tiles_k, rows, engine.machine.acc_depth)
-    out = batch * m * tiles_n
-    taken = frozenset(unit for storage in weights for unit in storage.units)
-    fed = moving(taken).take(order)
-    target = engine.scratch(dtype, out, taken | fed.units)
-
-    def ordered(avoid: frozenset[int]) -> Seq:
-        return fed
-
-    for first in range(0, WIDTH[dtype], 2):
-        planes = range(first, min(first + 2, WIDTH[dtype]))
-        job = MatrixJob(0, DType.I8, tuple(passes), tuple((weights, p) for p in planes), tuple((ordered, (0,)) for _ in planes))
-        ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, fixed(plane_seq(target, p).take(index))) for q, p in enumerate(planes)]
-        engine.run("gather", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, out, job=job)
-    lanes = digits(strides, axes, roles.n)
-    element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = n % LANES == 0 or (table.value.array is not None and rows == LANES)
-    return Value(tuple(shape), dtype, [Copy(element, target, lanes, False, clean)])

@@ -144,9 +144,7 @@ def run_map(
         clean = True
     dtype = ISA_TYPE[expr.dtype]
     spare = dtype == DType.F16
-    seq = lowering.run_prims(
-        label, recipe.prims, result, Sources(lowering, nest, operands), nest.vectors, lowering.sink(dtype, nest.vectors, spare)
-    )
+    seq = lowering.run_prims(label, recipe.prims, result, Sources(lowering, nest, operands), nest.vectors, dtype, spare)
     element = nest.table(0, strides)
     return Value(tuple(shape), dtype, [Copy(element, seq, digits(strides, axes, chosen), False, clean)])
 
@@ -217,11 +215,12 @@ def converted(lowering: Lowering, value: Value, dtype: DType, target: IrType) ->
 def reduce_value(
     lowering: Lowering, op: str, expr: Expr, operands: Sequence[tuple[Value, int, Any]], axes: Sequence[int],
     reduced: Sequence[int], strides: Sequence[int], shape: Sequence[int], positive: Callable[[int], bool] = lambda index: False,
+    lanes: Sequence[int] | None = None,
 ) -> Value:  # fmt: skip
-    """Accumulate over the reduced axes that run along vectors, then over those along lanes."""
+    """Accumulate over the reduced axes that run along vectors, then over those along lanes; `lanes` says which these are, if given."""
     kept = [a for a in range(len(axes)) if a not in reduced]
-    fallback = _natural_lanes(axes, kept, reduced, strides)
-    lanes = choose_lanes(lowering, operands, axes, fallback)
+    if lanes is None:
+        lanes = choose_lanes(lowering, operands, axes, _natural_lanes(axes, kept, reduced, strides))
     if set(lanes) & set(reduced) and set(lanes) & set(kept):
         lanes = tuple(a for a in lanes if a in kept)
     along = [a for a in lanes if a in reduced]
@@ -319,21 +318,11 @@ def _fold(
             rows, index = unique_rows(neutral)
             return lowering.table(rows, ref.dtype, index[order])
         provider = sources(ref)
-        if (order == np.arange(len(order))).all():
-            return provider
-        return _reordered(provider, order)
+        return provider if (order == np.arange(len(order))).all() else provider.take(order)
 
-    count = nest.vectors // group
     dtype = ISA_TYPE[expr.dtype]
-    sink = lowering.sink(dtype, count)
-    if group == 1:
-        return lowering.run_prims("reduce", recipe.prims, result, source, nest.vectors, sink)
-    tail = ChainOp(_ACCUMULATE[op], dtype, ())
-    return lowering.run_prims("reduce", recipe.prims, result, source, nest.vectors, sink, tail, group)
-
-
-def _reordered(provider: Provider, order: Array) -> Provider:
-    return lambda avoid: provider(avoid).take(order)
+    tail = ChainOp(_ACCUMULATE[op], dtype, ()) if group > 1 else None
+    return lowering.run_prims("reduce", recipe.prims, result, source, nest.vectors, dtype, tail=tail, group=group)
 
 
 def _cover(recipe: Recipe, result: Ref, op: str, dtype: IrType) -> Ref:

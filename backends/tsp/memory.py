@@ -78,6 +78,12 @@ class Seq:
         """The elements at `index`, in that order."""
         return Seq(self.storages, self.which[index], self.vector[index])
 
+    def distinct(self) -> tuple[Seq, Array]:
+        """Its vectors without repeats, in the order in which they are stored, and the place of every element among them."""
+        most = int(self.vector.max(initial=0)) + 1
+        key, index = np.unique(self.which * most + self.vector, return_inverse=True)
+        return Seq(self.storages, key // most, key % most), index.reshape(-1)
+
     @property
     def units(self) -> frozenset[int]:
         used = np.unique(self.which)
@@ -109,6 +115,8 @@ def hemisphere(unit: int) -> int:
 FIXED = frozenset({Kind.CONST, Kind.INPUT, Kind.STATE})
 """Kinds that lie in memory from before cycle 0."""
 CHUNK = 512
+ROOM = 15
+"""Sixteenths of a slice that constants and scratch may fill: the rest is for gaps between them."""
 SCRATCH_ROWS = 2048
 """Most rows of one linear scratch storage: scratch must not fill the banks of a few slices, where constants have their places too."""
 """Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
@@ -136,6 +144,7 @@ class Allocator:
         self.reserved = used.copy()
         self.kept = used.copy()  # slots between sections
         self.here = used.copy()  # ever used by scratch in this section
+        self.height = used.sum(axis=(1, 2))  # rows of it by slice
         self.load = np.zeros(88, dtype=np.int64)
         for side in (1, 0):
             quads = self._quads(side)
@@ -165,67 +174,97 @@ class Allocator:
         return None if not len(free) else int(free[-1] if top else free[0])
 
     def _scratch(
-        self, dtype: DType, vectors: int, candidates: Sequence[tuple[Planes, tuple[int, ...]]], rows: int, kind: Kind, label: str
-    ) -> Storage | None:
-        """The first candidate with a gap near the top, so that scratch keeps to the upper rows as long as it can."""
-        spots: list[tuple[int, int]] = []
-        for quarters in (3, 2, 1, 0):
-            for k, (planes, offsets) in enumerate(candidates):
-                units = sorted({unit for plane in planes for unit in plane})
-                if k == len(spots):
-                    found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
-                    spots.append(max(found, default=(-1, 0)))
-                base, bank = spots[k]
-                if base >= 0 and base + rows > self.machine.rows * quarters // 4:
-                    for table in (self.used, self.written, self.here):
-                        table[units, -bank, base : base + rows] = True
-                    return Storage(dtype, vectors, planes, offsets, kind, -bank, base, rows, label=label)
+        self, dtype: DType, vectors: int, candidates: Sequence[tuple[Planes, tuple[int, ...]]], rows: int, kind: Kind, label: str,
+        wishes: Sequence[bool] = (True, False),
+    ) -> Storage | None:  # fmt: skip
+        """The first candidate with a gap near the top, so that scratch keeps to the upper rows as long as it can.
+
+        Rows that this section's scratch has used before cost nothing; others are taken only where they leave room for the constants
+        that have chosen the slice, while there are such candidates.
+        """
+        spots: list[tuple[int, int, bool]] = []
+        for roomy in wishes:
+            for quarters in (3, 2, 1, 0):
+                for k, (planes, offsets) in enumerate(candidates):
+                    units = sorted({unit for plane in planes for unit in plane})
+                    if k == len(spots):
+                        spots.append(self._spot(units, rows))
+                    base, bank, fits = spots[k]
+                    if base >= 0 and fits >= roomy and base + rows > self.machine.rows * quarters // 4:
+                        for table in (self.used, self.written, self.here):
+                            table[units, bank, base : base + rows] = True
+                        self.height[units] = self.here[units].sum(axis=(1, 2))
+                        return Storage(dtype, vectors, planes, offsets, kind, bank, base, rows, label=label)
         return None
+
+    def _spot(self, units: Sequence[int], rows: int) -> tuple[int, int, bool]:
+        """(first row, bank, whether constants keep their room) of the highest gap in these slices; row -1 where there is none."""
+        found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
+        if not found:
+            return -1, 0, False
+        base, bank = max(found)[0], -max(found)[1]
+        fresh = rows - self.here[units, bank, base : base + rows].sum(axis=1)
+        room = self.machine.rows * self.machine.banks * ROOM // 16
+        return base, bank, bool(((fresh == 0) | (self.load[units] + self.height[units] + fresh <= room)).all())
 
     def begin(self) -> None:
         """A new section: it balances its own constants, since its copies may fill a chip alone."""
         self.load[:] = 0
         self.here = self.reserved.copy()
+        self.height = self.here.sum(axis=(1, 2))
+
+    def _filled(self, units: Sequence[int]) -> int:
+        """Rows of constants and of this section's scratch in the fullest of some slices."""
+        return int((self.load[list(units)] + self.height[list(units)]).max())
 
     def _turned(self, items: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         self.turn += 1
         k = self.turn % len(items)
         return items[k:] + items[:k]
 
-    def linear(self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False) -> Storage:
-        """One slice per byte plane, in a quad that meets none of `avoid`. Raises Infeasible."""
+    def linear(
+        self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False,
+        beside: frozenset[int] = frozenset(),
+    ) -> Storage:  # fmt: skip
+        """One slice per byte plane, in a quad that meets none of `avoid`, in slices of `beside` where they have room. Raises Infeasible."""
         width = WIDTH[dtype]
         quads = self.spare + self._turned(self.quads) if spare else self._turned(self.quads)
         picks = [quad[k : k + width] for quad in quads for k in range(0, 4, width)]
         picks = [pick for pick in picks if not avoid.intersection(pick)]
         if vectors >= CHUNK:  # large ones keep away from slices that are filling up; small ones go round
-            picks.sort(key=lambda pick: int(max(self.load[u] + self.here[u].sum() for u in pick)) // CHUNK)
+            picks.sort(key=lambda pick: self._filled(pick) // CHUNK)
         if kind in FIXED:
-            picks.sort(key=lambda pick: int(max(self.load[u] + self.here[u].sum() for u in pick)))
+            picks.sort(key=lambda pick: self._filled(pick))
             if not picks or vectors > self.machine.rows:
                 raise self.full(vectors * width, label)
             self.load[list(picks[0])] += vectors
             return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
-        found = self._scratch(dtype, vectors, [(tuple((u,) for u in pick), (0,) * width) for pick in picks], vectors, kind, label)
+        found = None
+        mine = [pick for pick in picks if beside.issuperset(pick)]
+        for some, roomy in ((mine, (True,)), (picks, (True, False))):
+            candidates = [(tuple((u,) for u in pick), (0,) * width) for pick in some]
+            found = found or self._scratch(dtype, vectors, candidates, vectors, kind, label, roomy)
         if found is None:
             raise self.full(vectors * width, label)
         return found
 
     def chunks(
-        self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False, step: int = 1
-    ) -> list[Storage]:
-        """Linear storages for any number of vectors, each a multiple of `step`, all in one hemisphere."""
-        most = (self.machine.rows if kind in FIXED else SCRATCH_ROWS) // step * step
+        self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False,
+        beside: frozenset[int] = frozenset(),
+    ) -> list[Storage]:  # fmt: skip
+        """Linear storages for any number of vectors, all in one hemisphere."""
+        most = self.machine.rows if kind in FIXED else SCRATCH_ROWS
         if vectors <= most:
-            return [self.linear(dtype, vectors, kind, avoid, label, spare)]
+            return [self.linear(dtype, vectors, kind, avoid, label, spare, beside)]
         error: Infeasible | None = None
         for side in (1, 0):
             other = frozenset(range(44 * (1 - side), 44 * (2 - side)))
             made: list[Storage] = []
             try:
                 for first in range(0, vectors, most):
-                    own = frozenset(u for s in made for u in s.units) if kind in FIXED else frozenset()
-                    made.append(self.linear(dtype, min(most, vectors - first), kind, avoid | other | own, label, spare))
+                    mine = frozenset(u for s in made for u in s.units) | beside
+                    barred = avoid | other | (mine if kind in FIXED else frozenset())
+                    made.append(self.linear(dtype, min(most, vectors - first), kind, barred, label, spare, mine))
                 return made
             except Infeasible as found:
                 error = found
@@ -249,7 +288,7 @@ class Allocator:
             found = None
             if kind in FIXED:
                 room = self.machine.rows * self.machine.banks * 7 // 10
-                filled = {s: int(max(self.load[u] + self.here[u].sum() for u in s)) for s in sets}
+                filled = {s: self._filled(s) for s in sets}
                 fit = [s for s in sets if filled[s] + rows * width <= room]
                 mine = [s for s in fit if made and s[0] in made[-1].units]
                 chosen = mine or sorted(fit or sets, key=lambda s: filled[s])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...machines.tsp.isa import WIDTH, DType, Opcode
-from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed
+from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed, onto
 from .memory import LANES, STRIPES, Seq, Storage, plane_seq
 from .route import ChainOp
 from .values import Copy, Value
@@ -110,6 +110,19 @@ def _estimate(moving: Array) -> float:
     sample = np.sort(moving[:: max(1, len(moving) // 24)], axis=1)
     distinct = (np.diff(sample, axis=1) != 0).sum(axis=1) + (sample[:, 0] >= 0)
     return float(np.maximum(distinct, 1).mean() * len(moving))
+
+
+def move_cycles(vector: Array, lane: Array, scale: float, spots: tuple[int, int]) -> float:
+    """Estimated cycles a pair of byte planes to take lane `lane[m, n]` of vector `vector[m, n]`, for `scale` times as many such vectors.
+
+    `spots`: how many lanes, and how many vectors, the first elements of all the vectors come from. Patterns differ by these at most.
+    """
+    costs = []
+    for moving, mapped, limit, price in ((vector, lane, spots[0], 60), (lane, vector, spots[1], 360)):
+        pairs = _pairs(moving, mapped, int(moving.max()) + 1)
+        patterns = min(len(pairs.patterns) * scale, limit * max(1.0, pairs.vectors / len(vector)))
+        costs.append(pairs.vectors * scale + (price + LANES // 4) * max(patterns, 1.0))
+    return min(costs) + 200
 
 
 def _two_stages(pairs: Pairs, shape: tuple[int, ...]) -> _Option:
@@ -210,7 +223,7 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
             tuple((moving, (0,) if is_unit else (p,)) for p in planes),
         )  # fmt: skip
         ops = [ChainOp(Opcode.CAST, DType.I32, (("in", q),), DType.I8) for q in range(len(planes))]
-        sinks = [Sink(q, fixed(plane_seq(target, p).take(used))) for q, p in enumerate(planes)]
+        sinks = [Sink(q, onto(plane_seq(target, p).take(used))) for q, p in enumerate(planes)]
         engine.run("move", [Plane(q, DType.I32) for q in range(len(planes))], ops, sinks, len(used), job=job)
     return target
 
