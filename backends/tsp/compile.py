@@ -146,7 +146,7 @@ def _lower_section(
         lowering.values[number] = _lowered(lowering, node)
         for done in ending.get(number, ()):
             if done in inside and done not in keep:
-                lowering.values[done].copies.clear()
+                lowering.values[done].clear()
         _release(lowering)
     return lowering
 
@@ -190,7 +190,7 @@ def _release(lowering: Lowering, final: bool = False) -> None:
     """Give back scratch that no value refers to any more."""
     live: set[int] = set()
     if not final:
-        live = {id(s) for value in lowering.values.values() for copy in value.copies for s in _used(copy.seq)}
+        live = {id(s) for value in lowering.values.values() for copy in value.stored() for s in _used(copy.seq)}
     remaining = []
     for storage in lowering.engine.storages:
         if id(storage) not in live:

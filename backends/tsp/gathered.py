@@ -16,7 +16,7 @@ from ...ir.graph import Contract, Gather, Graph, Index, Lookup
 from ...ir.types import F32, I64
 from .contract_plan import planned
 from .lower import Lowering
-from .lower_contract import Operand, Roles, as_half, contract, extent
+from .lower_contract import Operand, Roles, contract, extent, in_halves
 from .lower_map import converted, reduce_value, result_strides
 from .memory import LANES, STRIPES
 from .recipes import ISA_TYPE
@@ -126,9 +126,8 @@ def gathered_contract(lowering: Lowering, node: Contract, position: int) -> Valu
     strides = [0] * len(axes)
     for a, step in zip(order, row_major_strides(shape), strict=True):
         strides[a] = step
-    x, data = as_half(lowering, x), as_half(lowering, data)
     roles, _ = planned(lowering, axes, x, data, roles)
-    every = contract(lowering, x, data, roles, axes, strides, shape)
+    every = contract(lowering, in_halves(lowering, x), in_halves(lowering, data), roles, axes, strides, shape)
     # now over the kept axes and the choices
     names = [*kept, rank]
     chosen = make("eq", cast_expr(arg(1, lowering.graph[index].dtype), I64), axis(len(kept)))

@@ -275,8 +275,9 @@ def _ref_of(prims: Sequence[Prim], number: int) -> Ref:
 
 
 def constant_identity(value: Value) -> Hashable:
-    """What tells constants apart: the node, or the array itself where there is none."""
-    return (value.source, value.transform is not None) if value.source is not None else id(value.array)
+    """What tells constants apart: the node and what is made of its array, or the array itself where there is no node."""
+    made = value.transform.__name__ if value.transform is not None else ""
+    return (value.source, made) if value.source is not None else id(value.array)
 
 
 def spread_constant_rows(need: Array) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from ...ir.access import axes_used
 from ...ir.expr import arg, make
 from ...ir.expr import cast as cast_expr
-from ...ir.graph import Contract, Map, Reduce
+from ...ir.graph import Constant, Contract, Map, Reduce
 from ...ir.types import F16, F32
 from ...machines.tsp.isa import DType, Opcode
 from .engine import MatrixJob, Pass, Plane, Provider, Sink
@@ -64,25 +64,43 @@ def extent(axes: Sequence[int], names: Sequence[int]) -> int:
     return int(np.prod([axes[a] for a in names], dtype=np.int64))
 
 
-def as_half(lowering: Lowering, operand: Operand) -> Operand:
-    """The operand in f16, which is what matrix planes multiply."""
+def in_halves(lowering: Lowering, operand: Operand) -> list[Operand]:
+    """f16 operands whose sum is the operand to 22 bits: itself, or what f16 holds of it and the rest."""
     value = operand.value
     if value.dtype == DType.F16:
-        return operand
-    if value.array is not None:
-        rounded = Value(value.shape, DType.F16, [], value.array.astype(np.float16), value.source, lambda array: array.astype(np.float16))
-        return Operand(rounded, operand.offset, operand.strides)
+        return [operand]
+    if not value.pieces:
+        value.pieces = _constant_halves(lowering, value) if value.array is not None else _computed_halves(lowering, value)
+    return [Operand(piece, operand.offset, operand.strides) for piece in value.pieces]
+
+
+def _constant_halves(lowering: Lowering, value: Value) -> list[Value]:
+    """The pieces of a constant; one that is stored in f16 is its own piece."""
+    assert value.array is not None
+
+    def high(array: Array) -> Array:
+        return array.astype(np.float16)
+
+    def low(array: Array) -> Array:
+        return (array - high(array).astype(np.float32)).astype(np.float16)
+
+    node = lowering.graph[value.source] if value.source is not None else None
+    whole = isinstance(node, Constant) and node.ref.storage == "f16"
+    return [Value(value.shape, DType.F16, [], part(value.array), value.source, part) for part in ((high,) if whole else (high, low))]
+
+
+def _computed_halves(lowering: Lowering, value: Value) -> list[Value]:
     strides = row_major_strides(value.shape)
     lanes = lane_axes(value, strides, value.shape)
-    half = run_map(
-        lowering, cast_expr(arg(0, F32), F16), [(value, 0, strides)], value.shape, strides, value.shape,
-        tuple(range(len(value.shape)))[-1:], "half", lanes,
-    )  # fmt: skip
-    return Operand(half, operand.offset, operand.strides)
+    last = tuple(range(len(value.shape)))[-1:]
+    read = arg(0, F32)
+    high = cast_expr(read, F16)
+    low = cast_expr(make("sub", read, cast_expr(high, F32)), F16)
+    return [run_map(lowering, part, [(value, 0, strides)], value.shape, strides, value.shape, last, "half", lanes) for part in (high, low)]
 
 
 def lower_contract(lowering: Lowering, node: Contract) -> Value:
-    """A Contract node: f16 operands, f32 sums."""
+    """A Contract node: operands f16, or f32 in pieces of f16; accumulated in f32."""
     from .contract_plan import planned, vector_lanes
     from .gathered import gathered_contract
 
@@ -104,17 +122,13 @@ def lower_contract(lowering: Lowering, node: Contract) -> Value:
     if lanes is not None:
         return _on_vector_unit(lowering, node, [first, second], lanes)
     return contract(
-        lowering, as_half(lowering, left), as_half(lowering, right), roles, node.axes, strides, node.shape, ISA_TYPE[node.dtype]
+        lowering, in_halves(lowering, left), in_halves(lowering, right), roles, node.axes, strides, node.shape, ISA_TYPE[node.dtype]
     )
 
 
 def _on_vector_unit(lowering: Lowering, node: Contract, operands: Sequence[Operand], lanes: Sequence[int]) -> Value:
     """Products of f16 numbers are exact in f32, and are summed there: what the matrix planes would do, for sums that share too little."""
-    factors = []
-    for number, o in enumerate(node.operands):
-        dtype = lowering.graph[o].dtype
-        half = arg(number, dtype) if dtype is F16 else cast_expr(arg(number, dtype), F16)
-        factors.append(cast_expr(half, F32))
+    factors = [cast_expr(arg(number, lowering.graph[o].dtype), F32) for number, o in enumerate(node.operands)]
     strides = result_strides(node.groups, node.axes, node.shape)
     reads = [(operand.value, operand.offset, operand.strides) for operand in operands]
     value = reduce_value(lowering, "sum", make("mul", *factors), reads, node.axes, node.reduced, strides, node.shape, lanes=lanes)
@@ -185,28 +199,32 @@ def wants_lanes(lowering: Lowering, node: Any, axes: Sequence[int]) -> bool:
 
 def contract(
     lowering: Lowering,
-    moving: Operand,
-    stationary: Operand,
+    moving: Sequence[Operand],
+    stationary: Sequence[Operand],
     roles: Roles,
     axes: Sequence[int],
     strides: Sequence[int],
     shape: Sequence[int],
     dtype: DType = DType.F32,
 ) -> Value:
-    """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes."""
+    """out[batch, M vectors, N lanes] in f32 or f16; half precision results hold zeros in open lanes.
+
+    Operands come in pieces whose sums they are. The products of all pieces go to one accumulator entry, but for those of two second
+    pieces, which are below its resolution.
+    """
     engine = lowering.engine
     batch, m, n = extent(axes, roles.batch), extent(axes, roles.m), extent(axes, roles.n)
     tiles_k, tiles_n = roles.tiles_k(axes), -(-n // LANES)
-    need = arrange(
-        moving.offset, digits(moving.strides, axes, (*roles.batch, *roles.m, *roles.tiles)), digits(moving.strides, axes, roles.k)
-    )
-    provider = lowering.fetch(moving.value, need, clean=True)
+    lead = moving[0]
+    need = arrange(lead.offset, digits(lead.strides, axes, (*roles.batch, *roles.m, *roles.tiles)), digits(lead.strides, axes, roles.k))
     order = np.arange(len(need)).reshape(batch, m, tiles_k).transpose(0, 2, 1).reshape(-1)
-    ordered = provider.take(order)
+    ordered = _ordered([lowering.fetch(piece.value, need, clean=True) for piece in moving], order)
     parts = []
     for low, high in _column_blocks(batch, tiles_n, tiles_k):
-        weights, rows = stationary_tiles(lowering, stationary, roles, axes, DType.F16, (low, high))
-        passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth)
+        held = [stationary_tiles(lowering, piece, roles, axes, DType.F16, (low, high)) for piece in stationary]
+        weights, rows = tuple(storage for storages, _ in held for storage in storages), held[0][1]
+        pairs = [(i, j) for j in range(len(stationary)) for i in range(len(moving)) if i + j < 2]
+        passes, index = contraction_passes(batch, m, high - low, tiles_k, rows, engine.machine.acc_depth, pairs)
         job = MatrixJob(EAST, DType.F16, tuple(passes), ((weights, 0), (weights, 1)), ((ordered, (0, 1)),) * 2)
         valid = np.arange(low * LANES, high * LANES).reshape(1, -1, LANES) < n
         parts.append(_results(lowering, job, batch * m * (high - low), index, dtype, valid[0]))
@@ -216,7 +234,7 @@ def contract(
         whole = whole.take(np.concatenate([part.reshape(batch * m, -1) for part in numbers], axis=1).reshape(-1))
     lanes = digits(strides, axes, roles.n)
     element = arrange(0, digits(strides, axes, (*roles.batch, *roles.m)), lanes)
-    clean = n % LANES == 0 or dtype == DType.F16 or (stationary.value.array is not None and n > LANES)
+    clean = n % LANES == 0 or dtype == DType.F16 or (stationary[0].value.array is not None and n > LANES)
     blocks = tuple((part.storages[0], *pair) for part, pair in zip(parts, _column_blocks(batch, tiles_n, tiles_k), strict=True))
     single = all(len(part.storages) == 1 for part in parts)
     return Value(tuple(shape), dtype, [Copy(element, whole, lanes, False, clean, blocks if single else ())])
@@ -253,22 +271,33 @@ def _results(lowering: Lowering, job: MatrixJob, count: int, index: Array, dtype
     return base[0]
 
 
-def contraction_passes(batch: int, m: int, tiles_n: int, tiles_k: int, rows: int, depth: int) -> tuple[list[Pass], Array]:
-    """Passes [batch, M block, N tile, K tile] over moving vectors [batch, K tile, M]; and the result vector of every emission."""
+def _ordered(providers: Sequence[Provider], order: Array) -> Provider:
+    """The vectors of all providers, each in that order, one after the other."""
+    if len(providers) == 1:
+        return providers[0].take(order)
+    return Provider(lambda avoid, _: Seq.join([provider.take(order)(avoid) for provider in providers]))
+
+
+def contraction_passes(
+    batch: int, m: int, tiles_n: int, tiles_k: int, rows: int, depth: int, pairs: Sequence[tuple[int, int]] = ((0, 0),)
+) -> tuple[list[Pass], Array]:
+    """Passes [batch, M block, N tile, K tile, pair] over moving vectors [piece, batch, K tile, M]; and the result vector of every emission.
+
+    `pairs` are the pieces (moving, stationary) whose products are added; stationary tiles are [piece, batch, N tile, K tile].
+    """
     passes: list[Pass] = []
+    vectors, tiles = batch * tiles_k * m, batch * tiles_n * tiles_k
+    steps = [(kt, i, j) for kt in range(tiles_k) for i, j in pairs]
     emitted = []
     for b in range(batch):
         for m0 in range(0, m, depth):
             count = min(depth, m - m0)
             for nt in range(tiles_n):
-                for kt in range(tiles_k):
-                    start = (b * tiles_k + kt) * m + m0
-                    last = kt == tiles_k - 1
-                    passes.append(
-                        Pass(
-                            ((b * tiles_n + nt) * tiles_k + kt) * rows, rows, start, start + count, 0, int(kt > 0), int(not last), int(last)
-                        )
-                    )
+                for number, (kt, i, j) in enumerate(steps):
+                    start = i * vectors + (b * tiles_k + kt) * m + m0
+                    tile = j * tiles + (b * tiles_n + nt) * tiles_k + kt
+                    last = number == len(steps) - 1
+                    passes.append(Pass(tile * rows, rows, start, start + count, 0, int(number > 0), int(not last), int(last)))
                 emitted.append(((b * m + m0 + np.arange(count)) * tiles_n) + nt)
     return passes, np.concatenate(emitted)
 

@@ -83,6 +83,17 @@ class Value:
     """Of a constant: the graph node whose array it is."""
     transform: Callable[[Array], Array] | None = None
     """Of a constant: how `array` comes from the node's array, where it is not the same."""
+    pieces: list[Value] = field(default_factory=list)
+    """f16 values whose sum it is, where a contraction has asked for them."""
+
+    def clear(self) -> None:
+        """Forget where it lies: nothing reads it any more."""
+        self.copies.clear()
+        self.pieces.clear()
+
+    def stored(self) -> list[Copy]:
+        """All copies, those of its pieces among them."""
+        return [*self.copies, *(copy for piece in self.pieces for copy in piece.copies)]
 
     def derived(self, array: Array) -> Array:
         """What `array` would be for another node's array: the same constant of another layer."""
