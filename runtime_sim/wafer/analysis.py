@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,6 +63,13 @@ class Analysis:
             steps = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
             self._plans[key] = make_plan(self.seg, self.deliveries, steps, held, exact, plain)
         return self._plans[key]
+
+    def named(self, segment: Segment) -> Analysis:
+        """The analysis of a segment that is equal but for where its rows come from."""
+        origins = {name: segment.tables[name]["prov"].tolist() for name in ("regions", "objects")}
+        objects = {o.id: replace(o, prov=p) for o, p in zip(self.seg.objects.values(), origins["objects"], strict=True)}
+        regions = {r.id: replace(r, prov=p) for r, p in zip(self.seg.regions.values(), origins["regions"], strict=True)}
+        return replace(self, seg=replace(self.seg, name=segment.name, objects=objects, regions=regions))
 
     def engine(self) -> Engine:
         """The evaluator of this segment."""

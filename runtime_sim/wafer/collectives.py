@@ -13,7 +13,9 @@ product over the whole line). Then the elements in between, which nothing else r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +52,12 @@ class Cells:
     small: tuple[int, int]
     cell: Ints
     index: Ints
+
+    @cached_property
+    def all_in_order(self) -> bool:
+        """Whether every cell holds the value of its own number."""
+        order = np.arange(self.small[0] * self.small[1])
+        return np.array_equal(self.cell, order) and np.array_equal(self.index, order)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,8 @@ class LineSum:
     placed: Step | None = None
     """The step that stored every core's own part among zeros, in place of memory."""
     axis: int = 0
+    parts: Ints = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """Position of every core of the lines in the role of `placed`, -1 for a core without a part."""
 
     def evaluate(self, engine: Engine) -> None:
         """Apply to the engine's memory."""
@@ -136,7 +146,7 @@ class LineSum:
         values = engine.source("a", step, cores, None)
         assert values is not None
         indexed = burst.op.meaning is Semantics.STORE_INDEXED
-        visits, inner = (int(np.prod(burst.ext[:3])), burst.ext[3]) if indexed else (1, burst.count)
+        visits, inner = (prod(burst.ext[:3]), burst.ext[3]) if indexed else (1, burst.count)
         begin = engine.begin(step.event, "d")
         first = np.broadcast_to(begin, cores.shape).reshape(-1, 1) - self.own.begin
         if indexed:
@@ -145,12 +155,10 @@ class LineSum:
             first = first + np.broadcast_to(offset * burst.look[2], shape).reshape(-1, visits)
             first = np.where(np.broadcast_to(found, shape).reshape(-1, visits), first, np.iinfo(np.int64).min >> 1)
         filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
-        place = np.full(self.region.h * self.region.w, -1)
-        place[engine.flat(burst, cores)] = np.arange(burst.cores)
         out = np.zeros((len(self.lines), self.own.count), filled.dtype)
         kernels.sum_parts(
             np.ascontiguousarray(filled), np.ascontiguousarray(first), nest(burst.ext, burst.d.stride).reshape(visits, inner),
-            place[self.lines], out, out.view(np.uint32), self.half,
+            self.parts, out, out.view(np.uint32), self.half,
         )  # fmt: skip
         return out
 
@@ -159,7 +167,10 @@ def replace(engine: Engine, run: Run, cells: Cells, values: Values) -> None:
     """Make `values` all that an object holds."""
     h, w, size = engine.memory.shape(run.obj)
     array = np.zeros((*cells.small, size), values.dtype)
-    array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
+    if cells.all_in_order:
+        array.reshape(-1, size)[:, run.begin : run.begin + run.count] = values
+    else:
+        array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
     engine.memory.put(run.obj, array if cells.small == (h, w) else seen_from(array, (h, w, size)))
 
 

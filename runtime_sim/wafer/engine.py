@@ -26,7 +26,7 @@ from .model import BurstView, Ints, SegmentView
 from .order import Step
 from .plan import Plan
 from .products import product
-from .storage import Memory, seen_from, strided
+from .storage import Memory, dense, seen_from, stored_once, strided
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -90,12 +90,12 @@ class Engine:
         burst = event.burst
         operand = burst.operand(name)
         if operand.obj in self.seg.written or operand.step != (0, 0):
-            return values.reshape(shape)
+            return values.reshape(shape).astype(np.float32, copy=False)
         key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
         if key not in self._fresh:
             self._fresh.add(key)
             # pages that were used before are what makes a copy fast
-            array = self._arranged.setdefault(key, np.empty(values.shape, values.dtype))
+            array = self._arranged.setdefault(key, np.empty(values.shape, np.float32))
             np.copyto(array, values)
         return self._arranged[key].reshape(shape)
 
@@ -152,7 +152,8 @@ class Engine:
         else:
             found = np.empty((*at.shape, len(steps)), base.dtype)
             kernels.gather(base, np.ascontiguousarray(at), steps, found)
-        return np.broadcast_to(found.reshape(*at.shape, *ext), (*cores.shape, *ext))
+        found = found.reshape(*at.shape, *ext)
+        return found if at.shape == cores.shape else np.broadcast_to(found, (*cores.shape, *ext))
 
     def write(
         self, event: Event, cores: Cores, values: Values, *, where: Values | None = None, last: tuple[Any, ...] | None = None,
@@ -202,6 +203,20 @@ class Engine:
         cut = values[: 1 if small[0] == 1 else None, : 1 if small[1] == 1 else None]
         strided(array[index], int(self.begin(step.event, "d")), burst.d.stride, burst.ext)[...] = cut
         self.memory.put(burst.d.obj, seen_from(array, (h, w, size)))
+        return True
+
+    def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:
+        """Store values that are the same on all rows or columns in an array that is stored once for them; False where they are not."""
+        burst = step.event.burst
+        array = self.memory[burst.d.obj]
+        once = stored_once(array)
+        if not any(once) or array.strides[2] == 0 or values.ndim not in (0, 6):
+            return False
+        if values.ndim and any(single and values.strides[axis] and values.shape[axis] > 1 for axis, single in enumerate(once)):
+            return False
+        index = tuple(slice(0, 1) if single else cores.index[axis] for axis, single in enumerate(once))
+        cut = values[: 1 if once[0] else None, : 1 if once[1] else None] if values.ndim else values
+        strided(array[index], int(self.begin(step.event, "d")), burst.d.stride, burst.ext)[...] = cut
         return True
 
     def scalar(self, step: Step, cores: Cores, streamed: Values | None) -> Values | None:
@@ -264,10 +279,9 @@ class Engine:
         if not any(once):
             return elementwise(burst, *sources)
         index = tuple(slice(0, 1) if single else slice(None) for single in once)
-        found = elementwise(burst, *(v[index] if v is not None and v.ndim else v for v in sources))
-        return np.broadcast_to(found, (*cores.shape, *np.broadcast_shapes(found.shape[2:], (1, 1, 1, 1))))
+        return elementwise(burst, *(v[index] if v is not None and v.ndim else v for v in sources))
 
-    def _product(self, step: Step, cores: Cores, a: Values, s: Values, visited: list[int]) -> bool:
+    def _product(self, step: Step, cores: Cores, a: Values, s: Values, visited: Sequence[int]) -> bool:
         """Evaluate an FMAC burst in closed form (N6); False where it has none."""
         event, burst = step.event, step.event.burst
         if burst.op.meaning is not Semantics.MULTIPLY_ADD or any(burst.d.stride[d] for d in visited):
@@ -286,7 +300,7 @@ class Engine:
         self.blocked = True
         return True
 
-    def _visit(self, step: Step, cores: Cores, sources: tuple[Values | None, ...], visited: list[int]) -> None:
+    def _visit(self, step: Step, cores: Cores, sources: tuple[Values | None, ...], visited: Sequence[int]) -> None:
         """A destination that is visited again and again: one step of the sum a visit, in the order of the nest (N3)."""
         event, burst = step.event, step.event.burst
         lead = len(cores.shape)
@@ -312,7 +326,7 @@ class Engine:
         """Write a result to memory or stream it."""
         burst = step.event.burst
         if burst.d.kind is MEM:
-            if not (step.covers and self._replace(step, cores, values)):
+            if not (step.covers and self._replace(step, cores, values)) and not (step.spans and self._narrow(step, cores, values)):
                 self.write(step.event, cores, values)
             return
         assert burst.op.d is not None
@@ -347,7 +361,7 @@ class Engine:
         own = "b" if burst.a.kind is FABRIC else "a"
         named = [own] if burst.op.op is Op.ADD else []
         named += ["d"] if burst.d.kind is MEM else []
-        if any(self.begin(event, name).ndim or not is_dense(burst.ext, burst.operand(name).stride) for name in named):
+        if any(self.begin(event, name).ndim or not dense(burst.ext, burst.operand(name).stride) for name in named):
             return False
         places = {}
         for name in reversed(named):
@@ -442,12 +456,6 @@ class Engine:
         return self._places[row]
 
 
-@cache
-def is_dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether a nest walks consecutive elements."""
-    return bool((np.diff(nest(ext, stride)) == 1).all())
-
-
 def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:
     """Every meaning without state: [*cores, n3, n2, n1, n0], rounded to the destination's format."""
     op, meaning = burst.op, burst.op.meaning
@@ -479,17 +487,19 @@ def _walks_once(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return len(np.unique(elements)) == len(elements)
 
 
-def sequential_axes(burst: BurstView) -> list[int]:
+def sequential_axes(burst: BurstView) -> tuple[int, ...]:
     """Axes that must be evaluated visit by visit, outermost first: those along which the destination stays in place; if the walk
     revisits elements in another way, all but a moving innermost one."""
-    if burst.d.kind is not MEM:
-        return []
-    ext, stride = burst.ext, burst.d.stride
+    return _sequential(burst.ext, burst.d.stride) if burst.d.kind is MEM else ()
+
+
+@cache
+def _sequential(ext: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
     still = [d for d in range(4) if ext[d] > 1 and stride[d] == 0]
     moving = tuple(1 if d in still else n for d, n in enumerate(ext))
     if _walks_once(moving, stride):
-        return still
-    return sorted({*still, *(d for d in range(3) if ext[d] > 1)})
+        return tuple(still)
+    return tuple(sorted({*still, *(d for d in range(3) if ext[d] > 1)}))
 
 
 def same_walk(burst: BurstView, name: str) -> bool:

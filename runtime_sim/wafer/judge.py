@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 
 from ...errors import BadInput, Violation
-from ...machines.program import Program
+from ...machines.program import Program, Segment
 from ...machines.wafer import tables as tb
 from ...machines.wafer.description import WaferMachine, from_json, matches_preset
 from .analysis import Analysis, analyse, union
@@ -101,7 +102,7 @@ def _instances(program: Program, machine: WaferMachine, out: Breaches) -> list[I
     if out.fatal:
         return None
     found: list[Instance] = []
-    known: dict[tuple[int, bytes], Analysis] = {}
+    known: dict[tuple[bytes, bytes], Analysis] = {}
     for number, segment in enumerate(t["segment"]):
         place = (t["x"][number], t["y"][number])
         analysis = _analysis(program, machine, segment, place, physical, known, out)
@@ -115,7 +116,7 @@ def _instances(program: Program, machine: WaferMachine, out: Breaches) -> list[I
 
 def _analysis(
     program: Program, machine: WaferMachine, segment: int, place: tuple[int, int], physical: PhysicalMap | None,
-    known: dict[tuple[int, bytes], Analysis], out: Breaches,
+    known: dict[tuple[bytes, bytes], Analysis], out: Breaches,
 ) -> Analysis | None:  # fmt: skip
     hops = None
     if physical is not None:
@@ -125,7 +126,11 @@ def _analysis(
             out.add("W04", f"segment {program.segments[segment].name}", "lies outside the physical map", fatal=True)
             return None
         hops = physical.hops(x, y, fw, fh)
-    key = (segment, hops.length.tobytes() if hops else b"")
+    lengths = hops.length.tobytes() if hops else b""
+    key = str(segment).encode(), lengths
+    same = _content(program.segments[segment]), lengths
+    if key not in known and same in known:
+        known[key] = known[same].named(program.segments[segment])
     if key not in known:
         mine = Breaches(out.skip, program.provenance)
         analysis = analyse(program.segments[segment], machine, mine, hops)
@@ -137,7 +142,21 @@ def _analysis(
             out.fatal = True
             return None
         known[key] = analysis
+        if not mine.counts:
+            # a segment without breaches stands for all that differ from it in names alone
+            known[same] = analysis
     return known[key]
+
+
+def _content(segment: Segment) -> bytes:
+    """Digest of a segment's tables without the columns that only name where rows come from."""
+    found = sha256()
+    for name, table in sorted(segment.tables.items()):
+        for column, array in sorted(table.items()):
+            if column != "prov":
+                found.update(f"{name}.{column} {array.dtype} {array.shape} ".encode())
+                found.update(np.ascontiguousarray(array).tobytes())
+    return found.digest()
 
 
 def missing_images(program: Program, layout: Layout) -> list[str]:

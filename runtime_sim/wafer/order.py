@@ -31,6 +31,8 @@ class Step:
     at: Ints | None = None
     covers: bool = False
     """Whether what it writes is all that its object holds afterwards."""
+    spans: bool = False
+    """Whether it writes on all cores that hold anything of its object."""
 
 
 def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:

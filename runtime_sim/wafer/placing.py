@@ -94,6 +94,38 @@ class Map:
             found[(index < 0) | (index >= limit)] = 0
         return found
 
+    def walk(
+        self, tensor: Values, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]
+    ) -> Values | None:  # fmt: skip
+        """What a nest of the object's elements finds on the cores of a role, as a view of the tensor [rows, columns, *ext]; None where
+        steps alone do not reach it."""
+        if self.steps is None or self.bounds:
+            return None
+        index, rest = [0] * 4, begin
+        for d in sorted(range(4), key=lambda d: -self.stride[d]):
+            if self.stride[d]:
+                index[d], rest = divmod(rest, self.stride[d])
+        steps = []
+        for n, s in zip(ext, stride, strict=True):
+            d = self.stride.index(s) if s in self.stride else -1
+            if n > 1 and s and (d < 0 or index[d] + n > self.ext[d]):
+                return None
+            steps.append(self.steps[2 + d] if n > 1 and s else 0)
+        if rest or any(i >= n for i, n in zip(index, self.ext, strict=True)):
+            return None
+        first, along = 0, []
+        for axis, (role, placed) in enumerate(((rows, self.rows), (cols, self.cols))):
+            known = range(placed.start, placed.stop, placed.step)
+            if role[0] not in known or role[-1] not in known or (len(role) > 1 and role.step % known.step):
+                return None
+            step = self.steps[axis] if self.core.shape[axis] > 1 else 0
+            first += known.index(role[0]) * step
+            along.append(role.step // known.step * step if len(role) > 1 else 0)
+        first += int(self.core[0, 0]) + sum(i * s for i, s in zip(index, self.steps[2:], strict=True))
+        flat = tensor.reshape(-1)
+        strides = tuple(s * flat.itemsize for s in (*along, *steps))
+        return np.ndarray((len(rows), len(cols), *ext), flat.dtype, flat, first * flat.itemsize, strides)
+
     def _seen(self, flat: Values, rows: slice, cols: slice) -> Values:
         """A part without padding as a view of the tensor, [rows, columns, *ext]."""
         assert self.steps is not None

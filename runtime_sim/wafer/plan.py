@@ -23,9 +23,10 @@ from .collectives import Cells, LineSum, Run, Spread
 from .deliveries import Deliveries
 from .events import Event
 from .liveness import FILLED
-from .model import BurstView, Ints, OperandView, SegmentView
+from .model import BurstView, Ints, SegmentView
 from .order import Step
 from .products import axis_kinds
+from .storage import dense
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -138,7 +139,7 @@ class _Planner:
         burst = event.burst
         operand = burst.operand(name)
         first = start(burst, operand, event.k, event.outer, self.seg)
-        if first.ndim or not _dense(burst, operand):
+        if first.ndim or not dense(burst.ext, operand.stride):
             return None
         return Run(operand.obj, int(first), burst.count)
 
@@ -290,12 +291,14 @@ class _Planner:
         plain = burst.op.meaning not in (Semantics.STORE_INDEXED, Semantics.MULTIPLY_ADD) and not (
             burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
         )
-        whole = plain and step.at is None and first.ndim == 0 and _dense(burst, burst.d)
+        whole = plain and step.at is None and first.ndim == 0 and dense(burst.ext, burst.d.stride)
         if whole and low <= now.low and now.high <= high and not (now.cores & ~role).any():
             self.items[number] = replace(step, covers=True)
             fill = burst.op.op is Op.MOV and burst.a.kind is IMM and burst.imm == 0 and not np.signbit(burst.imm)
             known[burst.d.obj] = _Held(role, low, high, [number] if fill else [])
             return
+        if step.at is None and first.ndim == 0 and not (now.cores & ~role).any():
+            self.items[number] = replace(step, spans=True)
         now.cores |= role
         now.low, now.high = min(now.low, low), max(now.high, high)
         now.filled = [*now.filled, number] if now.filled else []
@@ -392,7 +395,9 @@ class _Planner:
         if not self.exact and axis is not None and all(self._multiplies(s.event, line, axis) for s in steps):
             taken = replace(line, products=tuple(s.event for s in steps), axis=axis, bursts=(*line.bursts, *(s.event.burst for s in steps)))
         elif len(steps) == 1 and _stores_part(steps[0].event.burst):
-            taken = replace(line, placed=steps[0], bursts=(*line.bursts, steps[0].event.burst))
+            place = np.full(line.region.h * line.region.w, -1)
+            place[self._positions(steps[0].event.burst)] = np.arange(steps[0].event.burst.cores)
+            taken = replace(line, placed=steps[0], parts=place[line.lines], bursts=(*line.bursts, steps[0].event.burst))
         else:
             return line
         for n in filled:
@@ -434,16 +439,6 @@ def _follow(ends: Ints, feeds: Ints) -> Ints | None:
             return np.stack(cores[::-1], axis=1) if (before < 0).all() else None
         cores.append(before)
     return None
-
-
-def _dense(burst: BurstView, operand: OperandView) -> bool:
-    """Whether a walk touches consecutive elements in order."""
-    expected = 1
-    for n, s in zip(reversed(burst.ext), reversed(operand.stride), strict=True):
-        if n > 1 and s != expected:
-            return False
-        expected *= n
-    return True
 
 
 def _own(burst: BurstView) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def product(burst: BurstView, a: Values, s: Values) -> Values | None:
         return None
     lead = a.ndim - 4
     order = [i for letter in "BMKN1" for i, k in enumerate(kinds) if k == letter]
-    sizes = {letter: int(np.prod([n for n, k in zip(burst.ext, kinds, strict=True) if k == letter])) for letter in "BMKN"}
+    sizes = _sizes(burst.ext, kinds)
     cores = a.shape[:lead]
     left = _arranged(a, lead, order, burst, kinds, "N").reshape(*cores, sizes["B"], sizes["M"], sizes["K"])
     right = _arranged(s, lead, order, burst, kinds, "M").reshape(*cores, sizes["B"], sizes["K"], sizes["N"])
@@ -72,7 +73,7 @@ def line_product(engine: Engine, event: Event, axis: int) -> tuple[Values, tuple
     alike = tuple(_uniform(both[name], 0) for name in "as")
     left, right = (_side(engine, event, both[name], name, kinds, (axis, *alike)) for name in "as")
     lines = cores.shape[1 - axis]
-    b, m, n = (_size(burst, kinds, letter) for letter in "BMN")
+    b, m, n = (_sizes(burst.ext, kinds)[letter] for letter in "BMN")
     if left.ndim == 3 and right.ndim == 3 and left.shape[1] == lines * m:
         # every line has the same scalars
         total = _matmul(left, right).reshape(b, lines, m, n).transpose(1, 0, 2, 3)
@@ -85,8 +86,10 @@ def line_product(engine: Engine, event: Event, axis: int) -> tuple[Values, tuple
     return total.reshape(lines, *(ext[i] for i in kept)).transpose(0, *(1 + int(i) for i in np.argsort(kept))), ext
 
 
-def _size(burst: BurstView, kinds: str, letter: str) -> int:
-    return int(np.prod([size for size, kind in zip(burst.ext, kinds, strict=True) if kind == letter]))
+@cache
+def _sizes(ext: tuple[int, ...], kinds: str) -> dict[str, int]:
+    """Elements of the axes of each kind."""
+    return {letter: prod(size for size, kind in zip(ext, kinds, strict=True) if kind == letter) for letter in "BMKN"}
 
 
 def _side(engine: Engine, event: Event, values: Values, name: str, kinds: str, form: tuple[Any, ...]) -> Values:
@@ -96,7 +99,7 @@ def _side(engine: Engine, event: Event, values: Values, name: str, kinds: str, f
     free = "M" if name == "a" else "N"
     letters = {letter: [2 + i for i, k in enumerate(kinds) if k == letter] for letter in "BMNK1"}
     still = letters["N" if name == "a" else "M"] + letters["1"]
-    b, f, k = (_size(burst, kinds, letter) for letter in ("B", free, "K"))
+    b, f, k = (_sizes(burst.ext, kinds)[letter] for letter in ("B", free, "K"))
     inner = [1, *letters["K"]]
     one_product = any(alike)
     if alike[1] if name == "s" else alike == (True, False):
@@ -120,7 +123,12 @@ def _operand(engine: Engine, event: Event, cores: Cores, name: str, kinds: str, 
     burst = event.burst
     ext = burst.ext if name == "a" else (*burst.ext[:3], 1)
     still = "N" if name == "a" else "M"
-    values = engine.read(event, name, cores, tuple(1 if k == still else n for k, n in zip(kinds, ext, strict=True)))
+    moved = tuple(1 if k == still else n for k, n in zip(kinds, ext, strict=True))
+    operand, begin, values = burst.operand(name), engine.begin(event, name), None
+    if operand.obj not in engine.seg.written and not begin.ndim:
+        values = engine.memory.walk(operand.obj, burst.rows, burst.cols, int(begin), operand.stride, moved)
+    if values is None:
+        values = engine.read(event, name, cores, moved)
     return values if axis == 1 else values.swapaxes(0, 1)
 
 

@@ -75,16 +75,25 @@ class Arrays:
     def pick(self, slot: Slot, cores: Ints, elements: Ints) -> Values | None:
         """Elements [n, k] of cores [n] (flat positions) of a slot that nothing has used yet and that one tensor of its format fills; None
         for any other."""
-        root = self.layout.root(slot)
-        sources = self._sources(root)
-        obj, instance = self.layout.object(root), self.layout.instances[root[0]]
-        bind = instance.binds.get(root[1])
-        tiled = bind is not None and bind.kind is tb.BindKind.IMAGE
-        if tiled or root in self.arrays or len(sources) != 1 or str(sources[0][1].dtype) != NUMPY[obj.fmt]:
+        source, root = self._tensor(slot), self.layout.root(slot)
+        if source is None:
             return None
-        region = instance.region(obj)
-        found = sources[0][0].pick(sources[0][1], cores // region.w, cores % region.w, elements)
+        obj = self.layout.object(root)
+        w = self.layout.instances[root[0]].region(obj).w
+        found = source[0].pick(source[1], cores // w, cores % w, elements)
         return None if found is None else found.astype(dtype_of(obj.fmt))
+
+    def walk(self, slot: Slot, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
+        """What a nest finds of such a slot, as a view of the tensor [rows, columns, *ext]; None for any other."""
+        source = self._tensor(slot)
+        return None if source is None else source[0].walk(source[1], rows, cols, begin, stride, ext)
+
+    def _tensor(self, slot: Slot) -> tuple[Map, Values] | None:
+        """The tensor of its format that alone fills a slot that nothing has used yet, and how it lies in it."""
+        root = self.layout.root(slot)
+        obj, bind = self.layout.object(root), self.layout.instances[root[0]].binds.get(root[1])
+        sources = [] if root in self.arrays or (bind is not None and bind.kind is tb.BindKind.IMAGE) else self._sources(root)
+        return sources[0] if len(sources) == 1 and str(sources[0][1].dtype) == NUMPY[obj.fmt] else None
 
     def _sources(self, slot: Slot) -> list[tuple[Map, Values]]:
         """Tensors that an owned slot's contents come from, and how they lie in it."""
@@ -165,6 +174,10 @@ class Part:
         """Elements [n, k] of cores [n] of an object filled by one tensor, straight from it."""
         return self.arrays.pick((self.number, obj), cores, elements)
 
+    def walk(self, obj: int, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
+        """What a nest finds of an object filled by one tensor, as a view of that tensor."""
+        return self.arrays.walk((self.number, obj), rows, cols, begin, stride, ext)
+
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
         self.arrays.arrays[self.arrays.layout.root((self.number, obj))] = array
@@ -217,14 +230,14 @@ def _evaluate(
     order = "exact"
     with np.errstate(all="ignore"):
         order_of = sorted(layout.instances, key=lambda i: (i.start, i.number))
-        final = {instance.segment: instance.number for instance in order_of}
+        final = {id(instance.analysis): instance.number for instance in order_of}
         for instance in order_of:
             part = Part(memory, instance.number)
             plan = instance.analysis.plan(exact, part.held, bool(part.same))
             engine = instance.analysis.engine()
             engine.run(plan, Memory(part, part.same), exact)
             order = "blocked" if engine.blocked else order
-            if final[instance.segment] == instance.number:
+            if final[id(instance.analysis)] == instance.number:
                 # what only this segment needs is not kept for others
                 instance.analysis.forget()
                 memory.spare.clear()

@@ -7,6 +7,8 @@ stride of 0: such arrays are never written, `target` makes them whole first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +16,22 @@ import numpy as np
 from .arithmetic import Values
 
 
+@cache
+def dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether a nest walks consecutive elements in order."""
+    expected = 1
+    for n, s in zip(reversed(ext), reversed(stride), strict=True):
+        if n > 1 and s != expected:
+            return False
+        expected *= n
+    return True
+
+
 def strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int]) -> Values:
     """A view [*cores, *ext] of [*cores, elements]."""
+    if dense(tuple(ext), tuple(stride)):
+        # splitting an axis never copies
+        return base[..., begin : begin + int(prod(ext))].reshape(*base.shape[:-1], *ext)
     item = base.strides[-1]
     shifted = base[..., begin:]
     shape, strides = (*base.shape[:-1], *ext), (*base.strides[:-1], *(s * item for s in stride))
@@ -23,9 +39,9 @@ def strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int])
 
 
 def seen_from(array: Values, shape: tuple[int, int, int]) -> Values:
-    """An array with extent 1 along mesh axes on which all cores hold the same, seen from all cores."""
+    """A contiguous array with extent 1 along mesh axes on which all cores hold the same, seen from all cores."""
     strides = tuple(0 if n == 1 else s for n, s in zip(array.shape, array.strides, strict=True))
-    return np.lib.stride_tricks.as_strided(array, shape, strides)
+    return np.ndarray(shape, array.dtype, array, strides=strides)
 
 
 def stored_once(array: Values) -> tuple[bool, bool]:
@@ -51,6 +67,11 @@ class Owner(Protocol):
     def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
         """Elements [n, k] of cores [n] (flat positions) of an object that nothing has fetched yet, without fetching it; None where that
         is not possible."""
+        ...
+
+    def walk(self, obj: int, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
+        """What a nest finds of such an object on the cores of a role, as a view [rows, columns, *ext] of another type perhaps; None where
+        that is not possible."""
         ...
 
     def release(self, obj: int) -> None:
@@ -90,6 +111,11 @@ class Memory:
             return found
         array = self[obj]
         return np.asarray(array[(cores // array.shape[1])[:, None], (cores % array.shape[1])[:, None], elements])
+
+    def walk(self, obj: int, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
+        """What a nest finds of an object that nothing has used yet, without making its array; None where that is not possible."""
+        assert self._owner is not None
+        return None if self._at(obj) in self._arrays else self._owner.walk(obj, rows, cols, begin, stride, ext)
 
     def target(self, obj: int) -> Values:
         """The array of an object, to be written in place: contiguous."""
