@@ -23,7 +23,7 @@ from .movement import LOOKUP, cut_piece, dim_shards, scatter_shards
 from .nests import tabulated
 from .recipes import lower
 from .relayout import cheapest, plans
-from .stage import Stage, element_of, free_shards, identity, placeable
+from .stage import Stage, element_of, free_shards, identity, placeable, stored_element
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
 LARGE_WORDS = 13_000
@@ -384,10 +384,10 @@ class Chooser:
         shards = [Shard(walked.index(s.axis), s.tile, s.count) for s in cut]
         if not placeable([axes[a] for a in walked], (shards[0] if shards else None, shards[1] if len(shards) > 1 else None)):
             return inf
-        words = prod(local[a] for a in used) * WORDS[element_of(node.dtype)]
+        words = prod(local[a] for a in used) * WORDS[stored_element(node)]
         if words > LARGE_WORDS:
             return inf
-        fair = node.size * WORDS[element_of(node.dtype)] / (self.size[0] * self.size[1])
+        fair = node.size * WORDS[stored_element(node)] / (self.size[0] * self.size[1])
         return 10.0 * max(0.0, words - 4 * fair - 64)
 
     def _free(self, node: Node, shards: Shards, splits: Splits) -> float:
@@ -412,7 +412,7 @@ class Chooser:
         elif isinstance(node, Reduce):
             total = points * (expr_weight(node.expr) + 1) + 2 * size
         elif isinstance(node, Contract):
-            total = points * self._contract_rate(node, axes) + 2.5 * size
+            total = points * self._contract_rate(node, axes) * self._pieces(node) + 2.5 * size
         elif isinstance(node, (Gather, Scatter)):
             total = points * 1.5
         elif isinstance(node, Sort):
@@ -427,6 +427,10 @@ class Chooser:
                 wide = fmt if split.axis == LOOKUP else element_of(node.dtype) if not node.dtype.is_float else Element.F32
                 total += line_cycles(size, wide, split.count, self.size[m])
         return total
+
+    def _pieces(self, node: Contract) -> int:
+        """Products an FMAC nest takes: an f32 operand beside one in f16 comes in two pieces."""
+        return 2 if {stored_element(self.graph[o]) for o in node.operands} == {Element.F16, Element.F32} else 1
 
     @staticmethod
     def _contract_rate(node: Contract, axes: Sequence[int]) -> float:

@@ -1,6 +1,7 @@
 """Contract on a rectangle: weights stay where they are, partial sums travel along the lines that cut K.
 
 Every core multiplies its part of K for its block of the result, the lines add the partial sums in f32, and the result is rounded once.
+An f32 operand beside one in f16 is multiplied in two f16 pieces, onto the same sums.
 Where an operand would have to be whole on a line and does not fit, the contraction runs chunk by chunk along one of its axes, and only
 what a chunk needs is brought together.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from math import prod
 
 from ...ir.access import axes_used
@@ -67,7 +69,8 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
         stage.operand(node.operands[i], node.accesses[i], node.axes, splits, inner if i == vector and inner >= 0 else None, clean)
         for i in (0, 1)
     ]
-    half = all(r.fmt == Element.F16 for r in refs)
+    fmts = {r.fmt for r in refs}
+    half = Element.F16 in fmts and fmts <= {Element.F16, Element.F32}
     role = stage.e.role(splits)
     order = [a for a in kept if a != inner] + ([inner] if inner >= 0 else [])
     y, x = (None if s is not None and s.axis in reduced else s for s in splits)
@@ -76,20 +79,17 @@ def _chunk(stage: Stage, node: Contract, splits: Splits, keep: Splits, target: R
     def emit(box: Box) -> None:
         e = stage.e
         extents = [n for _, n in box]
-        sources = [window(r, box) for r in refs]
-        copies = []
-        if not half:
-            for i, source in enumerate(sources):
-                if source.fmt != Element.F32:
-                    sources[i] = _widened(stage, role, extents, source)
-                    copies.append(sources[i].obj)
+        sources = [_pieces(stage, role, extents, window(r, box), half) for r in refs]
         sums = Element.F16 if half and stage.half_sums else Element.F32
-        walk, flat, size = _accumulator(stage, extents, order, sources[vector], sums)
+        walk, flat, size = _accumulator(stage, extents, order, sources[vector][0], sums)
         e.vec(Op.MOV, PLAIN[sums], role, [size], flat, 0.0)
         fmt = Fmt.F32 if not half else Fmt.F16 if sums == Element.F16 else Fmt.F16_F32
-        e.vec(Op.FMAC, fmt, role, extents, walk, sources[vector], None, sources[1 - vector], inner=inner)
-        for obj in copies:
-            e.free(obj)
+        for piece, scalar in product(sources[vector], sources[1 - vector]):
+            e.vec(Op.FMAC, fmt, role, extents, walk, piece, None, scalar, inner=inner)
+        for source, r in zip(sources, refs, strict=True):
+            for piece in source:
+                if piece.obj != r.obj:
+                    e.free(piece.obj)
         reduce_splits(e, splits, reduced, flat, size)
         shape = [extents[a] if a in kept else 1 for a in range(len(extents))]
         here = tuple((b[0] + f, b[1]) for b, f in zip(box, first, strict=True))
@@ -147,14 +147,35 @@ def _store(stage: Stage, role: Role, shape: list[int], box: Box, keep: Splits, t
         block = last
 
 
-def _widened(stage: Stage, role: Role, extents: Sequence[int], source: Ref) -> Ref:
-    """A copy in f32 over the axes that the operand walks."""
-    shape = [n if s else 1 for n, s in zip(extents, source.strides, strict=True)]
-    block = stage.e.scratch(Element.F32, prod(shape))
+def _pieces(stage: Stage, role: Role, extents: Sequence[int], source: Ref, half: bool) -> list[Ref]:
+    """What FMAC reads of an operand: itself, f16 pieces whose sum it is to 22 bits (`half`), or a copy in f32."""
+    if source.fmt == (Element.F16 if half else Element.F32):
+        return [source]
+    if not half:
+        return [_copied(stage, role, extents, source, Element.F32)]
+    e = stage.e
+    high = _copied(stage, role, extents, source, Element.F16)
+    rest = _copied(stage, role, extents, high, Element.F32)
+    shape = _walked(extents, source)
+    e.vec(Op.SUB, Fmt.F32, role, shape, rest, source, rest)
+    low = _copied(stage, role, extents, rest, Element.F16)
+    e.free(rest.obj)
+    return [high, low]
+
+
+def _walked(extents: Sequence[int], source: Ref) -> list[int]:
+    """The extents of the axes that an operand walks, 1 for the others."""
+    return [n if s else 1 for n, s in zip(extents, source.strides, strict=True)]
+
+
+def _copied(stage: Stage, role: Role, extents: Sequence[int], source: Ref, fmt: Element) -> Ref:
+    """A dense copy in another format over the axes that the operand walks."""
+    shape = _walked(extents, source)
+    block = stage.e.scratch(fmt, prod(shape))
     strides = tuple(s if n > 1 else 0 for s, n in zip(row_major(shape), shape, strict=True))
-    wide = Ref(block.obj, Element.F32, 0, strides)
-    convert(stage.e, role, shape, wide, source)
-    return wide
+    copy = Ref(block.obj, fmt, 0, strides)
+    convert(stage.e, role, shape, copy, source)
+    return copy
 
 
 def _vector_axis(node: Contract, axes: Sequence[int]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...ir.graph import Constant, Graph, Input, Node, State
 from ...machines.wafer.isa import WORDS
-from .stage import element_of
+from .stage import stored_element
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Part:
 
     def words(self) -> int:
         """Words of the constants that it reads, each once."""
-        return sum(n.size * WORDS[element_of(n.dtype)] for n in self.graph.constants)
+        return sum(n.size * WORDS[stored_element(n)] for n in self.graph.constants)
 
 
 def cut_points(graph: Graph, words: int) -> list[int]:
     """Node ids at which stages begin: the copies of repeats, or else nothing when all constants are fewer than `words`."""
-    if sum(n.size * WORDS[element_of(n.dtype)] for n in graph.constants) <= words:
+    if sum(n.size * WORDS[stored_element(n)] for n in graph.constants) <= words:
         return [0]
     points = {0}
     for repeat in graph.repeats:

@@ -43,6 +43,11 @@ ROOMY_WORDS = 4096
 """A source that would take more words than this on every core is laid out in even parts instead."""
 
 
+def stored_element(node: Node) -> Element:
+    """How a core stores a source: a constant whose stored form is f16 in that form, whatever its type."""
+    return Element.F16 if isinstance(node, Constant) and node.ref.storage == "f16" else element_of(node.dtype)
+
+
 @dataclass(frozen=True)
 class Placed:
     """Contents of an object at cycle 0: a dense array seen through a placement (builder arguments)."""
@@ -108,7 +113,7 @@ class Stage:
         extents = tuple(axes[a] for a in used)
         cut = {s.axis: (m, s) for m, s in enumerate(splits) if s is not None and s.axis in used}
         local = tuple(cut[a][1].tile if a in cut else axes[a] for a in used)
-        fmt = element_of(node.dtype)
+        fmt = stored_element(node)
         row = _padded_row(local, fmt) if last in used else 0
         key = (node.ref.key, fmt, access, tuple(axes), tuple(used), splits)
         if key not in self.constants:
@@ -189,7 +194,7 @@ class Stage:
             access = tuple(Index(0, ((d, 1),)) if node.shape[d] > 1 else Index() for d in range(rank))
             splits = _splits_of(shards)
             ref = self.source_ref(node, access, node.shape, splits)
-            value = Value(node.shape, fmt, shards, ref.obj, local_shape(node.shape, shards))
+            value = Value(node.shape, ref.fmt, shards, ref.obj, local_shape(node.shape, shards))
         else:
             kind = ObjectKind.INPUT if isinstance(node, Input) else ObjectKind.STATE
             local = local_shape(node.shape, shards)
