@@ -82,8 +82,7 @@ def test_fetch_gathers_byte_planes(seed: int, width: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     arena = rng.integers(0, 256, 4000).astype(np.uint8)
     offset, step = rng.integers(-1, 1500, (width, count)), rng.integers(1, 5, (width, count))
-    out = np.empty((count, 320 * width), np.uint8)
-    kernels.fetch(arena, offset, step, out)
+    out = kernels.fetch(arena, 320, offset, step)
     for m in range(count):
         for p in range(width):
             o, s = int(offset[p, m]), int(step[p, m])

@@ -20,6 +20,7 @@ from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
 from .products import Selections
 from .report import Report
+from .threads import each
 from .values import ALIGN, Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
@@ -118,12 +119,16 @@ def _load(p: Prepared, j: Judgement) -> np.ndarray:
     arena = np.empty(max((values.size for values in p.values), default=j.store.size * vector) + 8, np.uint8)
     rows = arena[: j.store.size * vector].reshape(-1, vector)
     placed = p.program.tables["placements"]
-    for image, allocation in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
-        array = p.program.images.get(f"image.{image}")
-        if array is None:
+    pairs = list(zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True))
+    for image, _ in pairs:
+        if f"image.{image}" not in p.program.images:
             raise BadInput(f"the program was compiled without weights (image.{image} is absent); it can only be timed")
-        for base, data in zip(j.store.slices(allocation).tolist(), array, strict=True):
+
+    def load(pair: tuple[int, int]) -> None:
+        for base, data in zip(j.store.slices(pair[1]).tolist(), p.program.images[f"image.{pair[0]}"], strict=True):
             rows[base : base + len(data)] = data
+
+    each(load, pairs)
     p.arena = arena
     return arena
 

@@ -16,12 +16,15 @@ from . import alu, kernels
 from .flatten import ALU_CODES, Flat, expand
 from .layout import Array, Block
 from .legality import Analysis
+from .operands import Operand, find_operand
 from .products import Products, Selections
 from .report import Report
+from .threads import each
 from .values import Values
 
-_CHUNK = 1024
+_CHUNK = 512
 """Elements that an ALU group computes at a time: operands and result stay in the cache."""
+_ALL = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ class Evaluation:
         chip = self.place.block.chips[passes.planes[plane] // 4]
         buffers = self.place.buffers + (chip * 4 + passes.planes[plane] % 4) * self.vector + row
         offset, step = self.at(self.a.leaving)
-        out = np.empty((len(offset), self.vector), np.uint8)
-        kernels.fetch(self.arena, offset[None], step[None], out)
+        out = kernels.fetch(self.arena, self.vector, offset[None], step[None])
         store = self.arena[: self.place.size * self.vector].reshape(-1, self.vector)
         store[np.concatenate([self.place.rows[memory.written], buffers])] = out
 
@@ -82,46 +84,41 @@ class Evaluation:
     def at(self, taps: Array) -> tuple[Array, Array]:
         """(offset, step) of what tap elements take."""
         source = self.a.feeds.source[taps]
-        known = source >= 0
-        return np.where(known, self.offset[source], -1), np.where(known, self.v.step[source], 1)
+        return self.offset[source], self.v.step[source]
 
-    def pointers(self, rows: Array, lead: Any, width: int) -> tuple[Array, Array]:
+    def pointers(self, rows: Array, lead: int, width: int) -> tuple[Array, Array]:
         """(offset, step) [width, elements] of `width` streams from the lead-th tap of each burst."""
+        return self.at(self._taps(rows, lead, width))
+
+    def _taps(self, rows: Array, lead: int, width: int) -> Array:
         flat = self.a.flat
         if len(rows) == 1:
             size, start = int(flat.count[rows[0]]), int(flat.first_tap[rows[0]])
-            return self.at(np.arange(start + lead * size, start + (lead + width) * size).reshape(width, size))
+            return np.arange(start + lead * size, start + (lead + width) * size).reshape(width, size)
         count = flat.count[rows]
         owner, k = expand(count)
         first = flat.first_tap[rows][owner] + lead * count[owner] + k
-        return self.at(first[None, :] + np.arange(width)[:, None] * count[owner][None, :])
+        result: Array = first[None, :] + np.arange(width)[:, None] * count[owner][None, :]
+        return result
 
     def take(self, offset: Array, step: Array, dtype: Any) -> Array:
-        """Operand values [elements, 320] of a numpy type: a view where the bytes lie evenly, one copy of values that repeat."""
-        kind = np.dtype(dtype)
-        width, count = offset.shape
-        if count == 0:
-            return np.zeros((0, self.vector), kind)
-        pitch = int(offset[0, 1] - offset[0, 0]) if count > 1 else 0
-        planes = np.arange(width)[:, None]
-        whole = bool((offset[0] >= 0).all() and (offset == offset[0] + planes).all() and (step == width).all())
-        if whole and pitch >= 0 and (count == 1 or bool((np.diff(offset[0]) == pitch).all())):
-            return np.ndarray((count, self.vector), kind, self.arena.data, int(offset[0, 0]), (pitch, kind.itemsize))
-        change = np.flatnonzero(np.append(True, (offset[:, 1:] != offset[:, :-1]).any(axis=0)))
-        repeats = len(change) * 2 <= count
-        out = np.empty((len(change) if repeats else count, self.vector * width), np.uint8)
-        some = change if repeats else slice(None)
-        kernels.fetch(self.arena, np.ascontiguousarray(offset[:, some]), np.ascontiguousarray(step[:, some]), out)
-        values: Array = out.view(kind)
-        if not repeats:
-            return values
-        if len(change) == 1:
-            return np.broadcast_to(values, (count, self.vector))
-        return np.repeat(values, np.diff(np.append(change, count)), axis=0)
+        """Values [elements, 320] of a numpy type at pointers."""
+        result: Array = kernels.fetch(self.arena, self.vector, offset, step).view(dtype)
+        return result
 
-    def operand(self, rows: Array, lead: int, dtype: int, width: int) -> Array:
-        """Values of an ALU operand."""
-        return self.take(*self.pointers(rows, lead, width), NUMPY[DType(dtype)])
+    def operands(self, rows: Array, lead: int, width: int, chunk: int) -> list[Operand]:
+        """The operand of a group in pieces of `chunk` elements; found once per layout."""
+        key = (int(rows[0]), lead)
+        known = self.v.operands
+        if key not in known:
+            v, source = self.v, self.a.feeds.source[self._taps(rows, lead, width)]
+            cuts = range(0, source.shape[1], chunk)
+            known[key] = [find_operand(source[:, low : low + chunk], v.leaf, v.offset, v.step) for low in cuts]
+        return known[key]
+
+    def values(self, operand: Operand, dtype: int) -> Array:
+        """An ALU operand as numbers."""
+        return operand.values(self.arena, self.vector, self.offset, self.v.step, NUMPY[DType(dtype)])
 
     def slot(self, rows: Array, dtype: Any, count: int, base: Array) -> Array:
         """The results of consecutive bursts at `base` as one array [count, 320]."""
@@ -142,15 +139,15 @@ class Evaluation:
         width, width_b = int(self.v.width_a[head]), int(self.v.width_b[head])
         kind = alu.result_type(code, dtype, dtype2)
         out = self.slot(rows, kind, int(v.count[rows].sum()), v.base)
-        x = self.pointers(rows, 0, width)
-        y, other = None, dtype2 if code in (Opcode.SELECT, Opcode.MASK_BAR) else dtype
-        if width_b:
-            y = self.pointers(rows, width, width_b)
-        for low in range(0, len(out), _CHUNK):
-            part = slice(low, low + _CHUNK)
-            first = self.take(x[0][:, part], x[1][:, part], NUMPY[DType(dtype)])
-            second = None if y is None else self.take(y[0][:, part], y[1][:, part], NUMPY[DType(other)])
-            alu.apply(code, dtype, dtype2, modular, first, second, out[part])
+        other = dtype2 if code in (Opcode.SELECT, Opcode.MASK_BAR) else dtype
+        x = self.operands(rows, 0, width, _CHUNK)
+        y = self.operands(rows, width, width_b, _CHUNK) if width_b else None
+
+        def compute(part: int) -> None:
+            second = None if y is None else self.values(y[part], other)
+            alu.apply(code, dtype, dtype2, modular, self.values(x[part], dtype), second, out[part * _CHUNK : (part + 1) * _CHUNK])
+
+        each(compute, range(len(x)))
 
     def spread(self, rows: Array, out: Array) -> None:
         """Write consecutive results [elements, bytes] into the slots of `rows`."""
@@ -167,7 +164,7 @@ class Evaluation:
         head = int(rows[0])
         code, dtype, n, n2 = (int(b[name][head]) for name in ("opcode", "dtype", "n", "n2"))
         fold = alu.REDUCE[code]
-        x = self.operand(rows, 0, dtype, int(self.v.width_a[head])).reshape(len(rows), n2, n, self.vector)
+        x = self.values(self.operands(rows, 0, int(self.v.width_a[head]), _ALL)[0], dtype).reshape(len(rows), n2, n, self.vector)
         with np.errstate(all="ignore"):
             if not b["first"][head]:
                 before = np.stack([self.states.pop(self.chain.get(row, -1), np.zeros(self.vector, x.dtype)) for row in rows.tolist()])

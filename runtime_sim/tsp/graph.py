@@ -113,7 +113,7 @@ def order(flat: Flat, pairs: Array, weight: Array, notes: Notes) -> Array:
     np.cumsum(np.bincount(pairs[0], minlength=size), out=starts[1:])
     degree = np.bincount(pairs[1], minlength=size).astype(np.int64)
     level = np.zeros(size, np.int64)
-    reached = kernels.levels(starts, pairs[1][by_source], weight.astype(np.int64), degree, level)
+    reached = kernels.levels(starts, pairs[1][by_source], weight.astype(np.int64), degree, level, np.empty(size, np.int64))
     if reached < size:
         stuck = np.flatnonzero(degree > 0)
         notes.bursts("TSP-011", f"{len(stuck)} bursts wait for each other; one of them must be split", stuck[:2].tolist())

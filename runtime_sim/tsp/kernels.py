@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import compiled
+from ..jit import Values, compiled
 
 
 @compiled
@@ -143,10 +143,12 @@ def mismatches(first: Any, count: Any, wanted: Any, source: Any, claim_of: Any, 
 
 
 @compiled
-def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> int:
-    """Longest weighted path to each burst of the graph (CSR by source); returns how many bursts were reached: fewer than all in a cycle."""
+def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any, queue: Any) -> int:
+    """Longest weighted path to each burst of the graph (CSR by source); returns how many bursts were reached: fewer than all in a cycle.
+
+    They are in `queue`, in an order in which they can be computed.
+    """
     n = len(weight)
-    queue = np.empty(n, np.int64)
     tail = 0
     for b in range(n):
         if degree[b] == 0:
@@ -159,7 +161,8 @@ def levels(starts: Any, targets: Any, weight: Any, degree: Any, level: Any) -> i
         value = level[b] + weight[b]
         for at in range(starts[b], starts[b + 1]):
             c = targets[at]
-            level[c] = max(level[c], value)
+            if level[c] < value:
+                level[c] = value
             degree[c] -= 1
             if degree[c] == 0:
                 queue[tail] = c
@@ -185,9 +188,11 @@ def weight_queue(
         if e == 0 or p != plane[e - 1]:
             begin, end = -1, -1
         if is_iw[e]:
-            content[w, :] = buffer[p]
-            loader[w, 0], loader[w, 1] = begin, end
-            fresh[p, :] = 0
+            loader[w, 0] = begin
+            loader[w, 1] = end
+            for row in range(buffer.shape[1]):
+                content[w, row] = buffer[p, row]
+                fresh[p, row] = 0
             begin, end = -1, -1
             w += 1
         else:
@@ -205,38 +210,30 @@ def weight_queue(
 
 
 @compiled
-def accumulators(plane: Any, entry: Any, add: Any, store: Any, depth: Any, source: Any, fault: Any, left: Any) -> None:
+def accumulators(plane: Any, entry: Any, add: Any, store: Any, holder: Any, used: Any, source: Any, fault: Any) -> None:
     """TSP-025: accumulator elements in order of (plane, time), planes numbered from 0.
 
     source[e] = element that stored what e adds (-1 none). fault[e] = 1: outside the depth, 2: add from an entry never stored, 3: store over
-    a stored entry that nothing used. left[plane] = 1 where a stored entry is unused after the last element.
+    a stored entry that nothing used. holder[plane, entry] (-1 on entry): the element that stored it last; used[plane, entry] (1 on entry):
+    whether anything added it since.
     """
-    holder = np.full(depth, -1, np.int64)
-    used = np.ones(depth, np.uint8)
     for e in range(len(plane)):
-        if e == 0 or plane[e] != plane[e - 1]:
-            holder[:] = -1
-            used[:] = 1
-        source[e] = -1
-        if add[e] or store[e]:
-            slot = entry[e]
-            if slot < 0 or slot >= depth:
-                fault[e] = 1
-            else:
-                if add[e]:
-                    if holder[slot] < 0:
-                        fault[e] = 2
-                    source[e] = holder[slot]
-                    used[slot] = 1
-                if store[e]:
-                    if not used[slot]:
-                        fault[e] = 3
-                    holder[slot] = e
-                    used[slot] = 0
-        if e == len(plane) - 1 or plane[e + 1] != plane[e]:
-            for slot in range(depth):
-                if not used[slot]:
-                    left[plane[e]] = 1
+        p, slot = plane[e], entry[e]
+        if not add[e] and not store[e]:
+            continue
+        if slot < 0 or slot >= holder.shape[1]:
+            fault[e] = 1
+            continue
+        if add[e]:
+            if holder[p, slot] < 0:
+                fault[e] = 2
+            source[e] = holder[p, slot]
+            used[p, slot] = 1
+        if store[e]:
+            if not used[p, slot]:
+                fault[e] = 3
+            holder[p, slot] = e
+            used[p, slot] = 0
 
 
 @compiled
@@ -262,22 +259,39 @@ def mark(cycles: Any, t0: Any, n: Any, i: Any, n2: Any, i2: Any, value: Any) -> 
         for k2 in range(n2[r]):
             t = t0[r] + k2 * i2[r]
             for _ in range(n[r]):
-                cycles[t] = max(cycles[t], value[r])
+                if cycles[t] < value[r]:
+                    cycles[t] = value[r]
                 t += i[r]
 
 
 @compiled
-def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
-    """out[m, lanes * w] = operands of w byte planes: plane p of element m, lane l, is arena[offset[p, m] + l step[p, m]]."""
+def _fetch(arena: Any, offset: Any, step: Any, out: Any, out2: Any, out4: Any) -> None:
+    """out[m, lanes * w] = operands of w byte planes: plane p of element m, lane l, is arena[offset[p, m] + l step[p, m]].
+
+    `out2`, `out4` are the memory of `out` as unsigned integers of 2 and 4 bytes.
+    """
     w, count = offset.shape
     lanes = out.shape[1] // w
     for m in range(count):
         base = offset[0, m]
         whole = base >= 0 and step[0, m] == w
+        apart = base >= 0 and step[0, m] == 1
         for p in range(1, w):
             whole = whole and offset[p, m] == base + p and step[p, m] == w
+            apart = apart and offset[p, m] >= 0 and step[p, m] == 1
         if whole:
-            out[m, :] = arena[base : base + lanes * w]
+            for byte in range(lanes * w):
+                out[m, byte] = arena[base + byte]
+        elif apart and w == 2:
+            low, high = arena[base : base + lanes], arena[offset[1, m] : offset[1, m] + lanes]
+            for lane in range(lanes):
+                out2[m, lane] = np.uint32(low[lane]) | np.uint32(high[lane]) << np.uint32(8)
+        elif apart and w == 4:
+            low, high = arena[base : base + lanes], arena[offset[1, m] : offset[1, m] + lanes]
+            third, top = arena[offset[2, m] : offset[2, m] + lanes], arena[offset[3, m] : offset[3, m] + lanes]
+            for lane in range(lanes):
+                lower = np.uint32(low[lane]) | np.uint32(high[lane]) << np.uint32(8)
+                out4[m, lane] = lower | np.uint32(third[lane]) << np.uint32(16) | np.uint32(top[lane]) << np.uint32(24)
         else:
             for p in range(w):
                 o, s = offset[p, m], step[p, m]
@@ -289,14 +303,20 @@ def fetch(arena: Any, offset: Any, step: Any, out: Any) -> None:
                         out[m, lane * w + p] = arena[o + lane * s]
 
 
+def fetch(arena: Values, lanes: int, offset: Values, step: Values) -> Values:
+    """Operands [elements, lanes * w] of w byte planes, lane by lane, from their pointers [w, elements]."""
+    width, count = offset.shape
+    out = np.empty((count, lanes * width), np.uint8)
+    _fetch(arena, np.ascontiguousarray(offset), np.ascontiguousarray(step), out, out.view(np.uint16), out.view(np.uint32))
+    return out
+
+
 @compiled
 def rows_of(arena: Any, offset: Any, out: Any) -> None:
     """out[m, :] = the bytes from arena[offset[m]] on; zero where the offset is -1."""
     for m in range(len(offset)):
-        if offset[m] < 0:
-            out[m, :] = 0
-        else:
-            out[m, :] = arena[offset[m] : offset[m] + out.shape[1]]
+        for byte in range(out.shape[1]):
+            out[m, byte] = arena[offset[m] + byte] if offset[m] >= 0 else 0
 
 
 @compiled
@@ -327,16 +347,15 @@ def selection(arena: Any, offset: Any, step: Any, lane: Any, factor: Any) -> boo
 @compiled
 def byte_passes(
     arena: Any, offset: Any, step: Any, first: Any, count: Any, tile: Any, t_offset: Any, t_step: Any, picks: Any, lane: Any, factor: Any,
-    out: Any, dense: Any,
+    line: Any, out: Any, dense: Any,
 ) -> None:  # fmt: skip
     """out[m, n] int32 += sum over lanes of int8 vector m times int8 row n of the pass's tile, modulo 2^32, for vectors first[p] + count[p].
 
     Tiles with picks[q] >= 0 take `lane`, `factor` of that row (see `selection`); vectors of few nonzero lanes add columns; few vectors
-    are multiplied out. dense[p] = 1 where none of this holds: those passes are left to the caller.
+    are multiplied out (`line` is room for one). dense[p] = 1 where none of this holds: those passes are left to the caller.
     """
     lanes = out.shape[1]
     few = 4
-    line = np.empty(lanes, np.int8)
     for p in range(len(first)):
         q = tile[p]
         chosen = picks[q]

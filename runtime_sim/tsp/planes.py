@@ -238,9 +238,11 @@ def _entries(flat: Flat, notes: Notes) -> _Entries:
     row, k, entry, plane = row[order], k[order], entry[order], plane[order]
     planes, number = np.unique(plane, return_inverse=True)
     source = np.full(len(row), -1, np.int64)
-    fault, left = np.zeros(len(row), np.uint8), np.zeros(len(planes), np.uint8)
-    kernels.accumulators(number, entry, b["add"][row], b["store"][row], flat.machine.acc_depth, source, fault, left)
+    fault = np.zeros(len(row), np.uint8)
+    holder = np.full((len(planes), flat.machine.acc_depth), -1, np.int64)
+    used = np.ones(holder.shape, np.uint8)
+    kernels.accumulators(number, entry, b["add"][row], b["store"][row], holder, used, source, fault)
     texts = {1: "entry outside the depth", 2: "add from an entry never stored", 3: "store over an entry that nothing used"}
     for burst, kind in sorted({(int(row[e]), int(fault[e])) for e in np.flatnonzero(fault)}):
         notes.bursts("TSP-025", texts[kind], [burst])
-    return _Entries(row, k, source, np.unique(plane[fault == 2]), planes[left != 0])
+    return _Entries(row, k, source, np.unique(plane[fault == 2]), planes[~used.all(axis=1)])

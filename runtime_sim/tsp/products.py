@@ -15,12 +15,15 @@ from ...machines.tsp.isa import HALF_BOTH
 from . import kernels
 from .flatten import expand
 from .layout import Array
+from .schedule import HALF
+from .threads import each, slices
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 _LANES_HALF = 160
-_HALF = 16
+_THREADED = 256
+"""Vectors of a group from which on its passes are shared by threads."""
 
 
 class Selections:
@@ -66,12 +69,16 @@ class Products:
     def run(self, rows: Array) -> None:
         """ACC bursts of one kind (`schedule.pass_kind`); the odd burst of an fp16 pair is done with the even one."""
         kind = int(self.v.kind[rows[0]])
-        if kind == _HALF:
+        if kind == HALF:
             self.activations.clear()
             for row in rows[(self.a.flat.b["unit"][rows] - isa.MXM_BASE) // 3 % 2 == 0].tolist():
                 k = int(self.v.pass_of[row])
-                if self.a.passes.partner[k] >= 0:
-                    self._half_pass(row, k)
+                if self.a.passes.partner[k] < 0:
+                    continue
+                if self.parts:
+                    self._apart(row, k)
+                elif self.v.after[row] < 0:
+                    self._half_pass(row)
         elif kind:
             self._byte_passes(rows, kind)
 
@@ -126,28 +133,39 @@ class Products:
         kernels.rows_of(self.arena, at, out)
         return out
 
-    def _half_pass(self, row: int, k: int) -> None:
-        """An fp16 pass of a plane pair; `row` is its even ACC burst."""
-        b, v = self.a.flat.b, self.v
+    def _operands(self, k: int) -> tuple[Array, slice]:
+        """(vectors [count, lanes], lanes) of an fp16 pass."""
         abc = int(self.a.passes.abc[k])
-        half = int(b["half"][abc])
+        half = int(self.a.flat.b["half"][abc])
         lanes = slice(None) if half == HALF_BOTH else slice(half * _LANES_HALF, (half + 1) * _LANES_HALF)
-        x = self._activation(abc)[:, lanes]
-        if self.parts:
-            self._apart(row, k, x, lanes)
-            return
-        emits = b["emit"][row] and v.total[row] >= 0
-        out = self._sums(row, v.total) if emits else np.empty((len(x), self.vector), np.float32)
-        np.matmul(x, self._weights(k, 0)[:, lanes].T, out=out)
-        if b["add"][row]:
-            out += self._before(np.array([row])).view(np.float32)
+        return self._activation(abc)[:, lanes], lanes
+
+    def _half_pass(self, row: int) -> None:
+        """fp16 passes of a plane pair that are summed as one, entries rounded (MX-9); `row` is the even ACC burst of the last."""
+        b, v = self.a.flat.b, self.v
+        rows = [row]
+        while v.before[rows[0]] >= 0:
+            rows.insert(0, int(v.before[rows[0]]))
+        count = int(self.a.flat.count[row])
+        out = self._sums(row, v.total) if v.total[row] >= 0 else np.empty((count, self.vector), np.float32)
+        more = np.empty_like(out) if len(rows) > 1 else out
+        for number, one in enumerate(rows):
+            k = int(v.pass_of[one])
+            x, lanes = self._operands(k)
+            np.matmul(x, self._weights(k, 0)[:, lanes].T, out=more if number else out)
+            if number:
+                out += more
+            elif b["add"][one]:
+                out += self._before(np.array([one])).view(np.float32)
         if v.stored[row] >= 0:
             self._sums(row, v.stored)[...] = out
 
-    def _apart(self, row: int, k: int, x: Array, lanes: slice) -> None:
-        """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9)."""
+    def _apart(self, row: int, k: int) -> None:
+        """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9);
+        `row` is its even ACC burst."""
         b, v, passes = self.a.flat.b, self.v, self.a.passes
         odd = int(passes.acc[passes.partner[k]])
+        x, lanes = self._operands(k)
         wide = x.astype(np.float64)
         joined = np.zeros((len(x), self.vector))
         for acc, part in ((row, 1), (odd, 2)):
@@ -187,7 +205,14 @@ class Products:
             dense[:] = 0
             chosen = self.e.place.selections
             picks = chosen.numbers(*tiles)
-            kernels.byte_passes(chosen.data, offset[0], step[0], first, count, tile, *tiles, picks, chosen.lane, chosen.factor, out, dense)
+
+            def compute(some: slice) -> None:
+                kernels.byte_passes(
+                    chosen.data, offset[0], step[0], first[some], count[some], tile[some], *tiles, picks, chosen.lane, chosen.factor,
+                    np.empty(self.vector, np.int8), out, dense[some],
+                )  # fmt: skip
+
+            each(compute, slices(count.tolist()) if len(out) >= _THREADED else [slice(None)])
         for p in np.flatnonzero(dense).tolist():
             mine = slice(int(first[p]), int(first[p] + count[p]))
             x = self.e.take(offset[:, mine], step[:, mine], np.int8).astype(np.float32)

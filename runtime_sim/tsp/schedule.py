@@ -10,6 +10,7 @@ from bisect import insort
 
 import numpy as np
 
+from ...machines.tsp import isa
 from ...machines.tsp.isa import ACC_OPS, DType, Opcode
 from .joins import Joins, leaf_of
 from .layout import Array
@@ -17,6 +18,8 @@ from .legality import Analysis
 
 _ALIGN = 64
 _NEVER = 1 << 60
+HALF = 16
+"""`pass_kind` of fp16 passes."""
 
 
 def pass_kind(a: Analysis) -> Array:
@@ -26,7 +29,7 @@ def pass_kind(a: Analysis) -> Array:
     known = np.flatnonzero(passes.acc >= 0)
     acc = passes.acc[known]
     kind = 1 + 2 * b["add"][acc] + 4 * stored_sums(a)[acc] + 8 * b["emit"][acc]
-    result[acc] = np.where(b["dtype"][passes.abc[known]] == DType.F16, 16, kind)
+    result[acc] = np.where(b["dtype"][passes.abc[known]] == DType.F16, HALF, kind)
     return result
 
 
@@ -55,6 +58,44 @@ def group_bursts(a: Analysis) -> list[Array]:
     return np.split(order, np.flatnonzero(new))
 
 
+def sums_before(a: Analysis) -> Array:
+    """For each even ACC burst of an fp16 pair the one burst of the same kind that only stores what it adds, element by element; else -1.
+
+    Such passes are summed as one, when the last of them is computed.
+    """
+    passes, flat = a.passes, a.flat
+    result = np.full(flat.size, -1, np.int64)
+    rows = np.unique(passes.acc_row)
+    if not len(rows):
+        return result
+    sort = np.lexsort((passes.acc_k, passes.acc_row))
+    source = passes.acc_source[sort]
+    giver = np.where(source >= 0, passes.acc_row[source], -1)
+    straight = (source >= 0) & (passes.acc_k[source] == passes.acc_k[sort])
+    starts = np.searchsorted(passes.acc_row[sort], rows)
+    first = giver[starts]
+    simple = np.minimum.reduceat(straight & (giver == np.repeat(first, flat.count[rows])), starts) & (first >= 0)
+    users = np.unique(np.stack([giver, passes.acc_row[sort]])[:, giver >= 0], axis=1)
+    alone = np.bincount(users[0], minlength=flat.size) == 1
+    half = (pass_kind(a) == HALF) & ((flat.b["unit"] - isa.MXM_BASE) // 3 % 2 == 0)
+    simple &= alone[first] & half[first] & half[rows] & (flat.b["emit"][first] == 0) & (flat.count[first] == flat.count[rows])
+    result[rows[simple]] = first[simple]
+    return result
+
+
+def _pass_groups(a: Analysis, group: Array) -> Array:
+    """Group in which the product of each ACC burst is taken: that of the last pass that it is summed with."""
+    result = group.copy()
+    before = sums_before(a)
+    chained = np.flatnonzero(before >= 0)
+    for row in chained[np.argsort(-a.flat.b["t0"][chained], kind="stable")].tolist():
+        result[before[row]] = result[row]
+    twin = np.flatnonzero((a.passes.acc >= 0) & (a.passes.partner >= 0))
+    other = a.passes.acc[a.passes.partner[twin]]
+    result[a.passes.acc[twin]] = np.maximum(result[a.passes.acc[twin]], np.where(other >= 0, result[other], -1))
+    return result
+
+
 def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tuple[Array, Array, Array]:
     """(last group that takes a result of each burst, the same of the joined sums of each even ACC burst, and of stored sums); -1 where none
     does."""
@@ -65,9 +106,10 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tu
     passes, code = a.passes, flat.b["opcode"]
     taken = np.where(np.isin(code, (Opcode.LW, Opcode.ABC)), -1, group)
     with_acc = np.flatnonzero(passes.acc >= 0)
-    taken[passes.abc[with_acc]] = group[passes.acc[with_acc]]
+    computed = _pass_groups(a, group)
+    taken[passes.abc[with_acc]] = computed[passes.acc[with_acc]]
     partnered = with_acc[passes.partner[with_acc] >= 0]
-    taken[passes.abc[passes.partner[partnered]]] = np.maximum(taken[passes.abc[passes.partner[partnered]]], group[passes.acc[partnered]])
+    np.maximum.at(taken, passes.abc[passes.partner[partnered]], computed[passes.acc[partnered]])
     installed = np.full(len(passes.iw_burst), -1, np.int64)
     used = np.flatnonzero(passes.iw >= 0)
     np.maximum.at(installed, passes.iw[used], taken[passes.abc[used]])

@@ -6,7 +6,7 @@ computes has bytes of its own. A pointer is (offset, step): lane l of the byte i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from .joins import Joins, find_joins, paired_passes
 from .layout import Array
 from .legality import Analysis
 from .memory import UNDEFINED
+from .operands import Operand
 from .planes import plane_of
-from .schedule import group_bursts, last_uses, pass_kind, place, stored_sums
+from .schedule import group_bursts, last_uses, pass_kind, place, stored_sums, sums_before
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
 ALIGN = 64
@@ -28,13 +29,14 @@ ALIGN = 64
 class Values:
     """Pointers of one layout, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
-    `offset`, `step` per claim element, without the rows that were there before: elements `outer` are bytes of the places `outer_place`.
-    `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands; `leaf` the claim element
-    (or -1 - place) that each claim element's bytes come from. Of ACC bursts: `kind` (`schedule.pass_kind`), `pass_of` the pass (-1 none),
-    and from `add_first` on in `add_source` the accumulator element that each of its elements adds. `iw_plane`: local chip * 4 + plane of
-    IW events. `fused`: ADD bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`
-    offset of the rounded sum of each fp16 pass, by its even ACC burst, `stored` of the entries that other passes add. `size` end of the
-    results in the arena.
+    `offset`, `step` per claim element (the last one: no element), without the rows that were there before: elements `outer` are bytes of
+    the places `outer_place`. `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands;
+    `leaf` the claim element (or -1 - place) that each claim element's bytes come from. Of ACC bursts: `kind` (`schedule.pass_kind`),
+    `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element that each of its elements adds; `before`,
+    `after`: fp16 passes that are summed as one (`schedule.sums_before`). `iw_plane`: local chip * 4 + plane of IW events. `fused`: ADD
+    bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded
+    sum of each fp16 pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results in the arena.
+    `operands`: those of ALU groups by (first burst, tap), filled as they are needed.
     """
 
     groups: list[Array]
@@ -53,11 +55,14 @@ class Values:
     iw_plane: Array
     add_first: Array
     add_source: Array
+    before: Array
+    after: Array
     fused: Array
     parts: bool
     total: Array
     stored: Array
     size: int
+    operands: dict[tuple[int, int], list[Operand]] = field(default_factory=dict)
 
 
 def resolve_leaves(a: Analysis) -> Array:
@@ -143,14 +148,16 @@ def place_values(a: Analysis, start: int) -> Values:
     pass_of = np.full(flat.size, -1, np.int64)
     with_acc = np.flatnonzero(passes.acc >= 0)
     pass_of[passes.acc[with_acc]] = with_acc
+    before, after = sums_before(a), np.full(flat.size, -1, np.int64)
+    after[before[before >= 0]] = np.flatnonzero(before >= 0)
     sort = np.lexsort((passes.acc_k, passes.acc_row))
     add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
     outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
     return Values(
-        groups=groups, offset=offset, step=step, leaf=leaf, outer=outer, outer_place=-1 - leaf[outer], base=base, width=width, count=count,
-        width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
+        groups=groups, offset=offset, step=step, leaf=np.append(leaf, UNDEFINED), outer=outer, outer_place=-1 - leaf[outer],
+        base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
         kind=pass_kind(a), pass_of=pass_of, iw_plane=plane_of(flat, a.passes.iw_burst), add_first=add_first, add_source=add_source,
-        fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end,
+        before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end,
     )  # fmt: skip
 
 
@@ -172,4 +179,5 @@ def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins,
     offset, step = own[at] if claims.total else own, own_step[at] if claims.total else own_step
     offset[~computed] = -1
     step[~computed] = 1
+    offset, step = np.append(offset, -1), np.append(step, 1)
     return offset, step
