@@ -13,7 +13,7 @@ product over the whole line). Then the elements in between, which nothing else r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from . import kernels
 from .addresses import nest
 from .arithmetic import Values
 from .events import Event
-from .lookups import indices
 from .model import BurstView, Ints, RegionView
 from .order import Step
 from .products import line_product
@@ -86,6 +85,35 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a step stores among zeros: `place` [lines, length] is the position of every core of the lines in the step's role (-1 for a core
+    without a part), `first` and `low` [cores of the role] the first element in the line's and the index that stores there."""
+
+    step: Step
+    place: Ints
+    first: Ints
+    low: Ints
+
+    def sums(self, engine: Engine, out: Values, half: bool) -> None:
+        """Sums over the lines of arrays that hold one part each, added to zeros [lines, elements]."""
+        burst, cores = self.step.event.burst, engine.cores(self.step)
+        values = engine.source("a", self.step, cores, None)
+        assert values is not None
+        visits, inner, limit, pace = 1, burst.count, 1, 0
+        index = np.zeros((burst.cores, 1), np.int32)
+        if burst.op.meaning is Semantics.STORE_INDEXED:
+            visits, inner, limit, pace = prod(burst.ext[:3]), burst.ext[3], burst.look[1], burst.look[2]
+            given = engine.scalar(self.step, cores, None)
+            assert given is not None
+            index = np.ascontiguousarray(np.broadcast_to(given, (*cores.shape, *burst.ext[:3], 1))).reshape(-1, visits)
+        filled = np.ascontiguousarray(np.broadcast_to(values, (*cores.shape, *burst.ext))).reshape(-1, visits, inner)
+        kernels.sum_parts(
+            filled, self.first, index, self.low, limit, pace, nest(burst.ext, burst.d.stride).reshape(visits, inner), self.place, out,
+            out.view(np.uint32), half,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LineSum:
     """The sums along `lines` [lines, length] (flat positions in the region, in the order of addition), stored at the last core of each."""
 
@@ -99,11 +127,9 @@ class LineSum:
     """Where the sums become all that the object of `into` holds, by number of the line."""
     products: tuple[Event, ...] = ()
     """FMAC events that made the elements, in place of memory; `axis`: the mesh axis along which the lines run."""
-    placed: Step | None = None
-    """The step that stored every core's own part among zeros, in place of memory."""
     axis: int = 0
-    parts: Ints = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    """Position of every core of the lines in the role of `placed`, -1 for a core without a part."""
+    placed: Parts | None = None
+    """What was stored among zeros, in place of memory."""
 
     def evaluate(self, engine: Engine) -> None:
         """Apply to the engine's memory."""
@@ -118,7 +144,9 @@ class LineSum:
         if self.products:
             return self._multiplied(engine)
         if self.placed is not None:
-            return self._collected(engine, self.placed)
+            out = np.zeros((len(self.lines), self.own.count), np.float32)
+            self.placed.sums(engine, out, self.half)
+            return out
         array = engine.memory[self.own.obj]
         base, index = flat_cores(array, self.lines)
         out = np.empty((len(self.lines), self.own.count), array.dtype)
@@ -137,29 +165,6 @@ class LineSum:
             view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, ext)
             view += total if np.array_equal(place, np.arange(len(members))) else total[place]
         engine.blocked = True
-        return out
-
-    def _collected(self, engine: Engine, step: Step) -> Values:
-        """Sum over the line of arrays of zeros that hold one part each."""
-        burst = step.event.burst
-        cores = engine.cores(step)
-        values = engine.source("a", step, cores, None)
-        assert values is not None
-        indexed = burst.op.meaning is Semantics.STORE_INDEXED
-        visits, inner = (prod(burst.ext[:3]), burst.ext[3]) if indexed else (1, burst.count)
-        begin = engine.begin(step.event, "d")
-        first = np.broadcast_to(begin, cores.shape).reshape(-1, 1) - self.own.begin
-        if indexed:
-            offset, found = indices(engine, step, cores)
-            shape = (*cores.shape, *burst.ext[:3], 1)
-            first = first + np.broadcast_to(offset * burst.look[2], shape).reshape(-1, visits)
-            first = np.where(np.broadcast_to(found, shape).reshape(-1, visits), first, np.iinfo(np.int64).min >> 1)
-        filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
-        out = np.zeros((len(self.lines), self.own.count), filled.dtype)
-        kernels.sum_parts(
-            np.ascontiguousarray(filled), np.ascontiguousarray(first), nest(burst.ext, burst.d.stride).reshape(visits, inner),
-            self.parts, out, out.view(np.uint32), self.half,
-        )  # fmt: skip
         return out
 
 

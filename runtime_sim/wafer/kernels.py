@@ -108,10 +108,12 @@ def sum_lines(values: Any, lines: Any, start: int, out: Any, bits: Any, half: bo
 
 
 @compiled
-def sum_parts(values: Any, first: Any, steps: Any, lines: Any, out: Any, bits: Any, half: bool) -> None:
-    """The same for cores that hold zeros and one part: values [n, visits, inner] at first [n, visits] + steps [visits, inner] (outside of
-    `out` they are left out); lines give rows of `values`, -1 for a core without a part. Adding zeros changes nothing (lines have two
-    cores at least, so that no sum keeps a negative zero)."""
+def sum_parts(
+    values: Any, first: Any, index: Any, low: Any, limit: int, pace: int, steps: Any, lines: Any, out: Any, bits: Any, half: bool
+) -> None:
+    """The same for cores that hold zeros and one part: values [n, visits, inner] at first [n] + (index [n, visits] - low [n]) * pace +
+    steps [visits, inner], where 0 <= index - low < limit; elements outside of `out` are left out. `lines` give rows of `values`, -1 for a
+    core without a part. Adding zeros changes nothing (lines have two cores at least, so that no sum keeps a negative zero)."""
     count = out.shape[1]
     own = np.zeros(count, values.dtype)
     for i in range(lines.shape[0]):
@@ -119,21 +121,22 @@ def sum_parts(values: Any, first: Any, steps: Any, lines: Any, out: Any, bits: A
             core = lines[i, c]
             if core < 0:
                 continue
-            low, high = count, 0
+            begin, end = count, 0
             for v in range(steps.shape[0]):
-                base = first[core, v]
-                if base < -(1 << 40):
+                place = index[core, v] - low[core]
+                if place < 0 or place >= limit:
                     continue
+                base = first[core] + place * pace
                 for j in range(steps.shape[1]):
                     e = base + steps[v, j]
                     if 0 <= e < count:
                         own[e] = values[core, v, j]
-                        low, high = min(low, e), max(high, e + 1)
-            for e in range(low, high):
+                        begin, end = min(begin, e), max(end, e + 1)
+            for e in range(begin, end):
                 out[i, e] = out[i, e] + own[e]
                 own[e] = 0
-            if half and low < high:
-                _round_half(out[i, low:high], bits[i, low:high])
+            if half and begin < end:
+                _round_half(out[i, begin:end], bits[i, begin:end])
 
 
 @compiled

@@ -9,22 +9,27 @@ import numpy as np
 from . import kernels
 from .addresses import nest
 from .arithmetic import Values
+from .model import BurstView, Ints
 from .order import Step
 
 if TYPE_CHECKING:
     from .engine import Cores, Engine
 
 
+def lowest(burst: BurstView) -> Ints:
+    """The index that means the first place, int64 [rows, columns] of the role."""
+    lo, _, _, per_row, per_column = burst.look
+    return np.asarray(lo + per_row * np.array(burst.rows, np.int64)[:, None] + per_column * np.array(burst.cols, np.int64)[None, :])
+
+
 def indices(engine: Engine, step: Step, cores: Cores) -> tuple[Values, Values]:
     """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
     burst = step.event.burst
-    lo, count, _, per_row, per_column = burst.look
-    low = lo + per_row * np.array(burst.rows)[:, None] + per_column * np.array(burst.cols)[None, :]
-    low = cores.of(low).reshape(*cores.shape, 1, 1, 1, 1)
+    low = cores.of(lowest(burst)).reshape(*cores.shape, 1, 1, 1, 1)
     index = engine.scalar(step, cores, None)
     assert index is not None
     offset = index.astype(np.int64) - low
-    return offset, (offset >= 0) & (offset < count)
+    return offset, (offset >= 0) & (offset < burst.look[1])
 
 
 def load(engine: Engine, step: Step, cores: Cores) -> Values:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Element, Fmt, Op, Semantics
 from .addresses import nest, reads, start, writes
-from .collectives import Cells, LineSum, Run, Spread
+from .collectives import Cells, LineSum, Parts, Run, Spread
 from .deliveries import Deliveries
 from .events import Event
 from .liveness import FILLED
+from .lookups import lowest
 from .model import BurstView, Ints, SegmentView
 from .order import Step
 from .products import axis_kinds
@@ -395,14 +396,20 @@ class _Planner:
         if not self.exact and axis is not None and all(self._multiplies(s.event, line, axis) for s in steps):
             taken = replace(line, products=tuple(s.event for s in steps), axis=axis, bursts=(*line.bursts, *(s.event.burst for s in steps)))
         elif len(steps) == 1 and _stores_part(steps[0].event.burst):
-            place = np.full(line.region.h * line.region.w, -1)
-            place[self._positions(steps[0].event.burst)] = np.arange(steps[0].event.burst.cores)
-            taken = replace(line, placed=steps[0], parts=place[line.lines], bursts=(*line.bursts, steps[0].event.burst))
+            taken = replace(line, placed=self._part(line, steps[0]), bursts=(*line.bursts, steps[0].event.burst))
         else:
             return line
         for n in filled:
             self.items[n] = None
         return taken
+
+    def _part(self, line: LineSum, step: Step) -> Parts:
+        event, burst = step.event, step.event.burst
+        place = np.full(line.region.h * line.region.w, -1)
+        place[self._positions(burst)] = np.arange(burst.cores)
+        first = np.broadcast_to(start(burst, burst.d, event.k, event.outer, self.seg), burst.core_ids.shape).reshape(-1) - line.own.begin
+        low = np.broadcast_to(lowest(burst), burst.core_ids.shape).reshape(-1)
+        return Parts(step, place[line.lines], first, np.ascontiguousarray(low))
 
     def _positions(self, burst: BurstView) -> Ints:
         return self._in_region(burst, burst.core_ids.reshape(-1))

@@ -113,12 +113,13 @@ class Arrays:
         sources = self._sources(slot)
         if len(sources) == 1 and slot not in self.written and any(sources[0][0].covers):
             return _shared(*sources[0], shape, obj.fmt)
-        spare = self.spare.get((shape, dtype))
-        out = spare.pop() if spare else np.zeros(shape, dtype)
+        spare = self.spare.get((shape, dtype), [])
+        used = bool(spare)
+        out = spare.pop() if used else np.zeros(shape, dtype)
         if bind is not None and bind.kind is tb.BindKind.IMAGE:
             tiles = layout.program.images[tb.image_key(bind.image)]
             strided(out, 0, obj.stride, obj.ext)[...] = tiles
-        if len(sources) > 1 or (sources and not _covers(sources[0][0], shape)):
+        if used and (len(sources) > 1 or (sources and not _covers(sources[0][0], shape))):
             out[...] = 0
         for mapping, tensor in sources:
             mapping.load(out, tensor, obj.fmt, keep=len(sources) > 1)
