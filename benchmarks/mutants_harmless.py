@@ -127,6 +127,8 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
         return "a truth value held as another type: it stays 0 or 1"
     if table == "host_exprs" and column == "dtype" and _both_whole(old, new):
         return "a whole number held in another width: it fits both, in every run over the range of the inputs"
+    if table == "host_exprs" and column == "dtype" and HOST_DTYPES[old] in ("i64", "i32", "i16") and HOST_DTYPES[new] in ("f32", "f64"):
+        return "a whole number held as a float that has it exactly, in every run over the range of the inputs"
     if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
         return "index arithmetic for values outside the range of the inputs: equal in every run over that range"
     return ""
