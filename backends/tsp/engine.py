@@ -49,6 +49,7 @@ class Provider:
         return Provider(self.get, index if self.index is None else self.index[index])
 
 
+NOWHERE = -(1 << 40)
 WIDEST = 24
 """Most slices that one operand may lie in: a wider one leaves no room for the others of its step."""
 
@@ -317,7 +318,12 @@ class _Vector:
         if accumulates:
             columns |= {"first": 1, "last": 1}
         for index in _classes([until for _, _, until in drives], len(results)):
-            outs = [Out(4 * lane, direction, [int(until[p, index[0]]) for p in range(width)], width) for direction, lane, until in drives]
+            outs = [
+                Out(4 * lane, direction, [int(until[p, index[0]]) for p in range(width)], width)
+                for direction, lane, until in drives
+                if until[0, index[0]] > NOWHERE
+            ]
+            assert outs, "a result that nobody takes"
             if accumulates:
                 self._accumulation(tau, index, outs, columns)
             else:
@@ -348,12 +354,15 @@ class _Vector:
                 raise UnsupportedOp("an accumulation over elements at unequal distances")
 
     def _untils(self, number: int, direction: int, lane: int, reader: int, width: int, results: Array) -> Array:
-        """pos of the last consumer of every result and byte plane on one lane; emits the writes of results that leave."""
+        """pos of the last consumer of every result and byte plane on one lane, NOWHERE for results that go the other way.
+
+        Emits the writes of results that leave.
+        """
         until = np.empty((width, len(results)), dtype=np.int64)
         if reader != OUTSIDE:
             until[:] = int(self.geometry.pos(self.geometry.vxm_x(direction), direction, 2 * reader))
             return until
-        until[:] = -(1 << 40)
+        until[:] = NOWHERE
         for op, target in self.sinks:
             if op == number:
                 index = _toward(target, direction)
