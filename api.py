@@ -548,7 +548,7 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 
 def _to_torch(array: Array, dtype: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(_TORCH[dtype])
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(np.shape(array))).to(_TORCH[dtype])
 
 
 def peak_rss_bytes() -> int:

@@ -17,7 +17,7 @@ from spatialc.backends.cgla.digits import Box, Radix, cover, refine
 from spatialc.backends.cgla.gemm import FORMS, GemmKernel, max_groups, placed_kernel
 from spatialc.backends.cgla.intervals import History
 from spatialc.backends.options import CompileOptions
-from spatialc.errors import Infeasible, UnsupportedOp
+from spatialc.errors import Infeasible
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse
@@ -349,9 +349,6 @@ def test_what_does_not_fit_says_so() -> None:
         plan_contract(load_machine("cgla", PRESET), "f32", 1, 4, 4, 1 << 20, False, "a test")
     with pytest.raises(Infeasible, match="DMA-able memory is too small"):
         compiled(linear(5, 1024, 1024), weights(1024, 1024), ddr_bytes=1 << 20)
-    options = CompileOptions(machine=load_machine("cgla", PRESET), host_ops="none")
-    with pytest.raises(UnsupportedOp, match="host_ops='published'"):
-        compile_graph(parse(linear(5, 30, 20)), weights(20, 30), options)
 
 
 def test_bounds() -> None:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from ...errors import Infeasible, UnsupportedOp
-from ...ir.graph import Constant, ConstantRef, Contract, Graph, Input, Node, State
+from ...ir.graph import Constant, ConstantRef, Graph, Input, Node, State
 from ...ir.store import ConstantStore
 from ...machines.cgla import tables as t
 from ...machines.cgla.description import CglaMachine
 from ...machines.program import Binding, Program, Segment, Table
 from ..options import CompileOptions
 from .bound import lower_bound
-from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, constant_cast, provenance_of
+from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, Tabled, constant_cast
 from .images import Image, image_array, stored
+from .nest_launch import SMALLEST_DMA
 from .nests import Value
 from .pieces import Piece, cut, in_place
 from .schedule import Pools
@@ -47,15 +48,16 @@ class _Compiled:
 
 
 class _Memory:
-    """DDR buffers, laid out one after the other."""
+    """DDR buffers, laid out one after the other, none smaller than `smallest` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, smallest: int) -> None:
+        self.smallest = smallest
         self.rows: list[dict[str, int]] = []
         self._next = 0
 
     def add(self, kind: t.BufferKind, size: int, binding: int = -1) -> int:
         """A new buffer; returns its number."""
-        size = max(size, 1)
+        size = max(size, 1 if kind == t.BufferKind.IMAGE else self.smallest)
         self.rows.append({"kind": int(kind), "address": self._next, "bytes": size, "binding": binding})
         self._next += _aligned(size)
         return len(self.rows) - 1
@@ -75,11 +77,12 @@ class _Linker:
         self.store = store
         self.options = options
         self.aliases = aliases
-        self.memory = _Memory()
+        self.memory = _Memory(1 if options.host_ops == "published" else SMALLEST_DMA)
         self.bindings: list[Binding] = []
         self.images: dict[str, np.ndarray[Any, Any]] = {}
         self._image_buffers: dict[tuple[ConstantRef, Image], int] = {}
         self._value_buffers: dict[int, int] = {}
+        self._tables: dict[bytes, int] = {}
         self.copies: list[tuple[int, int]] = []
         self.outputs: dict[int, int] = {}
         self._borders()
@@ -134,11 +137,20 @@ class _Linker:
                 self.images[t.image_name(buffer)] = image_array(image, node.ref, self.store)
         return self._image_buffers[key]
 
+    def table(self, values: np.ndarray[Any, Any], node_id: int) -> int:
+        """The buffer of known bytes, which are the value of a node for other pieces (-1: of none)."""
+        key = values.tobytes()
+        if key not in self._tables:
+            buffer = self._tables[key] = self.memory.add(t.BufferKind.IMAGE, len(key))
+            self.images[t.image_name(buffer)] = values
+        if node_id >= 0:
+            self._value_buffers[node_id] = self._tables[key]
+        return self._tables[key]
+
 
 def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -> Program:
     """Compile `graph` for the machine of `options`. Raises Infeasible and UnsupportedOp."""
     machine: CglaMachine = options.machine
-    _refuse_without_host(graph, options)
     graph = split_long_contractions(graph, machine)
     pools = Pools(machine)
     aliases = in_place(graph)
@@ -146,27 +158,27 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     pieces = cut(graph)
     crossing = _crossing(graph, pieces)
     compiled = []
+    missing: list[tuple[str, str, str]] = []
     for number, piece in enumerate(pieces):
         options.progress("compile", number, len(pieces))
-        compiled.append(_compile_piece(graph, pools, options, piece, crossing, aliases))
+        compiled.append(_compile_piece(graph, pools, options, piece, crossing, aliases, missing))
     if linker.copies:  # a segment of their own: a state's buffer has one symbol in the segment that reads it
         end = Piece(len(graph.nodes), len(graph.nodes), ({},))
-        compiled.append(_compile_piece(graph, pools, options, end, crossing, aliases, linker.copies))
+        compiled.append(_compile_piece(graph, pools, options, end, crossing, aliases, missing, linker.copies))
+    _refuse(options, missing)
     options.progress("compile", len(pieces), len(pieces))
     return _link(graph, options, pools, linker, [c for c in compiled if c.length])
 
 
-def _refuse_without_host(graph: Graph, options: CompileOptions) -> None:
-    """This backend computes everything but products, and the layouts of products, on the host: without it every op is listed."""
-    if options.host_ops == "published":
+def _refuse(options: CompileOptions, missing: Sequence[tuple[str, str, str]]) -> None:
+    """Lists every op that has no place on the array; `missing` are (label, why, provenance)."""
+    if not missing:
         return
-    nodes = [node for node in graph.nodes if not isinstance(node, Input | Constant | State)]
-    if not nodes:
-        return
-    kinds = Counter(node.kind.lower() if not isinstance(node, Contract) else "layout of contract" for node in nodes)
+    kinds = Counter(f"{label} ({why})" for label, why, _ in missing)
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    message = f"host_ops={options.host_ops!r} leaves {len(nodes)} ops without a place on this machine ({listed}): use host_ops='published'"
-    raise UnsupportedOp(message, [provenance_of(node) for node in nodes])
+    lost = f"leaves {len(missing)} ops without a place on this machine ({listed})"
+    message = f"host_ops={options.host_ops!r} {lost}: use host_ops='published'"
+    raise UnsupportedOp(message, [f"{label}: {why}: {where}" for label, why, where in missing])
 
 
 def _crossing(graph: Graph, pieces: Sequence[Piece]) -> frozenset[int]:
@@ -189,9 +201,9 @@ def _crossing(graph: Graph, pieces: Sequence[Piece]) -> frozenset[int]:
 
 def _compile_piece(
     graph: Graph, pools: Pools, options: CompileOptions, piece: Piece, crossing: frozenset[int], aliases: Mapping[int, int],
-    copies: Sequence[tuple[int, int]] = (),
+    missing: list[tuple[str, str, str]], copies: Sequence[tuple[int, int]] = (),
 ) -> _Compiled:  # fmt: skip
-    emitter = Emitter(graph, pools, options, piece.stop, crossing, aliases)
+    emitter = Emitter(graph, pools, options, piece.stop, crossing, aliases, missing)
     emitter.fetch_ahead(piece.start)
     for node_id in range(piece.start, piece.stop):
         emitter.emit(graph[node_id])
@@ -221,7 +233,7 @@ def _link(graph: Graph, options: CompileOptions, pools: Pools, linker: _Linker, 
             cycle += segment.length
     linker.memory.require(options.machine.ddr_bytes)
     tables = {
-        "kernels": t.KERNELS.from_rows([{"provenance": pools.note(str(k.form) + f" product, {k.groups} groups")} for k in pools.kernels]),
+        "kernels": t.KERNELS.from_rows([{"provenance": pools.note(title)} for title in pools.titles]),
         "slots": t.SLOTS.from_rows([{"kernel": n, **slot} for n, slots in enumerate(pools.slots) for _, slot in sorted(slots.items())]),
         "registers": t.REGISTERS.from_rows(
             [
@@ -268,6 +280,8 @@ def _binds(linker: _Linker, segment: _Compiled, copy: int, instance: int, scratc
             row["buffer"] = linker.value(segment.piece.counterpart(copy, bound.node))
         elif isinstance(bound, Imaged):
             row["buffer"] = linker.image(segment.piece.counterpart(copy, bound.node), bound.image)
+        elif isinstance(bound, Tabled):
+            row["buffer"] = linker.table(bound.values, segment.piece.counterpart(copy, bound.node) if bound.node >= 0 else -1)
         elif isinstance(bound, Given):
             row["buffer"] = bound.number
         else:

@@ -16,15 +16,19 @@ from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Nod
 from ...ir.types import BF16, F16, F32
 from ...machines.cgla.tables import DTYPE_BYTES, HostKind
 from ..options import CompileOptions
+from .constants import known_result
 from .contract import Plan, Roles, plan_contract, roles_of
 from .digits import Box, Radix, cover, refine
 from .gemm import max_groups
 from .host import HostOperand, HostTask, constant, identity
-from .images import Blocks, Image, RowMajor, Weights
+from .images import Array, Blocks, Image, RowMajor, Weights, stored
+from .nest_kernel import NoSlot
+from .nest_launch import SMALLEST_DMA, NestRun, nest_of
 from .nests import (
     Value,
     contract_tasks,
     copy_task,
+    fill_task,
     gather_tasks,
     label_of,
     map_tasks,
@@ -34,6 +38,7 @@ from .nests import (
     scatter_tasks,
     sort_tasks,
 )
+from .row_copies import RowRun, row_copies
 from .schedule import Job, Place, Pools, Schedule
 
 HOST_ADVANTAGE = 4
@@ -69,7 +74,15 @@ class Given:
     number: int
 
 
-Bound = Scratch | Shared | Imaged | Given
+@dataclass(frozen=True, eq=False)
+class Tabled:
+    """A symbol whose bytes are known when the program is compiled; `node` is the template id whose value it is for other pieces, or -1."""
+
+    values: Array
+    node: int
+
+
+Bound = Scratch | Shared | Imaged | Given | Tabled
 
 
 @dataclass(frozen=True)
@@ -128,11 +141,19 @@ def provenance_of(node: Node) -> str:
 class Emitter:
     """Emits nodes below `stop` into a schedule.
 
-    `shared` are template ids whose value other pieces read; `aliases` maps a node to the State whose buffer it updates in place.
+    `shared` are template ids whose value other pieces read; `aliases` maps a node to the State whose buffer it updates in place; what
+    neither the array nor, by the options, the host computes goes to `missing` as (label, why, provenance).
     """
 
     def __init__(
-        self, graph: Graph, pools: Pools, options: CompileOptions, stop: int, shared: frozenset[int], aliases: Mapping[int, int]
+        self,
+        graph: Graph,
+        pools: Pools,
+        options: CompileOptions,
+        stop: int,
+        shared: frozenset[int],
+        aliases: Mapping[int, int],
+        missing: list[tuple[str, str, str]],
     ) -> None:
         self.graph = graph
         self.pools = pools
@@ -141,9 +162,13 @@ class Emitter:
         self.stop = stop
         self.shared = shared
         self.aliases = aliases
+        self.missing = missing
+        self.hosted = options.host_ops == "published"
         self.bounds: list[Bound] = []
         self._values: dict[int, Value] = {}
         self._images: dict[tuple[int, Image], int] = {}
+        self._known: dict[int, Array] = {}
+        self._filled: set[int] = set()
         self._packed: dict[tuple[object, ...], int] = {}
         self._prepared: dict[int, Prepared | None] = {}
         self._pending: list[_Pending] = []
@@ -157,7 +182,7 @@ class Emitter:
     def symbol(self, bound: Bound, size: int) -> int:
         """A new symbol."""
         self.bounds.append(bound)
-        return self.schedule.symbol(max(size, 1))
+        return self.schedule.symbol(max(size, 1 if self.hosted or isinstance(bound, Imaged) else SMALLEST_DMA))
 
     def scratch(self, items: int, dtype: str) -> Value:
         """A new scratch array."""
@@ -219,8 +244,42 @@ class Emitter:
         self.run(copy_task(self.value(source), target, "copy"), provenance_of(self.graph[source]))
 
     def run(self, task: HostTask, provenance: str) -> None:
-        """Schedule a host task."""
-        self.schedule.host(replace(task, provenance=provenance))
+        """Schedule a loop nest: on the host where the options leave it there, else as launches."""
+        task, mode = replace(task, provenance=provenance), self.options.host_ops
+        if self.hosted or (mode == "embedding" and task.label == "gather"):
+            self.schedule.host(task)
+            return
+        try:
+            self._on_array(task)
+        except NoSlot as error:
+            if not self._tabulate(task):
+                self.missing.append((task.label, str(error), provenance))
+
+    def _on_array(self, task: HostTask) -> None:
+        """A loop nest as launches, or as copies of rows. Raises NoSlot."""
+        machine = self.pools.machine
+        if any(operand.lookups for operand in task.operands):
+            RowRun(self.schedule, row_copies(task, machine.lmm_bytes)).run()
+            return
+        sizes = [self.schedule.symbols[operand.symbol].size for operand in task.operands]
+        filled = task.operands[0].symbol in self._filled
+        nest = nest_of(task, machine.rows, machine.lmm_bytes, frozenset(machine.extensions), sizes, filled)
+        NestRun(self.schedule, nest).run()
+
+    def _tabulate(self, task: HostTask) -> bool:
+        """Where the array lacks a function, a result that can be known becomes an image; whether this one did."""
+        symbol = task.operands[0].symbol
+        bound = self.bounds[symbol]
+        node = bound.node if isinstance(bound, Shared) else -1
+        if not isinstance(bound, Scratch | Shared) or node in self.graph.outputs or node in self.graph.updates.values():
+            return False
+        values = known_result(task, self._known)
+        dtype = task.operands[0].dtype
+        if values is None or values.size * DTYPE_BYTES[dtype] != self.schedule.symbols[symbol].size:
+            return False
+        self.bounds[symbol] = Tabled(stored(values, dtype), node)
+        self._known[symbol] = values
+        return True
 
     def _host(self, node: Node) -> None:
         values = [self.value(o) for o in node.operands]
@@ -231,9 +290,9 @@ class Emitter:
     def _host_tasks(self, node: Node, values: Sequence[Value], result: Value) -> list[HostTask]:
         label = label_of(node)
         if isinstance(node, Map):
-            return map_tasks(node, values, result, self._part, label)
+            return map_tasks(node, values, result, self._part, label, not self.hosted)
         if isinstance(node, Reduce):
-            return reduce_tasks(node, values, result, self._part, label)
+            return reduce_tasks(node, values, result, self._part, label, not self.hosted)
         if isinstance(node, Gather):
             return gather_tasks(node, values, result, label)
         if isinstance(node, Move):
@@ -315,7 +374,10 @@ class Emitter:
             self._unpack(p.product, p.results, p.value)
 
     def fetch_ahead(self, start: int) -> None:
-        """Configure the lanes for the first contraction from node `start` on, and load its first weights if they are constant."""
+        """Configure the lanes for the first contraction from node `start` on, and load its first weights if they are constant: the host
+        works meanwhile."""
+        if not self.hosted:
+            return
         for node_id in range(start, self.stop):
             node = self.graph[node_id]
             product = self.prepared(node) if isinstance(node, Contract) else None
@@ -368,7 +430,11 @@ class Emitter:
         if key not in self._packed:
             blocked = self.scratch(prod(padded), dtype)
             sizes = [prod(e for e, _ in role) for role in natural.roles]
-            self._pad(blocked, layouts, sizes, padded, where)
+            if self.hosted:
+                self._pad(blocked, layouts, sizes, padded, where)
+            elif tuple(padded) != tuple(sizes):  # small pieces are then written into what is there
+                self.run(fill_task(0.0, blocked, "pad"), where)
+                self._filled.add(blocked.symbol)
             self._rearrange(natural, layouts, blocked, True, "pack", where)
             self._packed[key] = blocked.symbol
         return self._packed[key]

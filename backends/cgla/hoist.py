@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ...ir.access import row_major
-from ...ir.expr import Expr, arg, make, postorder, rebuild
+from ...ir.expr import Expr, arg, args_of, make, postorder, rebuild
 from ...ir.graph import Map, Reduce
 from ...machines.cgla.tables import SPECIAL_OPS, HostKind
 from .host import HostOperand, HostTask, encode
@@ -30,9 +30,11 @@ class Hoisted:
     tasks: tuple[HostTask, ...]
 
 
-def hoist(node: Map | Reduce, reads: Sequence[HostOperand], scratch: Callable[[int, str], tuple[int, str]], label: str) -> Hoisted:
+def hoist(
+    node: Map | Reduce, reads: Sequence[HostOperand], scratch: Callable[[int, str], tuple[int, str]], label: str, tables: bool = False
+) -> Hoisted:
     """Take invariant special functions out of a node's expression. `reads` are its operands, `scratch(items, dtype)` makes an array
-    and returns its symbol and dtype."""
+    and returns its symbol and dtype; with `tables` also whatever reads no operand and so can be known beforehand."""
     total = prod(node.axes)
     root = _reciprocals(node, reads, total)
     depends = _dependences(root, reads)
@@ -40,7 +42,10 @@ def hoist(node: Map | Reduce, reads: Sequence[HostOperand], scratch: Callable[[i
     operands = list(reads)
     tasks: list[HostTask] = []
     done: dict[int, Expr] = {}
-    wanted = _topmost(root, lambda e: special[id(e)] and _points(node, depends[id(e)]) * SAVING <= total)
+    wanted = _topmost(
+        root,
+        lambda e: special[id(e)] and (_points(node, depends[id(e)]) * SAVING <= total or (tables and not args_of(e))),
+    )
     for entry in postorder(root):
         if id(entry) in wanted:
             axes = sorted(depends[id(entry)])

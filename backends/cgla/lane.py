@@ -114,7 +114,7 @@ class LaneRun:
             self._fetch(job)
             places = self._places(number)
             numbers = schedule.configure(lane, self.geometry, places)
-            cursor = self._launch(numbers, job)
+            cursor = schedule.launch(lane, numbers, self.exec_cycles, job.provenance)
             limit = lane.free
             if number:
                 cursor = self._drain(number - 1, cursor)
@@ -180,19 +180,3 @@ class LaneRun:
         return self.schedule.dma(
             self.lane, t.Direction.DRAIN, index, job.results, g.result_at(index), g.result_bytes, g.receivers("y"), cursor, job.provenance
         )
-
-    def _launch(self, numbers: tuple[int, int, int], job: Job) -> int:
-        """Append the launch; returns the cycle at which its EXEC starts."""
-        schedule, lane = self.schedule, self.lane
-        machine = schedule.machine
-        start = schedule.occupy_core(lane, lane.free, machine.t_launch)
-        length = machine.t_launch + self.exec_cycles
-        schedule.rows["launches"].append(
-            {
-                "lane": lane.number, "core": lane.core, "kernel": numbers[0], "registers": numbers[1], "ranges": numbers[2],
-                "start": start, "length": length, "provenance": schedule.pools.note(job.provenance),
-            }
-        )  # fmt: skip
-        lane.free = start + length
-        schedule.length = max(schedule.length, lane.free)
-        return start + machine.t_launch

@@ -56,18 +56,20 @@ def _nest_operands(node: Nest, values: Sequence[Value], result: Value) -> tuple[
 Scratch = Callable[[int, str], tuple[int, str]]
 
 
-def map_tasks(node: Map, values: Sequence[Value], result: Value, scratch: Scratch, label: str) -> list[HostTask]:
+def map_tasks(node: Map, values: Sequence[Value], result: Value, scratch: Scratch, label: str, tables: bool = False) -> list[HostTask]:
     """One MAP, after those of its invariant parts."""
     target, *reads = _nest_operands(node, values, result)
-    hoisted = hoist(node, reads, scratch, label)
+    hoisted = hoist(node, reads, scratch, label, tables)
     exprs, operands = _read(hoisted, (target,), result.dtype)
     return [*hoisted.tasks, HostTask(HostKind.MAP, node.axes, operands, exprs, label=label)]
 
 
-def reduce_tasks(node: Reduce, values: Sequence[Value], result: Value, scratch: Scratch, label: str) -> list[HostTask]:
+def reduce_tasks(
+    node: Reduce, values: Sequence[Value], result: Value, scratch: Scratch, label: str, tables: bool = False
+) -> list[HostTask]:
     """One REDUCE, after the MAPs of its invariant parts."""
     target, *reads = _nest_operands(node, values, result)
-    hoisted = hoist(node, reads, scratch, label)
+    hoisted = hoist(node, reads, scratch, label, tables)
     exprs, operands = _read(hoisted, (target,), "")
     return [*hoisted.tasks, HostTask(HostKind.REDUCE, node.axes, operands, exprs, op=node.op, label=label)]
 

@@ -7,7 +7,7 @@ moves, then the launch, and while it executes the DMA requests that fetch the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -17,10 +17,12 @@ from ...machines.cgla.description import CglaMachine
 from ...machines.cgla.isa import Register
 from ...machines.cgla.timing import conf_cycles, dma_cycles, store_cycles
 from ...machines.program import Table
-from .gemm import GemmKernel, Geometry, placed_kernel
+from .body import Placed
+from .gemm import Geometry, placed_kernel
 from .host import HostTask
 from .intervals import History
 from .lane import LaneRun
+from .row_copies import Looked
 from .timeline import Timeline
 
 COLUMNS = 4
@@ -37,7 +39,8 @@ class Pools:
     def __init__(self, machine: CglaMachine) -> None:
         self.machine = machine
         self.provenance: dict[str, int] = {}
-        self.kernels: dict[GemmKernel, int] = {}
+        self.kernels: dict[Hashable, int] = {}
+        self.titles: list[str] = []
         self._sets: dict[tuple[Any, ...], int] = {}
         self._ranges: dict[tuple[Any, ...], int] = {}
         self._settings: dict[tuple[Geometry, tuple[int, int, int]], tuple[int, int, int]] = {}
@@ -49,11 +52,12 @@ class Pools:
         """The row of a provenance string, -1 for none."""
         return self.provenance.setdefault(text, len(self.provenance)) if text else -1
 
-    def kernel(self, kernel: GemmKernel) -> int:
-        """The number of a kernel."""
+    def kernel(self, kernel: Hashable, title: str, placed: Placed) -> int:
+        """The number of a kernel with that body."""
         if kernel not in self.kernels:
             self.kernels[kernel] = len(self.kernels)
-            self.slots.append({(s["row"], s["col"]): s for s in placed_kernel(kernel).slots})
+            self.titles.append(title)
+            self.slots.append({(s["row"], s["col"]): s for s in placed.slots})
         return self.kernels[kernel]
 
     def register_set(self, values: Registers) -> int:
@@ -68,8 +72,9 @@ class Pools:
         """The numbers of kernel, register set and range set of a geometry whose arrays use these places."""
         key = (geometry, places)
         if key not in self._settings:
-            registers = self.register_set(geometry.registers(places))
-            self._settings[key] = self.kernel(geometry.kernel), registers, self.range_set(geometry.descriptors())
+            registers, product = self.register_set(geometry.registers(places)), geometry.kernel
+            kernel = self.kernel(product, f"{product.form} product, {product.groups} groups", placed_kernel(product))
+            self._settings[key] = kernel, registers, self.range_set(geometry.descriptors())
         return self._settings[key]
 
     def range_set(self, values: Descriptors) -> int:
@@ -92,6 +97,16 @@ class Place:
     def shifted(self, offset: int) -> Place:
         """The piece that starts `offset` bytes later."""
         return Place(self.symbol, self.offset + offset)
+
+
+def _index_columns(looked: Looked | None) -> dict[str, int]:
+    """The index columns of a DMA row."""
+    if looked is None:
+        return {"index_symbol": -1, "index_offset": 0, "index_bytes": 0, "index_stride": 0, "index_limit": 0}
+    return {
+        "index_symbol": looked.symbol, "index_offset": looked.offset, "index_bytes": looked.size, "index_stride": looked.stride,
+        "index_limit": looked.limit,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -207,9 +222,14 @@ class Schedule:
         return start
 
     def configure(self, lane: Lane, geometry: Geometry, places: tuple[int, int, int]) -> tuple[int, int, int]:
-        """CONF, REGV and RANGE as far as anything changes; returns the numbers of kernel, register set and range set."""
+        """The lane holds a geometry whose arrays use these places; returns the numbers of kernel, register set and range set."""
+        settings = self.pools.settings(geometry, places)
+        self.hold(lane, *settings)
+        return settings
+
+    def hold(self, lane: Lane, kernel: int, register_set: int, range_set: int) -> None:
+        """CONF, REGV and RANGE as far as anything changes."""
         pools = self.pools
-        kernel, register_set, range_set = pools.settings(geometry, places)
         values = pools.registers[register_set]
         if lane.kernel != kernel:
             self._phase(lane, t.Phase.CONF, kernel, conf_cycles(self.machine, self._changed_slots(lane.kernel, kernel)))
@@ -225,7 +245,20 @@ class Schedule:
         changed = sum(lane.ranges.get(place) != descriptor for place, descriptor in wanted.items())
         self._phase(lane, t.Phase.RANGE, range_set, store_cycles(self.machine, changed))
         lane.ranges.update(wanted)
-        return kernel, register_set, range_set
+
+    def launch(self, lane: Lane, numbers: tuple[int, int, int], executes: int, provenance: str) -> int:
+        """Append a launch of kernel, register set and range set whose EXEC lasts `executes` cycles; returns the start of EXEC."""
+        start = self.occupy_core(lane, lane.free, self.machine.t_launch)
+        length = self.machine.t_launch + executes
+        self.rows["launches"].append(
+            {
+                "lane": lane.number, "core": lane.core, "kernel": numbers[0], "registers": numbers[1], "ranges": numbers[2],
+                "start": start, "length": length, "provenance": self.pools.note(provenance),
+            }
+        )  # fmt: skip
+        lane.free = start + length
+        self.length = max(self.length, lane.free)
+        return start + self.machine.t_launch
 
     def _changed_slots(self, held: int, wanted: int) -> int:
         if held < 0:
@@ -244,12 +277,14 @@ class Schedule:
         self.length = max(self.length, lane.free)
 
     def dma(self, lane: Lane, direction: t.Direction, tag: int, place: Place, lmm: int, size: int, receivers: Sequence[int],
-            earliest: int, provenance: str) -> int:  # fmt: skip
-        """One DMA request after `earliest`, after its data are there; returns its end."""
+            earliest: int, provenance: str, looked: Looked | None = None) -> int:  # fmt: skip
+        """One DMA request after `earliest`, after its data are there; returns its end. `looked` adds an index to its DDR address."""
         symbol = self.symbols[place.symbol]
         loading = direction == t.Direction.LOAD
-        span = (place.offset, place.offset + size)
+        span = (place.offset, place.offset + size + ((looked.limit - 1) * looked.stride if looked is not None else 0))
         after = symbol.ready(span) if loading else symbol.free(span)
+        if looked is not None:
+            after = max(after, self.symbols[looked.symbol].ready((looked.offset, looked.offset + looked.size)))
         length = dma_cycles(self.machine, place.offset, size, self.interval)
         start = self.occupy_core(lane, max(earliest, after), self.machine.t_dma)
         self.rows["dmas"].append(
@@ -257,10 +292,12 @@ class Schedule:
                 "lane": lane.number, "core": lane.core, "direction": int(direction), "tag": tag, "symbol": place.symbol,
                 "offset": place.offset, "lmm": lmm, "bytes": size, "iv_num": self.interval.numerator,
                 "iv_den": self.interval.denominator, "rows": sum(1 << row for row in receivers), "start": start, "length": length,
-                "provenance": self.pools.note(provenance),
+                "provenance": self.pools.note(provenance), **_index_columns(looked),
             }
         )  # fmt: skip
         end = start + length
+        if looked is not None:
+            self.symbols[looked.symbol].read((looked.offset, looked.offset + looked.size), start + self.machine.t_dma)
         if loading:
             symbol.read(span, end)
         else:
