@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 _LANES_HALF = 160
+_TILES = 8
+"""Tiles of one product: its weights stay below 4 MB."""
 _THREADED = 256
 """Vectors of a group from which on its passes are shared by threads."""
 
@@ -63,7 +65,6 @@ class Products:
     def __init__(self, e: Evaluation) -> None:
         self.e, self.a, self.v, self.arena, self.vector = e, e.a, e.v, e.arena, e.vector
         self.parts = e.v.parts or e.exact
-        self.tile = np.empty((self.vector, self.vector), np.float32)
         self.activations: dict[bytes, Array] = {}
 
     def run(self, rows: Array) -> None:
@@ -71,14 +72,13 @@ class Products:
         kind = int(self.v.kind[rows[0]])
         if kind == HALF:
             self.activations.clear()
-            for row in rows[(self.a.flat.b["unit"][rows] - isa.MXM_BASE) // 3 % 2 == 0].tolist():
-                k = int(self.v.pass_of[row])
-                if self.a.passes.partner[k] < 0:
-                    continue
-                if self.parts:
-                    self._apart(row, k)
-                elif self.v.after[row] < 0:
-                    self._half_pass(row)
+            evens = rows[(self.a.flat.b["unit"][rows] - isa.MXM_BASE) // 3 % 2 == 0]
+            evens = evens[self.a.passes.partner[self.v.pass_of[evens]] >= 0]
+            if self.parts:
+                for row in evens.tolist():
+                    self._apart(row)
+            else:
+                self._half_passes(evens[self.v.after[evens] < 0])
         elif kind:
             self._byte_passes(rows, kind)
 
@@ -88,13 +88,20 @@ class Products:
         kernels.fetch_half(self.arena, np.ascontiguousarray(offset), np.ascontiguousarray(step), out.view(np.uint32), out)
         return out
 
-    def _activation(self, abc: int) -> Array:
-        """The vectors of an fp16 pass [count, 320]; passes of one group that take the same ones share them."""
+    def _activation(self, k: int) -> tuple[bytes, int]:
+        """(which vectors, which half) an fp16 pass takes; passes of one group that take the same ones share them in `activations`."""
+        abc = int(self.a.passes.abc[k])
         offset, step = self.e.pointers(np.array([abc]), 0, 2)
         key = offset.tobytes() + step.tobytes()
         if key not in self.activations:
             self.activations[key] = self._half(offset, step, np.empty((offset.shape[1], self.vector), np.float32))
-        return self.activations[key]
+        return key, int(self.a.flat.b["half"][abc])
+
+    def _vectors(self, activation: tuple[bytes, int]) -> tuple[Array, slice]:
+        """(vectors [count, lanes], their lanes)."""
+        key, half = activation
+        lanes = slice(None) if half == HALF_BOTH else slice(half * _LANES_HALF, (half + 1) * _LANES_HALF)
+        return self.activations[key][:, lanes], lanes
 
     def _tiles(self, iws: Array) -> tuple[Array, Array]:
         """(offset, step) [len(iws), 320] of the rows of installed arrays."""
@@ -108,15 +115,20 @@ class Products:
             offset[old], step[old] = (first + old[1]) * self.vector, 1
         return offset, step
 
-    def _weights(self, k: int, part: int) -> Array:
-        """The array of fp16 pass k as float32 [320, 320]: whole (0), its low (1) or its high (2) byte."""
+    def _weights(self, k: Array) -> Array:
+        """The whole arrays of fp16 passes as float32 [320 passes, 320]."""
+        passes = self.a.passes
+        offset, step = self._tiles(np.concatenate([passes.iw[k], passes.iw[passes.partner[k]]]))
+        rows = len(k) * self.vector
+        return self._half(offset.reshape(2, rows), step.reshape(2, rows), np.empty((rows, self.vector), np.float32))
+
+    def _part(self, k: int, high: bool) -> Array:
+        """The array of fp16 pass k of which only the high byte, or the rest, counts (MX-8)."""
         passes = self.a.passes
         offset, step = self._tiles(np.array([passes.iw[k], passes.iw[passes.partner[k]]]))
-        if not part:
-            return self._half(offset, step, self.tile)
         offset[0] = -1
-        high = self._half(offset, step, np.empty_like(self.tile))
-        return high if part == 2 else self._weights(k, 0) - high
+        part = self._half(offset, step, np.empty((self.vector, self.vector), np.float32))
+        return part if high else self._weights(np.array([k])) - part
 
     def _sums(self, row: int, base: Array) -> Array:
         """The slot of a burst's sums [elements, 320] as float32."""
@@ -133,45 +145,52 @@ class Products:
         kernels.rows_of(self.arena, at, out)
         return out
 
-    def _operands(self, k: int) -> tuple[Array, slice]:
-        """(vectors [count, lanes], lanes) of an fp16 pass."""
-        abc = int(self.a.passes.abc[k])
-        half = int(self.a.flat.b["half"][abc])
-        lanes = slice(None) if half == HALF_BOTH else slice(half * _LANES_HALF, (half + 1) * _LANES_HALF)
-        return self._activation(abc)[:, lanes], lanes
+    def _half_passes(self, rows: Array) -> None:
+        """fp16 passes of plane pairs by the even ACC bursts of the last that are summed: those of equal vectors are one product."""
+        alike: dict[tuple[tuple[bytes, int], ...], list[list[int]]] = {}
+        for row in rows.tolist():
+            chain = [row]
+            while self.v.before[chain[0]] >= 0:
+                chain.insert(0, int(self.v.before[chain[0]]))
+            key = tuple(self._activation(int(self.v.pass_of[one])) for one in chain)
+            alike.setdefault(key, []).append(chain)
+        for vectors, chains in alike.items():
+            for low in range(0, len(chains), _TILES):
+                self._product(vectors, np.array(chains[low : low + _TILES]))
 
-    def _half_pass(self, row: int) -> None:
-        """fp16 passes of a plane pair that are summed as one, entries rounded (MX-9); `row` is the even ACC burst of the last."""
+    def _product(self, vectors: tuple[tuple[bytes, int], ...], chains: Array) -> None:
+        """Passes chains[tile, p] over vectors[p], summed over p with rounded entries (MX-9)."""
         b, v = self.a.flat.b, self.v
-        rows = [row]
-        while v.before[rows[0]] >= 0:
-            rows.insert(0, int(v.before[rows[0]]))
-        count = int(self.a.flat.count[row])
-        out = self._sums(row, v.total) if v.total[row] >= 0 else np.empty((count, self.vector), np.float32)
-        more = np.empty_like(out) if len(rows) > 1 else out
-        for number, one in enumerate(rows):
-            k = int(v.pass_of[one])
-            x, lanes = self._operands(k)
-            np.matmul(x, self._weights(k, 0)[:, lanes].T, out=more if number else out)
-            if number:
+        shape = int(self.a.flat.count[chains[0, 0]]), len(chains) * self.vector
+        out = np.empty(shape, np.float32)
+        more = np.empty(shape, np.float32) if len(vectors) > 1 else out
+        for p, activation in enumerate(vectors):
+            x, lanes = self._vectors(activation)
+            np.matmul(x, self._weights(v.pass_of[chains[:, p]])[:, lanes].T, out=more if p else out)
+            if p:
                 out += more
-            elif b["add"][one]:
-                out += self._before(np.array([one])).view(np.float32)
-        if v.stored[row] >= 0:
-            self._sums(row, v.stored)[...] = out
+                continue
+            for number, row in enumerate(chains[:, 0].tolist()):
+                if b["add"][row]:
+                    out[:, number * self.vector : (number + 1) * self.vector] += self._before(np.array([row])).view(np.float32)
+        for number, row in enumerate(chains[:, -1].tolist()):
+            for base in (v.total, v.stored):
+                if base[row] >= 0:
+                    self._sums(row, base)[...] = out[:, number * self.vector : (number + 1) * self.vector]
 
-    def _apart(self, row: int, k: int) -> None:
+    def _apart(self, row: int) -> None:
         """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9);
         `row` is its even ACC burst."""
         b, v, passes = self.a.flat.b, self.v, self.a.passes
+        k = int(v.pass_of[row])
         odd = int(passes.acc[passes.partner[k]])
-        x, lanes = self._operands(k)
+        x, lanes = self._vectors(self._activation(k))
         wide = x.astype(np.float64)
         joined = np.zeros((len(x), self.vector))
-        for acc, part in ((row, 1), (odd, 2)):
+        for acc, high in ((row, False), (odd, True)):
             if acc < 0:
                 continue
-            result = wide @ self._weights(k, part)[:, lanes].T.astype(np.float64)
+            result = wide @ self._part(k, high)[:, lanes].T.astype(np.float64)
             if b["add"][acc]:
                 result += self._before(np.array([acc])).view(np.float32)
             if v.stored[acc] >= 0:
