@@ -29,6 +29,8 @@ _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "
 LARGE_WORDS = 13_000
 """No single value on a core may be larger than this: three quarters of the data words."""
 
+_ENOUGH = 4.0
+"""A cut that costs so many times the cheapest need not be priced in full."""
 _CROWDED_WORDS = 4096
 """Copies of operands that are larger than this make a contraction consider doing its work in chunks."""
 _KEEP_ELEMENTS = 1024
@@ -101,17 +103,21 @@ class Read:
     clipped: bool = False
 
 
-def reads(node: Node, splits: Splits) -> list[Read] | None:
+def reads(node: Node, splits: Splits) -> Iterator[Read | None]:
     """Everything that a node reads affinely, None where it cannot be cut like this."""
-    if isinstance(node, Nest):
-        return [Read(o, a, node.axes, splits) for o, a in zip(node.operands, node.accesses, strict=True)]
     if isinstance(node, Move):
-        cuts = [(piece, cut_piece(node, piece, splits)) for piece in node.pieces]
-        found = [Read(node.operands[p.operand], c.access, c.axes, c.splits, c.moved(p)) for p, c in cuts if c is not None]
-        return found if len(found) == len(cuts) else None
-    if isinstance(node, Scatter):
-        return [Read(o, a, node.axes, splits) for o, a in zip(node.operands[1:], node.accesses, strict=True)]
-    return [Read(o, identity(len(node.shape)), node.shape, splits) for o in node.operands]
+        for piece in node.pieces:
+            cut = cut_piece(node, piece, splits)
+            yield Read(node.operands[piece.operand], cut.access, cut.axes, cut.splits, cut.moved(piece)) if cut is not None else None
+    elif isinstance(node, Nest):
+        for operand, access in zip(node.operands, node.accesses, strict=True):
+            yield Read(operand, access, node.axes, splits)
+    elif isinstance(node, Scatter):
+        for operand, access in zip(node.operands[1:], node.accesses, strict=True):
+            yield Read(operand, access, node.axes, splits)
+    else:
+        for operand in node.operands:
+            yield Read(operand, identity(len(node.shape)), node.shape, splits)
 
 
 class Chooser:
@@ -124,7 +130,12 @@ class Chooser:
     def choices(self, node: Node) -> list[Choice]:
         """Legal cuts, cheapest first; the last one is always "not at all" where that fits."""
         cuts = [(splits, keep) for splits in self._pairs(node) for keep in self._keeps(node, splits)]
-        found = [Choice(self.price(node, splits, keep), splits, keep) for splits, keep in cuts]
+        found: list[Choice] = []
+        best = inf
+        for splits, keep in cuts:
+            cycles = self.price(node, splits, keep, enough=_ENOUGH * best)
+            best = min(best, cycles)
+            found.append(Choice(cycles, splits, keep))
         if isinstance(node, Contract) and self._crowded(node, found):
             for chunk in self._chunks(node):
                 axis, size = chunk
@@ -213,7 +224,8 @@ class Chooser:
                 tile = -(-extent // size)
                 if -(-extent // tile) > 1:
                     found[Split(a, tile, -(-extent // tile))] = None
-        for read in reads(node, (None, None)) or [] if not isinstance(node, Move) else []:
+        for read in reads(node, (None, None)) if not isinstance(node, Move) else ():
+            assert read is not None
             for value in self.stage.variants(read.node).values():
                 shard = value.shards[m]
                 entry = read.access[shard.dim] if shard else None
@@ -293,8 +305,9 @@ class Chooser:
             return None
         return dim_shards(splits)
 
-    def price(self, node: Node, splits: Splits, keep: Splits = (None, None), stored: Contract | None = None) -> float:
-        """Cycles of a cut, infinite where it cannot be. `stored` is the whole contraction of which `node` is a chunk."""
+    def price(self, node: Node, splits: Splits, keep: Splits = (None, None), stored: Contract | None = None, enough: float = inf) -> float:
+        """Cycles of a cut, infinite where it cannot be. `stored` is the whole contraction of which `node` is a chunk. A cut that costs
+        more than `enough` may be priced in part."""
         shards = self.result_shards(node, splits)
         if shards is None:
             return inf
@@ -318,16 +331,17 @@ class Chooser:
             return inf
         room -= prod(local) * WORDS[fmt]
         total = 0.0
-        found = reads(node, splits)
-        if found is None:
-            return inf
-        for read in found:
+        for read in reads(node, splits):
+            if read is None:
+                return inf
             if not read.clipped and self._overrun(read.node, read.access, read.axes, read.splits) > LARGE_WORDS:
                 return inf
             cycles, words = self._operand(read, min(room, LARGE_WORDS))
             if cycles == inf:
                 return inf
             total += cycles
+            if total > enough:
+                return total
             room -= 0 if isinstance(node, Move) else words  # copies for one piece are gone before the next
         total += self._work(node, splits, computed) + prod(local) * WORDS[fmt] / 8
         if isinstance(node, Scatter) and not self.stage.variants(node.operands[0]):

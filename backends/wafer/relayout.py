@@ -9,13 +9,14 @@ core keeps its own block: an exchange that needs memory for two blocks only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from ...ir.graph import Access, Index
-from ...machines.wafer.isa import WORDS
+from ...machines.wafer.isa import WORDS, Element
 from .layout import Shards, Splits, Value, X, Y, clashes
 from .lines import line_cycles
 
@@ -23,7 +24,7 @@ _MOST_BLOCKS = 64
 """An exchange in more blocks than this is not considered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """Positions [first + per[0]*y + per[1]*x, + width) of a dimension."""
 
@@ -103,20 +104,27 @@ def plans(
     return [Plan(value, *way) for way in _ways(form, access, tuple(axes), splits, size, tuple(lookups))]
 
 
+Way = tuple[tuple[Step, ...], int, float]
+"""Steps, words and cycles of a plan."""
+
+
 @lru_cache(maxsize=1 << 16)
 def _ways(
     form: tuple[Any, ...], access: Access, axes: tuple[int, ...], splits: Splits, size: tuple[int, int], lookups: tuple[int, ...]
-) -> tuple[tuple[tuple[Step, ...], int, float], ...]:
-    """Steps, words and cycles of the plans for a value of this form."""
+) -> tuple[Way, ...]:
+    """The plans for a value of this form."""
     shape, fmt, shards, local, shift = form
-    value = Value(shape, fmt, shards, -1, local, shift)
-    need = [m for m in clashes(value, access, axes, splits) if m not in lookups]
+    need = [m for m in clashes(Value(shape, fmt, shards, -1, local, shift), access, axes, splits) if m not in lookups]
     if not need:
         return (((), 0, 0.0),)
-    found = []
+    tables: dict[tuple[bool, bool], list[Window | None]] = {}
+    for cut in ((False, False), (False, True), (True, False), (True, True)):
+        tables[cut] = [window_of(d, access, axes, splits, cut) for d in range(len(local))]
+    moved = frozenset(d for d, offset in enumerate(shift) if any(offset))
+    found: list[Way] = []
     for order in [need] if len(need) == 1 else [need, need[::-1]]:
-        found += list(_plans(value, order, access, axes, splits, size, (), 0, 0.0))
-    kept: list[tuple[tuple[Step, ...], int, float]] = []
+        found += _plans(_Form(fmt, shards, local, moved), order, tables, splits, size, ((), 0, 0.0))
+    kept: list[Way] = []
     for way in sorted(found, key=lambda w: w[2]):
         if not kept or way[1] < kept[-1][1]:
             kept.append(way)
@@ -128,51 +136,66 @@ def cheapest(found: Sequence[Plan], room: int) -> Plan | None:
     return min((p for p in found if p.words <= room), key=lambda p: p.cycles, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What planning sees of a value: its format, shards, extents on a core, and the dimensions that start elsewhere than at 0."""
+
+    fmt: Element
+    shards: Shards
+    local: tuple[int, ...]
+    moved: frozenset[int]
+
+
 def _plans(
-    value: Value, order: Sequence[int], access: Access, axes: Sequence[int], splits: Splits, size: tuple[int, int],
-    steps: tuple[Step, ...], words: int, cycles: float,
-) -> Iterator[tuple[tuple[Step, ...], int, float]]:  # fmt: skip
-    if not order:
-        yield steps, words, cycles
-        return
-    m = order[0]
-    for step in _steps(value, m, access, axes, splits, len(order) == 1):
-        made = after(value, step)
-        block = made.size
-        shard = value.shards[m]
-        assert shard is not None
-        indexed = step.windows[shard.dim] is not None
-        each = block / 4 + value.size * (1.5 if indexed else 0.25) + line_cycles(block, value.fmt, shard.count, size[m])
-        if step.blocks > 1:
+    value: _Form, order: Sequence[int], tables: Mapping[tuple[bool, bool], Sequence[Window | None]], splits: Splits,
+    size: tuple[int, int], before: Way,
+) -> Iterator[Way]:  # fmt: skip
+    """`before` continued along the mesh axes of `order`, in every way; `tables` holds what the nest reads of each dimension, by whether
+    the position of the core along each mesh axis counts."""
+    m, last = order[0], len(order) == 1
+    shard = value.shards[m]
+    assert shard is not None
+    steps, words, cycles = before
+    shards: Shards = (None, value.shards[X]) if m == Y else (value.shards[Y], None)
+    old = prod(value.local)
+    for windows, blocks in _steps(value, m, tables, splits, last):
+        local = list(value.local)
+        local[shard.dim] = shard.tile * shard.count
+        for d, window in enumerate(windows):
+            if window is not None:
+                local[d] = window.width
+        block = prod(local)
+        indexed = windows[shard.dim] is not None
+        each = block / 4 + old * (1.5 if indexed else 0.25) + line_cycles(block, value.fmt, shard.count, size[m])
+        if blocks > 1:
             each += block / 4
-        held = (block * (2 if step.blocks > 1 else 1) + (value.size if steps else 0)) * WORDS[value.fmt]
-        total = cycles + each * step.blocks
-        yield from _plans(made, order[1:], access, axes, splits, size, (*steps, step), max(words, held), total)
+        held = (block * (2 if blocks > 1 else 1) + (old if steps else 0)) * WORDS[value.fmt]
+        way: Way = ((*steps, Step(m, windows, blocks, last)), max(words, held), cycles + each * blocks)
+        if last:
+            yield way
+            continue
+        moved = value.moved | {d for d, w in enumerate(windows) if w is not None and (w.first or any(w.per))}
+        yield from _plans(_Form(value.fmt, shards, tuple(local), moved), order[1:], tables, splits, size, way)
 
 
-def _steps(value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, last: bool) -> Iterator[Step]:
-    """Whole; narrowed to what a line needs; narrowed to what each core needs."""
-    rank = len(value.local)
-    yield Step(m, (None,) * rank, 1, last)
-    seen: set[tuple[Window | None, ...]] = {(None,) * rank}
-    split = splits[m]
+def _steps(
+    value: _Form, m: int, tables: Mapping[tuple[bool, bool], Sequence[Window | None]], splits: Splits, last: bool
+) -> Iterator[tuple[tuple[Window | None, ...], int]]:
+    """Windows and rounds: whole; narrowed to what a line needs; narrowed to what each core needs. Positions along the other mesh axis
+    count only if nothing is brought together along it later."""
+    none = (None,) * len(value.local)
+    yield none, 1
+    seen: set[tuple[Window | None, ...]] = {none}
+    split, shard, other = splits[m], value.shards[m], value.shards[1 - m]
+    assert shard is not None
     for own in (False, True) if split is not None else (False,):
-        windows = _windows(value, m, access, axes, splits, own, last)
+        found: list[Window | None] = []
+        for d, window in enumerate(tables[(own, last) if m == Y else (last, own)]):
+            whole = shard.tile * shard.count if d == shard.dim else value.local[d]
+            fixed = (other is not None and other.dim == d) or d in value.moved
+            found.append(window if window is not None and not fixed and window.width < whole else None)
+        windows = tuple(found)
         blocks = split.count if split is not None and any(w is not None and w.per[m] for w in windows) else 1
         if windows not in seen and blocks <= _MOST_BLOCKS:
             seen.add(windows)
-            yield Step(m, windows, blocks, last)
-
-
-def _windows(value: Value, m: int, access: Access, axes: Sequence[int], splits: Splits, own: bool, last: bool) -> tuple[Window | None, ...]:
-    """The window of every dimension; positions along the other mesh axis count only if nothing is brought together along it later."""
-    shard, other = value.shards[m], value.shards[1 - m]
-    assert shard is not None
-    cut = (own if m == Y else last, own if m == X else last)
-    found: list[Window | None] = []
-    for d in range(len(value.local)):
-        whole = shard.tile * shard.count if d == shard.dim else value.local[d]
-        window = window_of(d, access, axes, splits, cut)
-        fixed = (other is not None and other.dim == d) or any(value.offsets[d])
-        found.append(window if window is not None and not fixed and window.width < whole else None)
-    return tuple(found)
+            yield windows, blocks
