@@ -398,3 +398,18 @@ def test_repeated_layers_are_one_segment() -> None:
         assert np.linalg.norm(execution.outputs["output_0"] - want) <= 1e-5 * np.linalg.norm(want)  # the values grow from layer to layer
         sizes.append(sum(len(next(iter(table.values()))) for segment in program.segments for table in segment.tables.values()))
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("form", ["fp16", "fp32"])
+def test_launches_beside_each_other_give_the_exact_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatialc.runtime_sim.cgla import run as runner
+
+    program = compiled(linear(40, 300, 700), weights(700, 300), precision=form)
+    assert len(program.segments[0].tables["launches"]["lane"]) > 4
+    inputs = {"x": RNG.standard_normal((40, 300)).astype(np.float32)}
+    exact = execute(program, inputs, exact=True)
+    for least in (0, 1 << 60):
+        monkeypatch.setattr(runner, "THREADED_MACS", least)
+        found = execute(program, inputs)
+        assert found.violations == ()
+        np.testing.assert_array_equal(found.outputs["output_0"], exact.outputs["output_0"])

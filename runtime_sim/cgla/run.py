@@ -1,7 +1,8 @@
 """Runs a judged program on data: instance after instance, each segment's steps in order of their start.
 
-What overlaps in the machine's time may overlap here: a launch runs in a thread until a step of its lane starts after it has ended. The
-rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any rule runs step by step.
+What overlaps in the machine's time may overlap here: a launch runs in a thread until a launch of its lane starts, or data of a request
+move, after it has ended. The rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any rule
+runs step by step.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run_program(
         expect(sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances))
     for index, (segment, cycle) in enumerate(verdict.instances):
         report = verdict.reports[segment]
-        runner = _Instance(report, ddr, verdict.binds[index], lanes, exact, threads)
+        runner = _Instance(report, ddr, verdict.binds[index], lanes, machine.t_dma, exact, threads)
         for start, kind, number in report.steps:
             try:
                 runner.step(start, kind, number)
@@ -76,6 +77,7 @@ class _Instance:
         ddr: Ddr,
         binds: Mapping[int, tuple[int, int]],
         lanes: Sequence[LaneMemory],
+        t_dma: int,
         exact: bool,
         threads: bool,
     ) -> None:
@@ -83,6 +85,7 @@ class _Instance:
         self.ddr = ddr
         self.binds = binds
         self.lanes = lanes
+        self.t_dma = t_dma
         self.exact = exact
         self.threads = threads
         self.launch_lane = report.segment.tables["launches"]["lane"].tolist()
@@ -106,7 +109,7 @@ class _Instance:
                 run_launch(plan, memory, self.exact)
         elif kind == "dma":
             row = self.report.dmas[number]
-            self._wait(row["lane"], start)
+            self._wait(row["lane"], start + self.t_dma)  # its data move from then on
             self._dma(row, self.report.parts[number])
         else:
             task = self.report.tasks[number]
@@ -119,7 +122,7 @@ class _Instance:
             self._wait(lane, None)
 
     def _wait(self, lane: int, start: int | None) -> None:
-        """Waits for the launch of a lane that has ended by cycle `start`."""
+        """Waits for the launch of a lane if it has ended by cycle `start` (None: in any case)."""
         if lane in self.running and (start is None or self.running[lane][0] <= start):
             self.running.pop(lane)[1].result()
 
