@@ -1,8 +1,8 @@
 """Runs a judged program on data: instance after instance, each segment's steps in order of their start.
 
 What overlaps in the machine's time may overlap here: a launch runs in a thread until a launch of its lane starts, or data of a request
-move, after it has ended. The rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any rule
-runs step by step.
+move, after it has ended. The rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any
+rule runs step by step.
 """
 
 from __future__ import annotations
