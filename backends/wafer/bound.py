@@ -8,13 +8,14 @@ from typing import Any
 from ...ir.expr import Expr, axes_of, entries, postorder
 from ...ir.graph import Contract, Graph, Map, Reduce
 from ...machines.wafer.description import WaferMachine
+from .latency import class_bound
 from .wires import dead_cores
 
 _COMPARE = frozenset(("le", "lt", "ge", "gt"))
 
 
 def lower_bound(graph: Graph, machine: WaferMachine, region: tuple[int, int] | None = None) -> dict[str, Any]:
-    """`bound_cycles` (the largest kind), `bound_kind`, and every kind by name.
+    """`bound_cycles` (the largest kind), `bound_kind`, every kind by name, and `class_bound_cycles` where that is defined (`latency.py`).
 
     compute: multiply-accumulates at the width of the default FMAC plus element-wise points at the widest operation, over all live cores of
     the machine or of the region that the user fixed, unpadded, masked pairs of causal products left out; link: what a core must hear of
@@ -34,7 +35,9 @@ def lower_bound(graph: Graph, machine: WaferMachine, region: tuple[int, int] | N
             points += prod(node.axes) / wide
     kinds = {"compute": products + int(points / cores), "link": max(0, link), "io": 0}
     kind = max(kinds, key=lambda k: kinds[k])
-    return {"bound_cycles": max(1, kinds[kind]), "bound_kind": kind, **kinds}
+    latency = class_bound(graph, machine, region)
+    beside = {} if latency is None else {"class_bound_cycles": latency}
+    return {"bound_cycles": max(1, kinds[kind]), "bound_kind": kind, **kinds, **beside}
 
 
 def _unmasked(graph: Graph, node: Contract) -> float:
