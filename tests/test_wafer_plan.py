@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from wafer_lines import summed_product
 
 from spatialc import api
 from spatialc.machines.program import Program
@@ -16,6 +17,7 @@ from spatialc.models.zoo import Request, build
 from spatialc.runtime_sim.wafer import analysis, execute
 from spatialc.runtime_sim.wafer.collectives import LineSum, Spread
 from spatialc.runtime_sim.wafer.judge import judge
+from spatialc.runtime_sim.wafer.order import Step
 from spatialc.runtime_sim.wafer.plan import make_plan
 
 
@@ -75,15 +77,35 @@ def test_groups_keep_every_bit_in_the_machines_order(name: str, monkeypatch: pyt
         assert np.abs(other.astype(np.float64) - value).max() <= 4e-3 * scale
 
 
-def test_a_compiled_model_is_mostly_groups() -> None:
-    """Line sums and spreads are found, and sums take up the products and parts that fill their objects."""
-    program, *_ = prefill()
+def actions(program: Program, exact: bool = False) -> list[Any]:
     layout = judge(program).layout
     assert layout is not None
-    plans = [i.analysis.plan(False, frozenset(), False) for i in layout.instances]
-    lines = [a for plan in plans for a in plan.actions if isinstance(a, LineSum)]
-    assert any(line.products for line in lines) and any(line.placed is not None for line in lines)
-    assert all(line.cells is not None for line in lines if line.products or line.placed)
-    exact = [a for i in layout.instances for a in i.analysis.plan(True, frozenset(), False).actions]
-    assert not any(isinstance(a, LineSum) and a.products for a in exact)
-    assert any(isinstance(a, Spread | LineSum) for a in exact)
+    return [a for i in layout.instances for a in i.analysis.plan(exact, frozenset(), False).actions]
+
+
+def test_a_line_takes_up_the_products_that_fill_it() -> None:
+    """Zeros, products, sums along a line and their spread are one product; with `exact` the products are made first."""
+    program = summed_product(4, 2, 3, 8)
+    assert not judge(program).violations
+    (line,) = actions(program)
+    assert isinstance(line, LineSum) and line.products and line.cells is not None
+    assert [type(a) for a in actions(program, exact=True)] == [Step, Step, LineSum]
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(2, 12)).astype(np.float16), "w": rng.normal(size=(12, 8)).astype(np.float16)}
+    wanted = inputs["x"].astype(np.float64) @ inputs["w"].astype(np.float64)
+    for exact in (False, True):
+        run = execute(program, inputs, exact=exact)
+        assert run.order == ("exact" if exact else "blocked")
+        np.testing.assert_allclose(run.outputs["y"], wanted, atol=1e-5)
+
+
+def test_a_line_that_others_look_into_takes_up_nothing() -> None:
+    """Without the spread, the elements in between stay in memory: they are made."""
+    program = summed_product(4, 2, 3, 8, spread=False)
+    assert not judge(program).violations
+    assert [type(a) for a in actions(program)] == [Step, Step, LineSum]
+
+
+def test_compiled_models_have_groups() -> None:
+    found = [a for make in CASES.values() for a in actions(make()[0], exact=True)]
+    assert any(isinstance(a, LineSum) for a in found) and any(isinstance(a, Spread) for a in found)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from wafer_programs import BASE, bound, program_of
 
 from spatialc.machines.program import Program
-from spatialc.machines.wafer.builder import FABRIC, NO_OPERAND, ProgramBuilder, SegmentBuilder, full, mem, one
+from spatialc.machines.wafer.builder import FABRIC, NO_OPERAND, ProgramBuilder, SegmentBuilder, full, imm, mem, one
 from spatialc.machines.wafer.isa import Element, Fmt, Op
 from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger
 
@@ -150,6 +150,45 @@ def reduction(tree: Tree, b: int, rows: int = 1) -> Program:
     py = px if everywhere else builder.placement([rows, b], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(rows), one(tree.root), ext=[b])
     bindings = [bound("x", "input", "f32", (rows, tree.p, b), (i, x, px)), bound("y", "output", "f32", shape, (i, acc, py))]
     return program_of(s.build(), builder, bindings, total_cycles(tree, b))
+
+
+def summed_product(p: int, m: int, k: int, n: int, spread: bool = True) -> Program:
+    """y = x @ W with K cut over the p cores of a row: zeros, one FMAC burst, a chain of sums to the last core, and (`spread`) its
+    broadcast; x f16 [m, p*k], W f16 [p*k, n], y f32 [m, n] on every core, or on the last one."""
+    s = SegmentBuilder("summed")
+    r = s.region(p, 1)
+    x = s.object(r, BASE, Element.F16, [m, k], ObjectKind.INPUT)
+    w = s.object(r, BASE + 256, Element.F16, [k, n], ObjectKind.INPUT)
+    acc = s.object(r, BASE + 516, Element.F32, [m, n], ObjectKind.OUTPUT)
+    b = m * n
+    tree = chain_tree(p)
+    role = {"rows": full(1), "cols": full(p)}
+    beats = m * k * (-(-n // 2))
+    z = s.burst(r, Op.MOV, Fmt.F32, 0, b, d=mem(acc, n, 1), a=imm(0), ext=(m, n), **role)
+    s.burst(
+        r, Op.FMAC, Fmt.F16_F32, b, beats, d=mem(acc, n, 0, 1), a=mem(w, 0, n, 1), s=mem(x, k, 1, 0), ext=(m, k, n), after=[z], **role
+    )  # fmt: skip
+    start = b + beats
+    one_core = {"rows": full(1), "ext": (b,), "q": 1}
+    for v in range(p):
+        if v < p - 1:
+            _route(s, r, 1, v, v + 1, tree.colour[v])
+        out = {"cout": tree.colour[v], "qout": 3} if v < p - 1 else {}
+        into = {"cin": tree.colour[v - 1], "qin": 2} if v else {}
+        d, a, own = FABRIC if v < p - 1 else mem(acc, 1), FABRIC if v else mem(acc, 1), mem(acc, 1) if v else NO_OPERAND
+        op = Op.ADD if v else Op.MOV
+        s.burst(r, op, Fmt.F32, start + 6 * v, b, cols=one(v), d=d, a=a, b=own, trigger=Trigger.HOLD, **one_core, **into, **out)
+    end = start + 6 * (p - 1) + b
+    if spread:
+        _broadcast(s, r, 1, Tree(p, p - 1, {}, {}, broadcast=2), acc, b, end)
+        end += b + p - 1 + D
+    builder = ProgramBuilder()
+    i = builder.instance(0, 0, 0, 0)
+    px = builder.placement([m, p * k], [(0, 0, 0), (0, 0, k)], [[1, 0], [0, 1]], full(1), full(p), ext=[m, k])
+    pw = builder.placement([p * k, n], [(0, 0, k), (0, 0, 0)], [[1, 0], [0, 1]], full(1), full(p), ext=[k, n])
+    py = builder.placement([m, n], [(0, 0, 0), (0, 0, 0)], [[1, 0], [0, 1]], full(1), full(p) if spread else one(p - 1), ext=[m, n])
+    inputs = [bound("x", "input", "f16", (m, p * k), (i, x, px)), bound("w", "input", "f16", (p * k, n), (i, w, pw))]
+    return program_of(s.build(), builder, [*inputs, bound("y", "output", "f32", (m, n), (i, acc, py))], end)
 
 
 def _route(s: SegmentBuilder, r: int, rows: int, child: int, parent: int, colour: int) -> None:

@@ -14,6 +14,8 @@ from .model import BurstView, Ints, OperandView, SegmentView
 def start(burst: BurstView, operand: OperandView, k: int, outer: int, seg: SegmentView) -> Ints:
     """First element of a memory operand in repetition (k, outer): int64, 0-dimensional where all cores agree, else [rows, columns]."""
     target = seg.objects[operand.obj]
+    if operand.step == (0, 0):
+        return np.array(operand.addr // WORDS[target.fmt])
     inner = phases(burst, operand, seg) + k
     if operand.wrap[0]:
         inner = inner % operand.wrap[0]

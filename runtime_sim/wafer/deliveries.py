@@ -82,8 +82,8 @@ class Deliveries:
         if event.key in self.explicit:
             return self.explicit[event.key]
         base = self.invariant.get(event.burst.row)
-        if base is None:
-            return None
+        if base is None or not (event.k or event.outer):
+            return base
         parts = tuple(Part((p.send[0], event.k, event.outer), p.at, p.src) for p in base.parts)
         return Delivery(parts, base.arrive + event.burst.shift_of(event.k, event.outer))
 

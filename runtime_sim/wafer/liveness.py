@@ -146,8 +146,12 @@ class Liveness:
                 if operand.obj not in cuts or key in seen:
                     continue
                 seen.add(key)
-                first = np.unique(start(burst, operand, event.k, event.outer, self.seg))
+                first = start(burst, operand, event.k, event.outer, self.seg)
                 elements = footprint(burst, name)
+                if first.ndim == 0 and int(elements[-1]) - int(elements[0]) + 1 == len(elements):
+                    cuts[operand.obj][[int(first) + int(elements[0]), int(first) + int(elements[-1]) + 1]] = True
+                    continue
+                first = np.unique(first)
                 jumps = np.flatnonzero(np.diff(elements) > 1)
                 cut = cuts[operand.obj]
                 cut[first[:, None] + elements[np.r_[0, jumps + 1]]] = True

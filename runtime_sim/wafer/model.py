@@ -249,6 +249,16 @@ class SegmentView:
     h: int
     by_id: dict[int, BurstView] = field(default_factory=dict)
 
+    _grids: dict[tuple[int, range, range], tuple[Ints, Ints, Ints]] = field(default_factory=dict)
+
+    def grid(self, region: RegionView, rows: range, cols: range) -> tuple[Ints, Ints, Ints]:
+        """Rows, columns and core numbers [rows, columns] of a role; the same arrays for equal roles."""
+        key = region.id, rows, cols
+        if key not in self._grids:
+            y, x = np.array(rows, np.int64), np.array(cols, np.int64)
+            self._grids[key] = y, x, (region.y + y)[:, None] * self.w + (region.x + x)[None, :]
+        return self._grids[key]
+
     @cached_property
     def written(self) -> frozenset[int]:
         """Objects that some burst writes."""
@@ -306,8 +316,8 @@ def _view_burst(index: int, row: dict[str, Any], seg: SegmentView) -> BurstView:
     loop = seg.loops.get(row["loop"], NO_LOOP)
     outer = seg.loops.get(loop.parent, NO_LOOP)
     rows, cols = progression(row["rows"]), progression(row["cols"])
-    y, x = np.arange(rows.start, rows.stop, rows.step), np.arange(cols.start, cols.stop, cols.step)
-    u, v = row["ty"] * y.astype(np.int64), row["tx"] * x.astype(np.int64)
+    y, x, core_ids = seg.grid(region, rows, cols)
+    u, v = row["ty"] * y, row["tx"] * x
     if row["vy"] != tb.NONE:
         u = u + seg.vectors[row["vy"]][y]
     if row["vx"] != tb.NONE:
@@ -322,7 +332,7 @@ def _view_burst(index: int, row: dict[str, Any], seg: SegmentView) -> BurstView:
         trigger=tb.Trigger(row["trigger"]), after=after, span=row["span"], d=d, a=a, b=b, s=s, imm=row["imm"], ext=tuple(row["ext"]),
         cin=row["cin"], qin=row["qin"], cout=row["cout"], qout=row["qout"], q=row["q"], mt=row["mt"], control=bool(row["control"]),
         look=tuple(row["look"]), prov=row["prov"], time=Separable(row["t0"], u, v, dense),
-        core_ids=(region.y + y)[:, None].astype(np.int64) * seg.w + (region.x + x)[None, :],
+        core_ids=core_ids,
     )  # fmt: skip
     _derive(burst, seg)
     return burst

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,13 @@ class Meeting:
     high: int
 
 
+@lru_cache(maxsize=4096)
+def common_members(a: range, b: range) -> tuple[Ints, Ints] | None:
+    """Index arrays of the common members of two progressions, None where there are none."""
+    _, ia, ib = np.intersect1d(np.array(a), np.array(b), assume_unique=True, return_indices=True)
+    return (ia, ib) if len(ia) else None
+
+
 class Sweep:
     """Claims in order of time, and the meetings among them."""
 
@@ -58,15 +66,10 @@ class Sweep:
         self.claims = sorted(claims, key=lambda c: (c.time.low - c.lead, c.name))
         self.low = np.array([c.time.low - c.lead for c in self.claims], np.int64)
         self.end = np.array([c.time.high + c.span for c in self.claims], np.int64)
-        self._common: dict[tuple[range, range], tuple[Ints, Ints] | None] = {}
 
     def common(self, a: range, b: range) -> tuple[Ints, Ints] | None:
         """Index arrays of the common members of two progressions, None where there are none."""
-        key = (a, b)
-        if key not in self._common:
-            _, ia, ib = np.intersect1d(np.array(a), np.array(b), assume_unique=True, return_indices=True)
-            self._common[key] = (ia, ib) if len(ia) else None
-        return self._common[key]
+        return common_members(a, b)
 
     def meetings(self) -> Iterator[Meeting]:
         """Every pair whose bounding intervals meet on common cores, the earlier claim first."""

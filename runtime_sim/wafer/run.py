@@ -15,6 +15,7 @@ from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import NUMPY, WORDS, Element
 from ..execution import Execution
 from .arithmetic import Values, dtype_of
+from .collector import paused
 from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
 from .model import Ints
@@ -224,6 +225,7 @@ def execute(
     )  # fmt: skip
 
 
+@paused()
 def _evaluate(
     layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
