@@ -129,7 +129,7 @@ def _lower_section(
     for number in section.nodes:
         keep |= {number} if any(user not in inside for user in graph.users[number]) else set()
     deferred = frozenset(n for n in section.nodes if n not in keep and isinstance(node := graph[n], Gather) and defers(graph, node))
-    lowering = Lowering(engine, graph, store, deferred=deferred, slots=assembly.slots)
+    lowering = Lowering(engine, graph, store, deferred=deferred, known=known_indices(graph, store, section), slots=assembly.slots)
     reads = {
         number: [r for o in graph[number].operands for r in (graph[o].operands if o in deferred else (o,))]
         for number in section.nodes if number not in deferred
@@ -149,6 +149,22 @@ def _lower_section(
                 lowering.values[done].clear()
         _release(lowering)
     return lowering
+
+
+def known_indices(graph: Graph, store: ConstantStore, section: Section) -> frozenset[int]:
+    """Constants that gathers of a section look positions up in, where all copies of the section hold the same numbers."""
+    found, changing = set(), set()
+    for number in section.nodes:
+        if isinstance(graph[number], Gather):
+            for c, counterpart in enumerate(section.copies(number)):
+                for first, now in zip(graph[number].operands[1:], graph[counterpart].operands[1:], strict=True):
+                    node, other = graph[first], graph[now]
+                    if not isinstance(node, Constant) or not isinstance(other, Constant):
+                        continue
+                    found.add(first)
+                    if c and first != now and not np.array_equal(constant_array(node, store), constant_array(other, store)):
+                        changing.add(first)
+    return frozenset(found - changing)
 
 
 def _lowered(lowering: Lowering, node: Node) -> Value:

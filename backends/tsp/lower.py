@@ -39,6 +39,8 @@ class Lowering:
     values: dict[int, Value] = field(default_factory=dict)
     deferred: frozenset[int] = frozenset()
     """Gathers that are left to the contractions that read them."""
+    known: frozenset[int] = frozenset()
+    """Constants whose numbers are the same in every copy of the section, so that the program may depend on them."""
 
     def value(self, number: int) -> Value:
         """The value of a node."""

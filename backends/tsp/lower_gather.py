@@ -19,12 +19,16 @@ from .memory import LANES, plane_seq
 from .route import ChainOp
 from .values import Copy, Value, arrange, row_major_strides
 
+Array = np.ndarray
+
 
 def lower_gather(lowering: Lowering, node: Gather) -> Value:
     """out = data at looked-up positions: one-hot vectors of the index times the bytes of the data, exact for every format."""
     data = lowering.value(node.operands[0])
     data_shape = lowering.graph[node.operands[0]].shape
     lookups = [(d, entry.operand) for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
+    if all(node.operands[o] in lowering.known for _, o in lookups):
+        return _known_gather(lowering, node, data, lookups)
     steps = row_major_strides(data_shape)
     offset, data_strides = lowering.operand_strides(node, 0)
     span = [data_shape[d] for d, _ in lookups]
@@ -41,6 +45,30 @@ def lower_gather(lowering: Lowering, node: Gather) -> Value:
     )  # fmt: skip
     hot = _one_hot(lowering, node, lookups, axes, (*roles.batch, *roles.m), k)
     return byte_contract(lowering, hot, table, roles, axes, strides, node.shape)
+
+
+def _known_gather(lowering: Lowering, node: Gather, data: Value, lookups: Sequence[tuple[int, int]]) -> Value:
+    """Positions that are known now make a gather a matter of lane moves."""
+    steps = row_major_strides(lowering.graph[node.operands[0]].shape)
+    offset, strides = lowering.operand_strides(node, 0)
+    element = _walk(offset, strides, node.axes)
+    for d, o in lookups:
+        index = lowering.value(node.operands[o])
+        assert index.array is not None
+        at = index.array.reshape(-1)[_walk(*lowering.operand_strides(node, o), node.axes)]
+        element = element + at.astype(np.int64) * steps[d]
+    out = result_strides(node.groups, node.axes, node.shape)
+    fallback = next((group for group in reversed(node.groups) if group), ())
+    dtype = lowering.graph[node.operands[0]].dtype
+    return run_map(lowering, arg(0, dtype), [(data, 0, element)], node.axes, out, node.shape, fallback, "gather")
+
+
+def _walk(offset: int, strides: Sequence[int], axes: Sequence[int]) -> Array:
+    """Flat element numbers over a nest."""
+    total = np.full(axes, offset, dtype=np.int64)
+    for a, stride in enumerate(strides[: len(axes)]):
+        total += (stride * np.arange(axes[a])).reshape([-1 if b == a else 1 for b in range(len(axes))])
+    return total
 
 
 def _one_hot(
