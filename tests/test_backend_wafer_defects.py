@@ -36,7 +36,7 @@ X = np.random.default_rng(1).standard_normal((ROWS, WIDTH)).astype(np.float16)
 def staged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four layers in four rectangles of 20 rows and 5 columns."""
     monkeypatch.setattr(driver, "_WHOLE_CORES", 0)
-    monkeypatch.setattr(driver, "_row_counts", lambda parts, graph, machine: iter([20]))
+    monkeypatch.setattr(driver, "_row_counts", lambda *_: iter([20]))
     monkeypatch.setattr(driver._Plan, "_widths", lambda plan, part, limit: iter([min(5, limit)]))
 
 

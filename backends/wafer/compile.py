@@ -7,8 +7,9 @@ stage finds how many words its constants take on a core; the second keeps those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import ceil, prod, sqrt
 from typing import Any
 
@@ -28,7 +29,7 @@ from .choose import LARGE_WORDS, Chooser, largest_divisor, units_of
 from .contract import emit_contract
 from .elementwise import convert
 from .emitter import Emitter
-from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, X, Y
+from .layout import WHOLE, Choice, Ref, Shard, Shards, Split, Splits, Value, X, Y
 from .lines import lay_routes, retimed
 from .memory import Full
 from .movement import emit_gather, emit_move, emit_scatter
@@ -52,8 +53,11 @@ _WIDTHS = 8
 """Numbers of rows, and of columns for each, that are tried before a model is called infeasible."""
 _WHOLE_CORES = 256
 """A model whose constants would fit this many cores stays one stage."""
-_FILL = 0.45
-"""Share of a core's data words that constants are meant to take when a rectangle is chosen."""
+_FILLS = (0.03, 0.12)
+"""Shares of a core's data words that constants are meant to take. More cores do less each but wait longer for sums along their lines:
+the fastest program is taken."""
+_DENSE = 0.45
+"""The share where none of these finds room."""
 
 
 @dataclass
@@ -72,10 +76,10 @@ class Pool:
 
 def compile_stage(
     part: Part, machine: WaferMachine, rows: int, cols: int, reserve: int | None, pool: Pool, incoming: Sequence[Shards],
-    half_sums: bool = False,
+    half_sums: bool = False, first: Mapping[int, Choice] | None = None,
 ) -> Stage:  # fmt: skip
     """One stage on one rectangle; `incoming` says how its imports lie. `reserve` words of a core are kept for constants; None measures
-    without limits. Raises Full."""
+    without limits. `first` are cuts to try before any other is priced. Raises Full."""
     graph = part.graph
     emitter = Emitter(machine, "stage", rows, cols, reserve or 0, pool.counted)
     if reserve is None:
@@ -98,7 +102,7 @@ def compile_stage(
         if isinstance(node, (Constant, Input, State)):
             continue
         emitter.prov = pool.number(node)
-        _compile_node(stage, chooser, node)
+        _compile_node(stage, chooser, node, (first or {}).get(node.id))
     emitter.prov = -1
     for node_id in part.exports:
         stage.exports[node_id] = _exported(stage, node_id)
@@ -138,10 +142,10 @@ def _exported(stage: Stage, node_id: int) -> Value:
     return value
 
 
-def _compile_node(stage: Stage, chooser: Chooser, node: Node) -> None:
-    """The node with its cheapest cut that fits."""
+def _compile_node(stage: Stage, chooser: Chooser, node: Node, first: Choice | None) -> None:
+    """The node with `first`, or else its cheapest cut that fits."""
     failure: Full | None = None
-    for choice in chooser.choices(node)[:_TRIES]:
+    for choice in chain([first] if first is not None else [], _cheapest(chooser, node)):
         mark = stage.mark()
         try:
             if isinstance(node, Contract):
@@ -154,8 +158,14 @@ def _compile_node(stage: Stage, chooser: Chooser, node: Node) -> None:
             continue
         stage.done(node.id, value)
         stage.release(node.operands)
+        stage.chosen[node.id] = choice
         return
     raise failure or Full(_node_words(node))
+
+
+def _cheapest(chooser: Chooser, node: Node) -> Iterator[Choice]:
+    """The cheapest cuts, priced when they are asked for."""
+    yield from chooser.choices(node)[:_TRIES]
 
 
 def _node_words(node: Node) -> int:
@@ -199,11 +209,17 @@ class _Plan:
 
     machine: WaferMachine
     rows: int
+    fill: float
     half_sums: bool = False
     pool: Pool = field(default_factory=Pool)
     stages: list[Stage] = field(default_factory=list)
     """One per part; equal parts share one."""
     known: dict[tuple[Any, ...], Stage] = field(default_factory=dict)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of all stages, transfers between them left out."""
+        return sum(stage.e.now for stage in self.stages)
 
     def add(self, part: Part, limit: int) -> None:
         """Compile a part on the narrowest rectangle of at most `limit` columns that holds it. Raises Full."""
@@ -220,7 +236,9 @@ class _Plan:
             try:
                 measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming, self.half_sums)
                 reserve = _UNLIMITED - measured.e.words.top
-                return compile_stage(part, self.machine, self.rows, cols, reserve, self.pool, incoming, self.half_sums)
+                return compile_stage(
+                    part, self.machine, self.rows, cols, reserve, self.pool, incoming, self.half_sums, measured.chosen
+                )  # fmt: skip
             except Full as full:
                 failure = full
         raise failure
@@ -228,7 +246,7 @@ class _Plan:
     def _widths(self, part: Part, limit: int) -> Iterator[int]:
         data = self.machine.memory_words - self.machine.data_first_word
         extents = sorted({a for n in part.graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
-        cols = max(1, ceil(part.words() / (_FILL * data) / self.rows))
+        cols = max(1, ceil(part.words() / (self.fill * data) / self.rows))
         for attempt in range(_WIDTHS):
             if cols > limit:
                 return
@@ -244,20 +262,27 @@ def _fill(side: int, extents: list[int]) -> float:
     return sum(largest_divisor(n, side) / side for n in extents) / len(extents) - 0.002 * side
 
 
-def _row_counts(parts: Sequence[Part], graph: Graph, machine: WaferMachine) -> Iterator[int]:
-    """Rows to try, small first: about the side of a square that holds the constants of the stage that occurs most often."""
+def _columns(parts: Sequence[Part], machine: WaferMachine, rows: int, fill: float) -> int:
+    """Columns that rectangles of so many rows take side by side."""
+    data = machine.memory_words - machine.data_first_word
+    return sum(max(1, ceil(part.words() / (fill * data) / rows)) for part in parts)
+
+
+def _row_counts(parts: Sequence[Part], graph: Graph, machine: WaferMachine, fill: float) -> Iterator[int]:
+    """Rows to try, small first: about the side of a square that holds the constants of the stage that occurs most often, and as many as
+    it takes for all stages to find room side by side."""
     data = machine.memory_words - machine.data_first_word
     by_key: dict[tuple[Any, ...], list[Part]] = {}
     for part in parts:
         by_key.setdefault(part.key, []).append(part)
     main = max(by_key.values(), key=len)[0]
     words = main.words()
-    cores = max(1.0, words / (_FILL * data))
+    cores = max(1.0, words / (fill * data))
     if len(parts) == 1 and words < data // 8 and not any(n.size > data // 16 for n in graph.nodes):
         cores = 1.0
     extents = sorted({a for n in graph.nodes if isinstance(n, Contract) for a in n.axes if a >= 16})
-    side = max(1, ceil(sqrt(cores)))
     limit = machine.program_rows
+    side = max(1, ceil(sqrt(cores)), ceil(_columns(parts, machine, 1, fill) / machine.program_cols))
     for _ in range(_HEIGHTS):
         best = max(range(side, min(limit, 2 * side) + 1), key=lambda s: (_fill(s, extents), -s)) if side > 1 else 1
         yield best
@@ -276,23 +301,36 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     data = machine.memory_words - machine.data_first_word
     parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
     failure = Full(0)
-    for rows, limit in _shapes(parts, graph, machine, options):
-        plan = _Plan(machine, rows, options.accumulate == "fp16")
-        left = limit
-        try:
-            for part in parts:
-                plan.add(part, left)
-                left -= plan.stages[-1].e.cols
-        except Full as full:
-            failure = full
-            continue
-        return _Assembly(graph, store, options, plan, parts).program()
+    best: _Plan | None = None
+    for fill in _FILLS if options.region is None else ():
+        plan, _ = _planned(parts, graph, machine, options, fill)
+        if plan is not None and (best is None or plan.cycles < best.cycles):
+            best = plan
+    if best is None:
+        best, failure = _planned(parts, graph, machine, options, _DENSE)
+    if best is not None:
+        return _Assembly(graph, store, options, best, parts).program()
     where = f"{machine.program_cols} x {machine.program_rows} cores" if not options.region else f"a region of {options.region} cores"
     levers = ("a larger region", "a shorter sequence", "fp16 partial sums")
     cores = options.region[0] * options.region[1] if options.region else machine.program_cols * machine.program_rows
     spread = WORD_BYTES * ceil(sum(part.words() for part in parts) / cores)  # were everything dealt out evenly
     demand = max(machine.data_bytes + WORD_BYTES * max(failure.words, 1), spread)
     raise Infeasible("core memory", demand, machine.data_bytes, "bytes", where, levers)
+
+
+def _planned(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> tuple[_Plan | None, Full]:
+    """The first shape that holds all stages, or what the last one lacked."""
+    failure = Full(0)
+    for rows, limit in _shapes(parts, graph, machine, options, fill):
+        plan = _Plan(machine, rows, fill, options.accumulate == "fp16")
+        try:
+            for part in parts:
+                plan.add(part, limit)
+                limit -= plan.stages[-1].e.cols
+            return plan, failure
+        except Full as full:
+            failure = full
+    return None, failure
 
 
 def computed_outputs(graph: Graph) -> Graph:
@@ -312,14 +350,15 @@ def computed_outputs(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
 
 
-def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions) -> Iterator[tuple[int, int]]:
+def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> Iterator[tuple[int, int]]:
     """(rows, columns in all) to try."""
     if options.region is None:
-        for rows in _row_counts(parts, graph, machine):
+        for rows in _row_counts(parts, graph, machine, fill):
             limit = most_columns(machine, rows)
             if len(parts) == 1:
                 yield rows, min(limit, rows)
-            yield rows, limit
+            if _columns(parts, machine, rows, fill) <= limit or fill == _DENSE:
+                yield rows, limit
         return
     cols, rows = options.region
     if not (1 <= rows <= machine.program_rows and 1 <= cols <= machine.program_cols):
