@@ -10,8 +10,8 @@ import pytest
 from spatialc.backends.options import CompileOptions
 from spatialc.backends.wafer import compile as driver
 from spatialc.backends.wafer import compile_graph, lower_bound
-from spatialc.backends.wafer.choose import Choice, Chooser
-from spatialc.backends.wafer.layout import Split, Splits
+from spatialc.backends.wafer.choose import Chooser
+from spatialc.backends.wafer.layout import Choice, Split, Splits
 from spatialc.errors import Infeasible
 from spatialc.ir.expr import Expr, arg, axis, cast, const, make
 from spatialc.ir.graph import (

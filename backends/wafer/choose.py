@@ -17,7 +17,7 @@ from ...ir.expr import Expr, entries
 from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
 from ...machines.wafer.isa import WORDS, Element
 from .contract import chunk_of
-from .layout import Shard, Shards, Split, Splits, Value, X, Y, local_axes, local_shape, result_shards
+from .layout import Choice, Shard, Shards, Split, Splits, Value, X, Y, local_axes, local_shape, result_shards
 from .lines import line_cycles
 from .movement import LOOKUP, cut_piece, dim_shards, scatter_shards
 from .nests import tabulated
@@ -35,18 +35,6 @@ _CROWDED_WORDS = 4096
 """Copies of operands that are larger than this make a contraction consider doing its work in chunks."""
 _KEEP_ELEMENTS = 1024
 """Results with fewer elements on a core are stored whole along a line."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A priced cut."""
-
-    cycles: float
-    splits: Splits
-    keep: Splits = (None, None)
-    """Contract: what each core of a line stores of a result that the line has in full."""
-    chunk: tuple[int, int] | None = None
-    """Contract: an axis, and how much of it to do at a time, where operands do not fit otherwise."""
 
 
 def largest_divisor(n: int, limit: int) -> int:

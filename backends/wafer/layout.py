@@ -42,6 +42,18 @@ WHOLE: Shards = (None, None)
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A priced cut."""
+
+    cycles: float
+    splits: Splits
+    keep: Splits = (None, None)
+    """Contract: what each core of a line stores of a result that the line has in full."""
+    chunk: tuple[int, int] | None = None
+    """Contract: an axis, and how much of it to do at a time, where operands do not fit otherwise."""
+
+
+@dataclass(frozen=True)
 class Value:
     """A tensor on the machine: logical shape, element format, shards, object id, and the local extents of one core's block.
 

@@ -24,7 +24,7 @@ from ...machines.wafer.builder import Range, full, one
 from ...machines.wafer.isa import NUMPY, WORDS, Element, Op
 from ...machines.wafer.tables import ObjectKind
 from .emitter import Emitter, Role
-from .layout import WHOLE, Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
+from .layout import WHOLE, Choice, Ref, Shard, Shards, Split, Splits, Value, X, Y, clashes, local_shape, reference, row_major
 from .lines import PLAIN, reduce_line
 from .memory import BANKS
 from .relayout import Step, after, cheapest, plans
@@ -95,6 +95,8 @@ class Stage:
     states: list[Bound] = field(default_factory=list)
     outputs: list[Bound] = field(default_factory=list)
     constants: dict[tuple[object, ...], int] = field(default_factory=dict)
+    chosen: dict[int, Choice] = field(default_factory=dict)
+    """How each node that is done was cut."""
     temporaries: list[int] = field(default_factory=list)
     """Objects to free when the node under compilation is done."""
     placements: set[int] = field(default_factory=set)
