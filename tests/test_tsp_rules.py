@@ -257,6 +257,7 @@ CASES: list[tuple[str, Callable[[], Program]]] = [
     ("TSP-001", lambda: edit(example_d(), D_READ, object=9)),
     ("TSP-001", lambda: half(lambda p, at: edit(p, at["lw"], row0=16))),
     ("TSP-001", lambda: half(lambda p, at: edit(p, at["abc"], half=3))),
+    ("TSP-001", lambda: half(lambda p, at: edit(p, at["acc"], entry=1))),
     ("TSP-001", lambda: edit(example_d(), 0, "claims", burst=50)),
     ("TSP-001", lambda: edit(example_d(), 2, "claims", burst=D_WRITE)),
     ("TSP-001", lambda: edit(two_chips(), 1, link=9)),

@@ -515,7 +515,7 @@ class _Matrix:
             accumulate = runs((times + self.machine.acc_latency,))[0]
             outs = [Out(4 * lane, direction, until, 4)] if item.emit else []
             self.step.burst(
-                accumulate, outs, unit=isa.mxm_unit(plane, Class.MXM_R), opcode=Opcode.ACC, entry=item.entry,
+                accumulate, outs, unit=isa.mxm_unit(plane, Class.MXM_R), opcode=Opcode.ACC, entry=item.entry * bool(item.add or item.store),
                 entry_stride=int(n > 1 and bool(item.add or item.store)), add=item.add, store=item.store, emit=item.emit,
             )  # fmt: skip
             if item.emit:

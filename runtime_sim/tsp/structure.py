@@ -153,6 +153,9 @@ class SegmentCheck:
         self.fault("TSP-001", outside, lambda r: f"buffer rows {b['row0'][r]}..{rows[r] - 1} are not within 0..{m.vector - 1}")
         self.fault("TSP-001", (code == Opcode.IW) & (b["n"] * b["n2"] > 1), lambda r: "an IW burst has one element")
         self.fault("TSP-001", (code == Opcode.ACC) & (b["store"] + b["emit"] == 0), lambda r: "an ACC neither stores nor emits")
+        passing = (code == Opcode.ACC) & (b["add"] + b["store"] == 0)
+        for name in ("entry", "entry_stride", "entry_stride2"):
+            within(name, 0, 0, passing)
         link = np.isin(code, (Opcode.SEND, Opcode.RECEIVE))
         wrong = link & ((b["link"] < 0) | (b["link"] >= m.links) | (b["link"] // 8 != (b["unit"] - isa.SXM_BASE) // isa.SXM_QUEUES))
         self.fault("TSP-001", wrong, lambda r: f"link {b['link'][r]} is not of this hemisphere")
