@@ -115,11 +115,13 @@ def hemisphere(unit: int) -> int:
 FIXED = frozenset({Kind.CONST, Kind.INPUT, Kind.STATE})
 """Kinds that lie in memory from before cycle 0."""
 CHUNK = 512
+"""Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
 ROOM = 15
 """Sixteenths of a slice that constants and scratch may fill: the rest is for gaps between them."""
+DEEP = 2048
+"""Rows of scratch in one slice beyond which a value goes on elsewhere: sixteen slices share the rows of a stationary constant."""
 SCRATCH_ROWS = 2048
 """Most rows of one linear scratch storage: scratch must not fill the banks of a few slices, where constants have their places too."""
-"""Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
 
 
 @dataclass
@@ -240,7 +242,7 @@ class Allocator:
             self.load[list(picks[0])] += vectors
             return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
         found = None
-        mine = [pick for pick in picks if beside.issuperset(pick)]
+        mine = [p for p in picks if beside.issuperset(p) and (self.height[list(p)] + vectors <= DEEP).all()]
         for some, roomy in ((mine, (True,)), (picks, (True, False))):
             candidates = [(tuple((u,) for u in pick), (0,) * width) for pick in some]
             found = found or self._scratch(dtype, vectors, candidates, vectors, kind, label, roomy)
