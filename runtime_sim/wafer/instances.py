@@ -319,7 +319,7 @@ class Layout:
             word = instance.word(obj)
             rows.append((x, y, x + w, y + h, word, word + obj.words, first, end, slot))
         box = np.array([r[:8] for r in rows], np.int64).reshape(-1, 8)
-        for i, j in _meeting(box, (0, 2), (1, 3), (4, 5), (6, 7)):
+        for i, j in _meeting(box, (0, 2), (4, 5), (6, 7), (1, 3)):
             a, b = rows[i], rows[j]
             names = [f"object {r[8][1]} of instance {r[8][0]}" for r in (a, b)]
             words = f"[{max(a[4], b[4])}, {min(a[5], b[5])})"
@@ -374,14 +374,23 @@ class Layout:
         return total
 
 
-def _meeting(box: np.ndarray, *axes: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of boxes whose half-open intervals intersect on every axis (columns of first and end)."""
-    for i in range(len(box) - 1):
-        hit = np.ones(len(box) - i - 1, bool)
+def _meeting(box: np.ndarray, *axes: tuple[int, int]) -> list[tuple[int, int]]:
+    """Pairs i < j of boxes whose half-open intervals intersect on every axis (columns of first and end), in order."""
+    order = np.argsort(box[:, axes[0][0]], kind="stable")
+    ranked = box[order]
+    # in order of their first end, only those that begin before this one ends can meet it
+    last = np.searchsorted(ranked[:, axes[0][0]], ranked[:, axes[0][1]]).tolist()
+    found = []
+    for i, own in enumerate(ranked.tolist()):
+        near = ranked[i + 1 : last[i]]
+        hit = np.arange(len(near))
         for first, end in axes:
-            hit &= (box[i + 1 :, first] < box[i, end]) & (box[i, first] < box[i + 1 :, end])
-        for j in np.flatnonzero(hit).tolist():
-            yield i, i + 1 + j
+            rest = near[hit]
+            hit = hit[(rest[:, first] < own[end]) & (own[first] < rest[:, end])]
+            if not len(hit):
+                break
+        found += [(min(a, b), max(a, b)) for a, b in zip([int(order[i])] * len(hit), order[i + 1 + hit].tolist(), strict=True)]
+    return sorted(found)
 
 
 def cells(rectangles: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:

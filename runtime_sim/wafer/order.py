@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -100,6 +101,7 @@ def _levels(events: list[Event]) -> list[Step]:
     for rank, event in enumerate(events):
         times = event.time.array.reshape(-1)
         ranked = np.argsort(times, kind="stable")
-        cuts = np.flatnonzero(np.diff(times[ranked])) + 1
-        found += [(int(times[at[0]]), rank, Step(event, at)) for at in np.split(ranked, cuts)]
+        ordered = times[ranked]
+        cuts = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(ranked)]
+        found += [(int(ordered[a]), rank, Step(event, ranked[a:z])) for a, z in pairwise(cuts)]
     return [step for _, _, step in sorted(found, key=lambda item: item[:2])]

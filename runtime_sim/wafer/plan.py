@@ -107,11 +107,12 @@ class _Planner:
         self.events: dict[Key, Event] = {}
         self.touched: dict[int, list[int]] = {}
         self.takers: dict[Key, list[Event]] = {}
+        self._of_burst: dict[int, frozenset[int]] = {}
         for number, item in enumerate(self.items):
             if isinstance(item, Step):
                 self.places.setdefault(item.event.key, []).append(number)
                 self.events[item.event.key] = item.event
-            for obj in {b.operand(p).obj for b in bursts_of(item) for p in (*reads(b), *writes(b))}:
+            for obj in {obj for burst in bursts_of(item) for obj in self._objects(burst)}:
                 self.touched.setdefault(obj, []).append(number)
         self.uses = count_uses(self.items, deliveries)
         for event in receiving(self.items):
@@ -128,6 +129,12 @@ class _Planner:
                 self._spread(event)
         self._cover()
         return [item for item in self.items if item is not None]
+
+    def _objects(self, burst: BurstView) -> frozenset[int]:
+        """Objects that a burst reads or writes."""
+        if burst.row not in self._of_burst:
+            self._of_burst[burst.row] = frozenset(burst.operand(p).obj for p in (*reads(burst), *writes(burst)))
+        return self._of_burst[burst.row]
 
     # -- groups --------------------------------------------------------------------------------------------------------------------
 
