@@ -52,19 +52,18 @@ class Copy:
 
     def locate(self, need: Array, size: int) -> Array | None:
         """Vector numbers that hold `need` [vectors, 320] lane by lane, or None."""
-        row, lane = self._invert(size)
-        valid = need >= 0
-        if not valid.any():
+        row, _ = self._invert(size)
+        top = need.max(axis=1)
+        if not (top >= 0).any():
             return np.zeros(len(need), dtype=np.int64)
-        at = np.where(valid, row[need], -2)
-        found = at.max(axis=1)
-        if (at[valid] < 0).any():
+        found = np.where(top >= 0, row[np.maximum(top, 0)], 0)
+        if (found < 0).any():
             return None
-        if ((at != found[:, None]) & valid).any():
-            return None
-        if not self.replicated and ((lane[need] != np.arange(LANES)) & valid).any():
-            return None
-        return np.asarray(np.maximum(found, 0))
+        for some in (slice(0, 1), slice(None)):  # most tables that do not match differ at once
+            held = self.element[found[some], :1] if self.replicated else self.element[found[some]]
+            if not ((held == need[some]) | (need[some] < 0)).all():
+                return None
+        return found
 
     def origin(self, size: int) -> tuple[Array, Array]:
         """(vector, lane) of every element; -1 where this copy lacks it."""
@@ -111,10 +110,9 @@ def arrange(base: int, rows: Digits, lanes: Digits) -> Array:
     """
     along = _enumerate(lanes)
     tiles = -(-len(along) // LANES)
-    padded = np.full(tiles * LANES, -(1 << 40), dtype=np.int64)
-    padded[: len(along)] = along
-    table = base + _enumerate(rows)[:, None, None] + padded.reshape(tiles, LANES)[None]
-    return np.where(table < -(1 << 30), -1, table).reshape(-1, LANES)
+    table = np.full((int(np.prod([extent for _, extent in rows], dtype=np.int64)), tiles * LANES), -1, dtype=np.int64)
+    np.add((base + _enumerate(rows))[:, None], along, out=table[:, : len(along)])
+    return table.reshape(-1, LANES)
 
 
 def _enumerate(digits: Digits) -> Array:
