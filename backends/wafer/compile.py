@@ -62,10 +62,12 @@ _DENSE = 0.45
 
 @dataclass
 class Pool:
-    """What the stages of a program share: provenance strings by number, and beats of bursts by what they depend on."""
+    """What the stages of a program share: provenance strings by number, beats of bursts by what they depend on, and what became of every
+    stage on every rectangle that was tried."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     counted: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    tried: dict[tuple[Any, ...], Stage | Full] = field(default_factory=dict)
 
     def number(self, node: Node) -> int:
         """The index of a node's provenance string."""
@@ -210,8 +212,8 @@ class _Plan:
     machine: WaferMachine
     rows: int
     fill: float
-    half_sums: bool = False
-    pool: Pool = field(default_factory=Pool)
+    half_sums: bool
+    pool: Pool
     stages: list[Stage] = field(default_factory=list)
     """One per part; equal parts share one."""
     known: dict[tuple[Any, ...], Stage] = field(default_factory=dict)
@@ -233,15 +235,23 @@ class _Plan:
     def _compile(self, part: Part, incoming: Sequence[Shards], limit: int) -> Stage:
         failure = Full(0)
         for cols in self._widths(part, limit):
-            try:
-                measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming, self.half_sums)
-                reserve = _UNLIMITED - measured.e.words.top
-                return compile_stage(
-                    part, self.machine, self.rows, cols, reserve, self.pool, incoming, self.half_sums, measured.chosen
-                )  # fmt: skip
-            except Full as full:
-                failure = full
+            key = (self.rows, cols, part.key, tuple(incoming))
+            if key not in self.pool.tried:
+                try:
+                    self.pool.tried[key] = self._on(part, incoming, cols)
+                except Full as full:
+                    self.pool.tried[key] = Full(full.words)
+            found = self.pool.tried[key]
+            if isinstance(found, Stage):
+                return found
+            failure = found
         raise failure
+
+    def _on(self, part: Part, incoming: Sequence[Shards], cols: int) -> Stage:
+        """The stage on a rectangle of `cols` columns. Raises Full."""
+        measured = compile_stage(part, self.machine, self.rows, cols, None, self.pool, incoming, self.half_sums)
+        reserve = _UNLIMITED - measured.e.words.top
+        return compile_stage(part, self.machine, self.rows, cols, reserve, self.pool, incoming, self.half_sums, measured.chosen)
 
     def _widths(self, part: Part, limit: int) -> Iterator[int]:
         data = self.machine.memory_words - self.machine.data_first_word
@@ -301,13 +311,13 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     data = machine.memory_words - machine.data_first_word
     parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
     failure = Full(0)
-    best: _Plan | None = None
+    pool, best = Pool(), None
     for fill in _FILLS if options.region is None else ():
-        plan, _ = _planned(parts, graph, machine, options, fill)
+        plan, _ = _planned(parts, graph, machine, options, fill, pool)
         if plan is not None and (best is None or plan.cycles < best.cycles):
             best = plan
     if best is None:
-        best, failure = _planned(parts, graph, machine, options, _DENSE)
+        best, failure = _planned(parts, graph, machine, options, _DENSE, pool)
     if best is not None:
         return _Assembly(graph, store, options, best, parts).program()
     where = f"{machine.program_cols} x {machine.program_rows} cores" if not options.region else f"a region of {options.region} cores"
@@ -318,11 +328,13 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     raise Infeasible("core memory", demand, machine.data_bytes, "bytes", where, levers)
 
 
-def _planned(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> tuple[_Plan | None, Full]:
+def _planned(
+    parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float, pool: Pool
+) -> tuple[_Plan | None, Full]:
     """The first shape that holds all stages, or what the last one lacked."""
     failure = Full(0)
     for rows, limit in _shapes(parts, graph, machine, options, fill):
-        plan = _Plan(machine, rows, fill, options.accumulate == "fp16")
+        plan = _Plan(machine, rows, fill, options.accumulate == "fp16", pool)
         try:
             for part in parts:
                 plan.add(part, limit)
