@@ -112,7 +112,7 @@ def lower_contract(lowering: Lowering, node: Contract) -> Value:
     kept = [a for group in node.groups for a in group]
     batch = tuple(a for a in kept if a in used[0] and a in used[1])
     m = tuple(a for a in kept if a not in used[1])
-    n = tuple(a for a in kept if a not in used[0])
+    n = tuple(a for a in kept if a in used[1] and a not in used[0])
     strides = result_strides(node.groups, node.axes, node.shape)
     roles = Roles(batch, m, n, _k_order(node, [first, second]))
     swapped = _swapped(lowering, node, first, second, roles)
