@@ -37,7 +37,7 @@ from .nests import emit_map, emit_reduce
 from .order import emit_scan, emit_sort
 from .partition import Part, cut_points, split
 from .relayout import plans
-from .stage import Bound, Stage, _splits_of, element_of, identity, roomy_shards
+from .stage import Bound, Stage, _splits_of, element_of, identity, roomy_shards, stored_element
 from .transfer import Carried, Transfer, build_transfer
 from .wires import most_columns, physical_map
 
@@ -58,6 +58,8 @@ _FILLS = (0.03, 0.12)
 the fastest program is taken."""
 _DENSE = 0.45
 """The share where none of these finds room."""
+_ROOMY = 0.1
+"""Weights are stored in f32 for f32 activations where all constants take less than this share of the wafer."""
 
 
 @dataclass
@@ -307,8 +309,8 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     if options.overhead != machine.overhead:
         changed = tuple(sorted({*machine.changed, "overhead"})) if machine.preset else ()
         machine = machine.model_copy(update={"overhead": options.overhead, "changed": changed})
-    graph = computed_outputs(graph)
     data = machine.memory_words - machine.data_first_word
+    graph = unpacked(computed_outputs(graph), _ROOMY * data * machine.program_cols * machine.program_rows)
     parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
     failure = Full(0)
     pool, best = Pool(), None
@@ -343,6 +345,15 @@ def _planned(
         except Full as full:
             failure = full
     return None, failure
+
+
+def unpacked(graph: Graph, words: float) -> Graph:
+    """The graph with f32 constants stored in f32 where all constants take less than `words` so: then their products need no pieces."""
+    if sum(n.size * WORDS[element_of(n.dtype)] for n in graph.constants) > words:
+        return graph
+    packed = {n.id for n in graph.constants if stored_element(n) != element_of(n.dtype)}
+    nodes = [replace(n, ref=replace(n.ref, storage="dense")) if isinstance(n, Constant) and n.id in packed else n for n in graph.nodes]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def computed_outputs(graph: Graph) -> Graph:
