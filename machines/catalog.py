@@ -45,7 +45,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target("tsp", "Groq-style deterministic streaming chip", TspMachine, "tsp-v1", ("fp16",)),
         Target("cgla", "Lenzo-style coarse-grained linear array", CglaMachine, "cgla-imax3-28nm", ("fp16", "fp32", "q8_0")),
-        Target("wafer", "Cerebras-style wafer-scale mesh", WaferMachine, "wafer-wse2", ("fp16",)),
+        Target("wafer", "Cerebras-style wafer-scale mesh", WaferMachine, "wafer-wse2", ("fp16", "fp32")),
     )
 }
 

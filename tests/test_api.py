@@ -68,6 +68,14 @@ def test_greedy_decoding_with_a_cache_says_torchs_tokens(target: str) -> None:
     assert tokenizer.decode(said[len(ids) - 1 :]) == " three."
 
 
+@pytest.mark.parametrize(("target", "precision"), [("cgla", "fp32"), ("cgla", "q8_0"), ("wafer", "fp32")])
+def test_other_number_formats(target: str, precision: str) -> None:
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    result = assert_equivalent(Block().eval(), (x,), target=target, precision=precision)
+    assert result.to_dict()["precision"] == precision
+    assert result.data.numerics is not None and result.data.numerics.tolerance == (1e-4 if precision == "fp32" else 5e-2)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_assert_equivalent_passes_and_fails(target: str) -> None:
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
