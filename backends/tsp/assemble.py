@@ -156,7 +156,7 @@ class _Layout:
         self.chips: list[_Chip] = []
         self.rows: list[dict[str, int]] = []
         self.placements: list[dict[str, int]] = []
-        self.images: dict[str, Array] = {}
+        self.filled: dict[int | None, list[tuple[int, Storage]]] = {}
         self.instances: list[dict[str, int]] = []
         self.binds: list[dict[str, int]] = []
         self.segments: list[Segment] = [item.timeline.segment() for item in assembly.lowered]
@@ -193,7 +193,7 @@ class _Layout:
                 "allocations": _columns(ALLOCATIONS, self.rows), "placements": PLACEMENTS.from_rows(self.placements),
                 "links": LINKS.from_rows(mesh_links(chips) if chips > 1 else []),
             },
-            tuple(self.segments), self.images, self.end + self.machine.superlanes, dict(bound), tuple(self.pool), dict(options.meta),
+            tuple(self.segments), self._images(), self.end + self.machine.superlanes, dict(bound), tuple(self.pool), dict(options.meta),
         )  # fmt: skip
 
     def _new_chip(self) -> _Chip:
@@ -302,16 +302,24 @@ class _Layout:
 
     def _image(self, key: Any, storage: Storage, allocation: int) -> None:
         if key not in self.image_numbers:
-            self.image_numbers[key] = len(self.images)
+            self.image_numbers[key] = len(self.image_numbers)
+            self.filled.setdefault(key[1], []).append((self.image_numbers[key], storage))
+        self.placements.append({"image": self.image_numbers[key], "allocation": allocation})
+
+    def _images(self) -> dict[str, Array]:
+        """The bytes of all images; those of one constant one after the other, so that its array is asked for once."""
+        found: dict[int, Array] = {}
+        for source, parts in self.filled.items():
             array = None
-            if key[1] is not None:
-                node = self.graph[key[1]]
+            if source is not None:
+                node = self.graph[source]
                 assert isinstance(node, Constant)
                 array = (
                     np.asarray(self.assembly.store.get(node.ref.key)).reshape(node.shape).astype(NUMPY[ISA_TYPE[node.dtype]], copy=False)
                 )
-            self.images[f"image.{self.image_numbers[key]}"] = image_of(storage, array)
-        self.placements.append({"image": self.image_numbers[key], "allocation": allocation})
+            for number, storage in parts:
+                found[number] = image_of(storage, array)
+        return {f"image.{number}": found[number] for number in range(len(found))}
 
     # transfers -----------------------------------------------------------------------------------------------------------
     def _transfer(self, value: int, source: int, target: int) -> None:
@@ -425,8 +433,9 @@ def image_of(storage: Storage, array: Array | None) -> Array:
     assert storage.image is not None
     rows = storage.image(array)
     width = WIDTH[storage.dtype]
-    data = np.zeros((storage.vectors, LANES), dtype=NUMPY[storage.dtype])
-    data[:, : rows.shape[1]] = rows
+    data = np.ascontiguousarray(rows, dtype=NUMPY[storage.dtype])
+    if rows.shape[1] < LANES:
+        data = np.pad(data, ((0, 0), (0, LANES - rows.shape[1])))
     planes = data.view("u1").reshape(storage.vectors, LANES, width)
     units = sorted(storage.units)
     place = {unit: k for k, unit in enumerate(units)}

@@ -26,7 +26,7 @@ from .step import Step, Timeline
 
 Array = np.ndarray
 Avoid = frozenset[int]
-Image = Callable[[Array | None], Array]
+Image = Callable[[Array | None, int, int], Array]
 Maker = Callable[[Avoid], Seq]
 """Makes a sequence that lies in none of the slices named."""
 
@@ -137,8 +137,8 @@ class Engine:
     ) -> tuple[Storage, ...]:
         """Constant storages in none of the slices of `avoid`, shared by equal `key`.
 
-        `image(array)` gives the vectors [vectors, lanes], from the array of node `source` where there is one. With `tile` they are striped
-        and cut into whole tiles.
+        `image(array, first, last)` gives the vectors `first:last` [vectors, lanes], from the array of node `source` where there is one.
+        With `tile` they are striped and cut into whole tiles.
         """
         known = self.constants.setdefault((dtype, source, tile, key), [])
         for storages in known:
@@ -257,8 +257,8 @@ def onto(seq: Seq) -> Maker:
     return lambda avoid: seq
 
 
-def _part(image: Image, first: int, last: int) -> Image:
-    return lambda array: image(array)[first:last]
+def _part(image: Image, first: int, last: int) -> Callable[[Array | None], Array]:
+    return lambda array: image(array, first, last)
 
 
 class _Vector:

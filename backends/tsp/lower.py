@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from ...ir.access import access_strides
 from ...ir.graph import Access, Graph, Node
 from ...ir.store import ConstantStore
 from ...machines.tsp.isa import NUMPY, WIDTH, DType, Opcode
-from .engine import Avoid, Engine, Maker, Provider, Sink
+from .engine import Avoid, Engine, Image, Maker, Provider, Sink
 from .memory import LANES, Seq, Storage
 from .recipes import Prim, Ref
 from .route import ChainOp, balance, levels, result_type
@@ -81,17 +81,16 @@ class Lowering:
     def _constant(self, value: Value, need: Array) -> Provider:
         unique, inverse = unique_rows(need)
 
-        def image(array: Array | None) -> Array:
+        def image(array: Array | None, first: int, last: int) -> Array:
             assert value.array is not None
             flat = (value.array if array is None else value.derived(array)).reshape(-1)
-            return np.asarray(np.where(unique >= 0, flat[np.maximum(unique, 0)], flat.dtype.type(0)))
+            some = unique[first:last]
+            return np.asarray(np.where(some >= 0, flat[np.maximum(some, 0)], flat.dtype.type(0)))
 
         return self.constant_vectors(image, len(unique), value.dtype, inverse, (unique.tobytes(), constant_identity(value)), value.source)
 
-    def constant_vectors(
-        self, image: Callable[[Array | None], Array], count: int, dtype: DType, index: Array, key: Hashable, source: int | None = None
-    ) -> Provider:
-        """A provider of the vectors `image()[index]`."""
+    def constant_vectors(self, image: Image, count: int, dtype: DType, index: Array, key: Hashable, source: int | None = None) -> Provider:
+        """A provider of the vectors `index` of an image (see `Engine.constant`)."""
 
         def get(avoid: Avoid, part: Array | None) -> Seq:
             wanted = index if part is None else index[part]
@@ -101,7 +100,7 @@ class Lowering:
 
     def table(self, rows: Array, dtype: DType, index: Array) -> Provider:
         """A provider of constant vectors `rows[index]`."""
-        return self.constant_vectors(lambda _: rows, len(rows), dtype, index, (rows.shape[1], rows.tobytes()))
+        return self.constant_vectors(lambda _, first, last: rows[first:last], len(rows), dtype, index, (rows.shape[1], rows.tobytes()))
 
     def splat(self, bits: int, dtype: DType, count: int) -> Provider:
         """A provider of `count` times the same constant in all lanes."""

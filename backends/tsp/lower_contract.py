@@ -8,7 +8,7 @@ lane moves (the offsets of a convolution's window, say); `contract_plan.py` deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,14 @@ from ...ir.expr import cast as cast_expr
 from ...ir.graph import Constant, Contract, Map, Reduce
 from ...ir.types import F16, F32
 from ...machines.tsp.isa import DType, Opcode
-from .engine import MatrixJob, Pass, Plane, Provider, Sink
+from .engine import Image, MatrixJob, Pass, Plane, Provider, Sink
 from .lower import Lowering, constant_identity, digits, lane_axes
 from .lower_map import converted, operand_list, reduce_value, result_strides, run_map
 from .memory import LANES, STRIPES, Seq, Storage
 from .move import stripe
 from .recipes import ISA_TYPE
 from .route import ChainOp
-from .values import Copy, Value, arrange, row_major_strides
+from .values import Copy, Value, arrange, enumerate_digits, row_major_strides
 
 Array = np.ndarray
 EAST = 1
@@ -327,25 +327,35 @@ def stationary_tiles(
     return stripe(lowering, source, rows), rows
 
 
-def _constant_tiles(
-    operand: Operand, roles: Roles, axes: Sequence[int], rows: int, columns: tuple[int, int]
-) -> Callable[[Array | None], Array]:
-    """How the tiles of a constant come from its array."""
-    batch, n, outer, k = (extent(axes, names) for names in (roles.batch, roles.n, roles.tiles, roles.k))
-    inner = -(-k // LANES)
-    low, high = columns[0] * rows, columns[1] * rows
-    order = (*roles.batch, *roles.n, *roles.tiles, *roles.k)
+def _constant_tiles(operand: Operand, roles: Roles, axes: Sequence[int], rows: int, columns: tuple[int, int]) -> Image:
+    """How the tiles of a constant come from its array: vectors of whole tiles, zero where a tile goes beyond N or K."""
+    at_batch, at_n, at_outer, at_k = (
+        enumerate_digits(digits(operand.strides, axes, names)) for names in (roles.batch, roles.n, roles.tiles, roles.k)
+    )
+    inner = -(-len(at_k) // LANES)
+    shape = len(at_batch), columns[1] - columns[0], len(at_outer), inner
 
-    def image(given: Array | None) -> Array:
+    def image(given: Array | None, first: int, last: int) -> Array:
         array = operand.value.array if given is None else operand.value.derived(given)
         assert array is not None
         flat = np.ascontiguousarray(array).reshape(-1)
-        view = np.lib.stride_tricks.as_strided(
-            flat[operand.offset :], [axes[a] for a in order], [operand.strides[a] * flat.itemsize for a in order], writeable=False
-        ).reshape(batch, n, outer, k)
-        padded = np.zeros((batch, high - low, outer, inner * LANES), dtype=view.dtype)
-        padded[:, : min(n, high) - low, :, :k] = view[:, low:high]
-        tiles = padded.reshape(batch, columns[1] - columns[0], rows, outer * inner, LANES)
-        return tiles.transpose(0, 1, 3, 2, 4).reshape(-1, LANES)
+        tiles = np.zeros(((last - first) // rows, rows, LANES), dtype=flat.dtype)
+        for number, tile in enumerate(tiles, first // rows):
+            b, n, outer, k = np.unravel_index(number, shape)
+            start = (columns[0] + n) * rows
+            down = operand.offset + at_batch[b] + at_outer[outer] + at_n[start : start + rows]
+            block = _block(flat, down, at_k[k * LANES : (k + 1) * LANES])
+            tile[: block.shape[0], : block.shape[1]] = block
+        return tiles.reshape(-1, LANES)
 
     return image
+
+
+def _block(flat: Array, down: Array, along: Array) -> Array:
+    """flat[down[i] + along[j]], as a view where both advance evenly."""
+    steps = [np.diff(line) for line in (down, along)]
+    if len(down) and all((step == step[:1]).all() for step in steps):
+        pitch = [int(step[0]) * flat.itemsize if len(step) else 0 for step in steps]
+        return np.lib.stride_tricks.as_strided(flat[down[0] + along[0] :], (len(down), len(along)), pitch, writeable=False)
+    result: Array = flat[down[:, None] + along]
+    return result

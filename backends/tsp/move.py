@@ -202,10 +202,11 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
     else:
         patterns = pairs.patterns
 
-        def selection(_: Array | None) -> Array:
-            made = np.zeros((len(patterns) * tile, LANES), dtype=np.int8)
-            at = np.nonzero(patterns >= 0)
-            made[at[0] * tile + at[1], patterns[at]] = 1
+        def selection(_: Array | None, first: int, last: int) -> Array:
+            some = patterns[first // tile : last // tile]
+            made = np.zeros((len(some) * tile, LANES), dtype=np.int8)
+            at = np.nonzero(some >= 0)
+            made[at[0] * tile + at[1], some[at]] = 1
             return made
 
         key = (patterns.shape, patterns.tobytes())

@@ -84,6 +84,8 @@ class Value:
     """Of a constant: how `array` comes from the node's array, where it is not the same."""
     pieces: list[Value] = field(default_factory=list)
     """f16 values whose sum it is, where a contraction has asked for them."""
+    _derived: tuple[Array, Array] | None = None
+    """What `derived` was asked for last: a constant's storages follow each other."""
 
     def clear(self) -> None:
         """Forget where it lies: nothing reads it any more."""
@@ -96,7 +98,11 @@ class Value:
 
     def derived(self, array: Array) -> Array:
         """What `array` would be for another node's array: the same constant of another layer."""
-        return self.transform(array) if self.transform is not None else array
+        if self.transform is None:
+            return array
+        if self._derived is None or self._derived[0] is not array:
+            self._derived = (array, self.transform(array))
+        return self._derived[1]
 
     @property
     def size(self) -> int:
@@ -108,14 +114,15 @@ def arrange(base: int, rows: Digits, lanes: Digits) -> Array:
 
     Returns [vectors, 320] flat element numbers; the last tile is padded with -1.
     """
-    along = _enumerate(lanes)
+    along = enumerate_digits(lanes)
     tiles = -(-len(along) // LANES)
     table = np.full((int(np.prod([extent for _, extent in rows], dtype=np.int64)), tiles * LANES), -1, dtype=np.int64)
-    np.add((base + _enumerate(rows))[:, None], along, out=table[:, : len(along)])
+    np.add((base + enumerate_digits(rows))[:, None], along, out=table[:, : len(along)])
     return table.reshape(-1, LANES)
 
 
-def _enumerate(digits: Digits) -> Array:
+def enumerate_digits(digits: Digits) -> Array:
+    """Flat element numbers of a nest, outermost digit first."""
     total = np.zeros(1, dtype=np.int64)
     for stride, extent in digits:
         total = (total[:, None] + stride * np.arange(extent)).reshape(-1)
