@@ -329,9 +329,9 @@ def compile(
     """Compile `module` for the shapes of `args` and `kwargs`.
 
     `target` is `tsp`, `cgla` or `wafer`; `machine` a preset, a YAML file or a description object (default: the target's preset);
-    `precision` a number format that the target has; `host_ops` (cgla) is `published` or `none`. Further `options` are the fields of
-    `Options`: `defects` (a JSON file) or `defect_rate` with `seed` make cores of a wafer dead, for instance. Raises UnsupportedOp (all
-    missing ops at once), Infeasible (the model does not fit) and BadInput.
+    `precision` a number format that the target has; `host_ops` (cgla) is `published`, `embedding` or `none`. Further `options` are the
+    fields of `Options`: `defects` (a JSON file) or `defect_rate` with `seed` make cores of a wafer dead, for instance. Raises
+    UnsupportedOp (all missing ops at once), Infeasible (the model does not fit) and BadInput.
     """
     chosen = Options(machine=machine, precision=precision, host_ops=host_ops, **options)
     start = time.perf_counter()

@@ -67,6 +67,32 @@ def test_functions(name: str) -> None:
     assert result.host_ops == {}
 
 
+ODD = torch.tensor([[-0.0, 0.0, float("inf"), -float("inf"), 1e-39, -1e-39, 2.0, -2.0]])
+COMPARISONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "less": lambda x: torch.where(x < 0, 1.0, 2.0),
+    "greater": lambda x: torch.where(x > 0, 1.0, 2.0),
+    "at most": lambda x: torch.where(x <= 0, 1.0, 2.0),
+    "at least": lambda x: torch.where(x >= 0, 1.0, 2.0),
+    "equal": lambda x: torch.where(x == 0, 1.0, 2.0),
+    "different": lambda x: torch.where(x != 0, 1.0, 2.0),
+    "equal to the other end": lambda x: torch.where(x == x.flip(-1), 1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMPARISONS))
+def test_comparisons_of_zeros_and_infinities(name: str) -> None:
+    found, _ = on_array(Apply(COMPARISONS[name]), ODD)
+    assert torch.equal(found, COMPARISONS[name](ODD))
+
+
+def test_functions_of_nan_are_nan() -> None:
+    x = torch.tensor([[float("nan"), -float("nan"), 1.0, -1.0]])
+    program = spatialc.compile(
+        Apply(lambda x: torch.sigmoid(x) + torch.tanh(x) + torch.exp(x)).eval(), (x,), target="cgla", host_ops="none"
+    )
+    assert program.run(x).outputs[0].isnan().tolist() == [[True, True, False, False]]
+
+
 LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "transposed": lambda x: x.transpose(0, 2) + 1.0,
     "sum of a column": lambda x: x.sum(1),

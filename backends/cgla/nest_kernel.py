@@ -202,8 +202,13 @@ class NestWriter:
         return self.slot("FMS", a, b, self.constant(1.0))
 
     def less(self, a: Value, b: Value) -> Value:
-        """1 where a < b: the sign of the difference, of which equal infinities are no part."""
-        return self.slot("NOP", self.slot("CMOV", self.slot("CMP_EQ", a, b), self.whole(0), self.sub(a, b)), op3="SRL", imm5=31)
+        """1 where a < b: the sign of the difference, of which equal infinities are no part; NaN has no place."""
+        difference = self.unsigned_zero(self.sub(a, b))
+        return self.slot("NOP", self.slot("CMOV", self.slot("CMP_EQ", a, b), self.whole(0), difference), op3="SRL", imm5=31)
+
+    def unsigned_zero(self, a: Value) -> Value:
+        """a, with a negative zero made positive: bits are equal then where numbers are."""
+        return self.slot("FAD", a, self.constant(0.0))
 
     def invert(self, a: Value) -> Value:
         """The other truth value."""
@@ -225,14 +230,16 @@ class NestWriter:
         return value
 
     def exp(self, x: Value) -> Value:
-        """e^x: x = n ln 2 + r, a polynomial in r, and n added to its exponent; 0 below the range, the largest power above it."""
-        bounded = self.slot("X_FMIN", self.slot("X_FMAX", x, self.constant(EXP_LOW)), self.constant(EXP_HIGH))
+        """e^x: x = n ln 2 + r, a polynomial in r, and n added to its exponent; 0 from the lower end of the range down, the largest power
+        above it, NaN of NaN."""
+        raised = self.slot("X_FMAX", x, self.constant(EXP_LOW))
+        bounded = self.slot("X_FMIN", raised, self.constant(EXP_HIGH))
         rounded = self.slot("FMA", self.constant(ROUND), bounded, self.constant(1 / log(2.0)))
         n = self.slot("FAD", rounded, self.constant(-ROUND))
         rest = self.slot("FMS", self.slot("FMS", bounded, n, self.constant(LN2_HIGH)), n, self.constant(LN2_LOW))
         power = self.polynomial(rest, (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0))
         value = self.slot("ADD", power, self.slot("NOP", rounded, op3="SLL", imm5=23))
-        return self.slot("CMOV", self.less(x, self.constant(EXP_LOW)), self.whole(0), value)
+        return self.slot("CMOV", self.slot("CMP_EQ", raised, self.constant(EXP_LOW)), self.whole(0), value)
 
     def reciprocal(self, x: Value) -> Value:
         """1 / x by Newton's steps from a guess of its bits."""
@@ -306,8 +313,10 @@ FLOAT_RULES: dict[str, Rule] = {
     "cos": lambda s, a: s.sine(a, True),
     "lt": lambda s, a, b: s.less(a, b),
     "gt": lambda s, a, b: s.less(b, a),
-    "eq": lambda s, a, b: s.slot("CMP_EQ", a, b),
-    "ne": lambda s, a, b: s.slot("CMP_NE", a, b),
+    "le": lambda s, a, b: s.invert(s.less(b, a)),
+    "ge": lambda s, a, b: s.invert(s.less(a, b)),
+    "eq": lambda s, a, b: s.slot("CMP_EQ", s.unsigned_zero(a), s.unsigned_zero(b)),
+    "ne": lambda s, a, b: s.slot("CMP_NE", s.unsigned_zero(a), s.unsigned_zero(b)),
     "select": lambda s, a, b, c: s.slot("CMOV", a, b, c),
 }
 """Entries whose last operand is fp32; truth values are 0 and 1."""
