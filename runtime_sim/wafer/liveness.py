@@ -1,13 +1,14 @@
 """What is written and read when: rule W44, lifetimes for W42, and masks that the seams between instances need.
 
 The pass walks the steps in the order of evaluation with booleans instead of values. Neighbouring elements of an object that every access
-touches together are one *atom*: masks are [rows, columns, atoms], so that a block of thousands of elements costs what one element does.
-Objects whose every element is written are skipped from then on.
+touches together are one *atom*, and rows (columns) of cores that every access touches together are one *band*: masks are [bands of rows,
+bands of columns, atoms], so that a block of thousands of elements on thousands of cores costs what one element does. Objects whose every
+element is written are skipped from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +58,13 @@ class Liveness:
     lives: dict[int, Life] = field(default_factory=dict)
     atoms: dict[int, Ints] = field(default_factory=dict)
     """Object -> atom of every element, ascending from 0; only objects that are not full from the start."""
+    bands: dict[int, tuple[Ints, Ints]] = field(default_factory=dict)
+    """Object -> band of every row and of every column of its region; the same objects as `atoms`."""
     full: set[int] = field(default_factory=set)
     _written: dict[int, Mask] = field(default_factory=dict)
     _needed: dict[int, Mask] = field(default_factory=dict)
     _places: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
+    _wholes: dict[tuple[int, bytes], tuple[bool, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for obj in self.seg.objects.values():
@@ -88,12 +92,18 @@ class Liveness:
         region = self.seg.regions[obj.region]
         if number not in self._written:
             return np.zeros((region.h, region.w, obj.size), bool)
-        return np.asarray(self._written[number][..., self.atoms[number]])
+        return self._spread(self._written[number], number)
 
     def needed(self, number: int) -> Mask | None:
         """Elements of an object with contents that are read before they are written; None where there are none."""
         mask = self._needed.get(number)
-        return None if mask is None or not mask.any() else np.asarray(mask[..., self.atoms[number]])
+        return None if mask is None or not mask.any() else self._spread(mask, number)
+
+    def _spread(self, mask: Mask, number: int) -> Mask:
+        """A mask of bands and atoms as [rows, columns, elements]."""
+        rows, cols = self.bands[number]
+        elements = mask[..., self.atoms[number]]
+        return np.asarray(elements[rows][:, cols])
 
     # -- the pass ------------------------------------------------------------------------------------------------------------------
 
@@ -120,7 +130,7 @@ class Liveness:
                     self._needed[number][at] |= missing
                 elif (burst.row, name) not in reported:
                     reported.add((burst.row, name))
-                    self._report(step, name, missing, fabric, out)
+                    self._report(step, name, fabric, out)
             for name in writes(burst):
                 number = burst.operand(name).obj
                 if number not in self.full and burst.op.meaning is not Semantics.STORE_INDEXED:
@@ -128,6 +138,7 @@ class Liveness:
                     if self._written[number].all():
                         self.full.add(number)
         self._places.clear()
+        self._wholes.clear()
 
     def _find_atoms(self, steps: Sequence[Step]) -> None:
         """Cut every object where some access begins or ends."""
@@ -138,19 +149,29 @@ class Liveness:
             else:
                 cuts[obj.id] = np.zeros(obj.size + 1, bool)
         seen: set[tuple[Any, ...]] = set()
+        roles: dict[int, tuple[dict[range, None], dict[range, None]]] = {number: ({}, {}) for number in cuts}
+        apart: tuple[set[int], set[int]] = set(), set()
         for step in steps:
             event, burst = step.event, step.event.burst
             for name in (*reads(burst), *writes(burst)):
                 operand = burst.operand(name)
+                if operand.obj in cuts and step.at is not None:
+                    for side, whole in zip(apart, self._whole(step), strict=True):
+                        side.update(() if whole else (operand.obj,))
                 key = (burst.row, name, *((event.k, event.outer) if operand.step != (0, 0) else ()))
                 if operand.obj not in cuts or key in seen:
                     continue
                 seen.add(key)
+                for known, role in zip(roles[operand.obj], (burst.rows, burst.cols), strict=True):
+                    known[role] = None
                 first = start(burst, operand, event.k, event.outer, self.seg)
                 elements = footprint(burst, name)
                 if first.ndim == 0 and int(elements[-1]) - int(elements[0]) + 1 == len(elements):
                     cuts[operand.obj][[int(first) + int(elements[0]), int(first) + int(elements[-1]) + 1]] = True
                     continue
+                if first.ndim:
+                    for side, alike in zip(apart, ((first == first[:1]).all(), (first == first[:, :1]).all()), strict=True):
+                        side.update(() if alike else (operand.obj,))
                 first = np.unique(first)
                 jumps = np.flatnonzero(np.diff(elements) > 1)
                 cut = cuts[operand.obj]
@@ -161,7 +182,10 @@ class Liveness:
             region = self.seg.regions[obj.region]
             cut[0] = False
             self.atoms[number] = np.cumsum(cut[:-1], dtype=np.int64)
-            shape = region.h, region.w, int(self.atoms[number][-1]) + 1
+            sides = zip(apart, roles[number], (region.h, region.w), strict=True)
+            rows, cols = (np.arange(n) if number in side else _bands(known, n) for side, known, n in sides)
+            self.bands[number] = rows, cols
+            shape = int(rows.max()) + 1, int(cols.max()) + 1, int(self.atoms[number][-1]) + 1
             self._written[number] = np.zeros(shape, bool)
             if obj.kind in FILLED:
                 self._needed[number] = np.zeros(shape, bool)
@@ -171,24 +195,48 @@ class Liveness:
         event, burst = step.event, step.event.burst
         operand = burst.operand(name)
         first = start(burst, operand, event.k, event.outer, self.seg)
-        rows, cols = burst.rows, burst.cols
         if step.at is None and first.ndim == 0:
-            key = (rows, cols, operand.obj, burst.ext, operand.stride, burst.look, name, int(first))
+            key = (burst.rows, burst.cols, operand.obj, burst.ext, operand.stride, burst.look, name, int(first))
             if key not in self._places:
-                place = self._atoms_of(burst, name, first)
-                block = slice(int(place[0]), int(place[-1]) + 1) if place[-1] - place[0] == len(place) - 1 else place
-                if isinstance(block, slice):
-                    index: tuple[Any, ...] = (slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step), block)
-                else:
-                    index = np.ix_(np.array(rows), np.array(cols), block)
-                self._places[key] = index
+                bands = zip(self.bands[operand.obj], (burst.rows, burst.cols), strict=True)
+                places = [
+                    *(np.unique(band[role.start : role.stop : role.step]) for band, role in bands),
+                    self._atoms_of(burst, name, first),
+                ]
+                blocks = [slice(int(p[0]), int(p[-1]) + 1) if p[-1] - p[0] == len(p) - 1 else None for p in places]
+                self._places[key] = np.ix_(*places) if None in blocks else tuple(blocks)
             return self._places[key]
-        y, x = np.array(rows), np.array(cols)
-        if step.at is None:
-            return y[:, None, None], x[None, :, None], self._atoms_of(burst, name, first)
+        h, w = len(burst.rows), len(burst.cols)
+        across, along = self._whole(step)
+        if step.at is not None and not (across or along):
+            if first.ndim:
+                first = first.reshape(-1)[step.at]
+            # every core is a band of its own
+            y, x = np.array(burst.rows)[step.at // w], np.array(burst.cols)[step.at % w]
+            return y[:, None], x[:, None], self._atoms_of(burst, name, first)
+        y = np.arange(h) if step.at is None or across else step.at[::w] // w
+        x = np.arange(w) if step.at is None or along else step.at[: len(step.at) // h] % w
+        rows, cols = (np.array(role)[at] for role, at in ((burst.rows, y), (burst.cols, x)))
+        (band_y, one_y), (band_x, one_x) = (
+            np.unique(band[at], return_index=True) for band, at in zip(self.bands[operand.obj], (rows, cols), strict=True)
+        )
         if first.ndim:
-            first = first.reshape(-1)[step.at]
-        return y[step.at // len(cols)][:, None], x[step.at % len(cols)][:, None], self._atoms_of(burst, name, first)
+            first = first[np.ix_(y[one_y], x[one_x])]
+        return band_y[:, None, None], band_x[None, :, None], self._atoms_of(burst, name, first)
+
+    def _whole(self, step: Step) -> tuple[bool, bool]:
+        """Whether a step takes, with a core, all rows of its role, and whether all columns."""
+        if step.at is None:
+            return True, True
+        burst, at = step.event.burst, step.at
+        key = burst.row, at.tobytes()
+        if key not in self._wholes:
+            h, w = len(burst.rows), len(burst.cols)
+            columns = at.reshape(h, -1) if len(at) % h == 0 else None
+            rows = at.reshape(-1, w) if len(at) % w == 0 else None
+            across = columns is not None and bool((columns == columns[0] + w * np.arange(h)[:, None]).all())
+            self._wholes[key] = across, rows is not None and bool((rows == rows[:, :1] // w * w + np.arange(w)).all())
+        return self._wholes[key]
 
     def _atoms_of(self, burst: BurstView, name: str, first: Ints) -> Ints:
         """Atoms that a walk touches from each first element, [*first, n]; some may be named twice."""
@@ -199,13 +247,23 @@ class Liveness:
         low, high = atoms[first + int(elements[0])], atoms[first + int(elements[-1])]
         return np.asarray(np.minimum(low[..., None] + np.arange(int((high - low).max()) + 1), high[..., None]))
 
-    def _report(self, step: Step, name: str, missing: Mask, fabric: Fabric, out: Breaches) -> None:
-        burst = step.event.burst
-        at = np.argwhere(missing)[0]
-        if missing.ndim == 3:
-            core = int(burst.core_ids[at[0], at[1]])
-        else:
-            assert step.at is not None
-            core = int(burst.core_ids.reshape(-1)[step.at[at[0]]])
-        message = f"operand {name} reads words of object {burst.operand(name).obj} that nothing has written"
-        out.add("W44", fabric.core(core), message, cycle=step.event.low, claimants=[burst.name], prov=[burst.prov])
+    def _report(self, step: Step, name: str, fabric: Fabric, out: Breaches) -> None:
+        event, burst = step.event, step.event.burst
+        number = burst.operand(name).obj
+        atoms = self._atoms_of(burst, name, start(burst, burst.operand(name), event.k, event.outer, self.seg))
+        rows, cols = (band[np.array(role)] for band, role in zip(self.bands[number], (burst.rows, burst.cols), strict=True))
+        missing = ~self._written[number][rows[:, None, None], cols[None, :, None], atoms].all(axis=-1)
+        at = np.arange(burst.cores) if step.at is None else step.at
+        core = int(burst.core_ids.reshape(-1)[at[missing.reshape(-1)[at]][0]])
+        message = f"operand {name} reads words of object {number} that nothing has written"
+        out.add("W44", fabric.core(core), message, cycle=event.low, claimants=[burst.name], prov=[burst.prov])
+
+
+def _bands(roles: Collection[range], count: int) -> Ints:
+    """Number of the band of each of `count` rows or columns: those that exactly the same of the roles hold are one."""
+    held = np.zeros((count, max(len(roles), 1)), bool)
+    for number, role in enumerate(roles):
+        held[role.start : role.stop : role.step, number] = True
+    _, first, band = np.unique(held, axis=0, return_index=True, return_inverse=True)
+    # numbered in order of appearance, so that neighbours stay neighbours
+    return np.argsort(np.argsort(first))[band.reshape(-1)]
