@@ -37,6 +37,7 @@ from .runtime_sim.execution import Execution
 
 Array = np.ndarray[Any, Any]
 TARGETS = ("tsp", "cgla", "wafer")
+_HOST_OPS = ("published", "embedding", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,6 +345,8 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     precision = options.precision or kind.precisions[0]
     if precision not in kind.precisions:
         raise BadInput(f"{target} has no {precision}; its formats are {', '.join(kind.precisions)}")
+    if options.host_ops not in (None, *_HOST_OPS):
+        raise BadInput(f"host_ops is {options.host_ops!r}; it may be {', '.join(_HOST_OPS)}")
     machine = options.machine
     if machine is None or isinstance(machine, str):
         machine = load_machine(target, machine, options.changes)

@@ -29,7 +29,7 @@ import safetensors.numpy
 
 from ..errors import BadInput
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Table = Mapping[str, np.ndarray]

@@ -117,6 +117,12 @@ def test_wrong_arguments(arguments: tuple[torch.Tensor, ...], message: str) -> N
         program.run(*arguments)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_unknown_options_are_named(target: str) -> None:
+    with pytest.raises(spatialc.BadInput, match="host_ops is 'some'; it may be published, embedding, none"):
+        spatialc.compile(Block().eval(), (torch.zeros(4, 16),), target=target, host_ops="some")
+
+
 def test_integer_outputs_have_torchs_type() -> None:
     class Largest(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,6 @@ from ...errors import BadInput
 
 PRESETS = Path(__file__).with_name("presets")
 WORD_BYTES = 2
-WAVELET_BYTES = 4
 
 
 class _Part(BaseModel):

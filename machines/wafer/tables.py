@@ -169,7 +169,6 @@ def _operand(prefix: str, what: str) -> tuple[Column, ...]:
 
 
 OPERANDS = ("d", "a", "b", "s")
-OPERAND_FIELDS = ("kind", "obj", "addr", "stride", "step", "wrap", "py", "px", "pvy", "pvx")
 
 BURSTS = TableType(
     "bursts",
