@@ -20,7 +20,7 @@ from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
 from .products import Selections
 from .report import Report
-from .threads import each
+from .threads import each, gather, one_thread_products
 from .values import ALIGN, Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
@@ -64,10 +64,11 @@ class Prepared:
             raise BadInput(f"the program has no {kind} {name!r}")
         report = Report(self.program)
         selections = Selections(arena, j.store.constants * j.machine.vector, j.machine.vector)
-        for block, number in zip(j.blocks, j.of, strict=True):
-            rows = j.store.rows(block, j.layouts[number].flat, j.binds.allocations)
-            place = Place(block, arena, rows, j.store.size, j.store.buffers, selections, report)
-            Evaluation(j.layouts[number], self.values[number], place, exact).run()
+        with one_thread_products():
+            for block, number in zip(j.blocks, j.of, strict=True):
+                rows = j.store.rows(block, j.layouts[number].flat, j.binds.allocations)
+                place = Place(block, arena, rows, j.store.size, j.store.buffers, selections, report)
+                Evaluation(j.layouts[number], self.values[number], place, exact).run()
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, np.ndarray] = {}
         for binding in self.program.bindings:
@@ -115,7 +116,8 @@ def _load(p: Prepared, j: Judgement) -> np.ndarray:
     if p.arena is not None:
         return p.arena
     vector = j.machine.vector
-    p.values = [place_values(layout, -(-j.store.size * vector // ALIGN) * ALIGN) for layout in j.layouts]
+    start = -(-j.store.size * vector // ALIGN) * ALIGN
+    p.values = gather(lambda layout: place_values(layout, start), j.layouts)
     arena = np.empty(max((values.size for values in p.values), default=j.store.size * vector) + 8, np.uint8)
     rows = arena[: j.store.size * vector].reshape(-1, vector)
     placed = p.program.tables["placements"]

@@ -20,6 +20,7 @@ from .layout import Array, Binds, Block, Columns, Layout
 from .report import Notes, Report
 from .seams import make_blocks
 from .structure import check_container, check_structure, last_cycle, segment_elements
+from .threads import gather
 
 ELEMENT_LIMIT = 1 << 27
 """Elements (of bursts of blocks of different layout) beyond which a program is refused rather than expanded."""
@@ -110,19 +111,11 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
 
 def _analyse_layouts(program: Program, machine: TspMachine, blocks: list[Block]) -> tuple[list[Analysis], list[Notes], list[int]]:
     """Different layouts with their breaches, and the layout number of each block."""
-    number: dict[bytes, int] = {}
-    layouts: list[Analysis] = []
-    notes: list[Notes] = []
-    of: list[int] = []
-    for block in blocks:
-        key = block.layout.key()
-        if key not in number:
-            number[key] = len(layouts)
-            found, noted = analyse_layout(program, machine, block.layout)
-            layouts.append(found)
-            notes.append(noted)
-        of.append(number[key])
-    return layouts, notes, of
+    keys = [block.layout.key() for block in blocks]
+    different = {key: block.layout for key, block in zip(keys, blocks, strict=True)}
+    number = {key: k for k, key in enumerate(different)}
+    found = gather(lambda layout: analyse_layout(program, machine, layout), list(different.values()))
+    return [analysis for analysis, _ in found], [notes for _, notes in found], [number[key] for key in keys]
 
 
 def analyse_layout(program: Program, machine: TspMachine, layout: Layout) -> tuple[Analysis, Notes]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 _LANES_HALF = 160
-_TILES = 8
-"""Tiles of one product: its weights stay below 4 MB."""
+_TILES = 4
+"""Tiles of one product: its weights stay below 2 MB."""
 _THREADED = 256
 """Vectors of a group from which on its passes are shared by threads."""
 
@@ -154,9 +154,10 @@ class Products:
                 chain.insert(0, int(self.v.before[chain[0]]))
             key = tuple(self._activation(int(self.v.pass_of[one])) for one in chain)
             alike.setdefault(key, []).append(chain)
-        for vectors, chains in alike.items():
-            for low in range(0, len(chains), _TILES):
-                self._product(vectors, np.array(chains[low : low + _TILES]))
+        each(
+            lambda job: self._product(job[0], np.array(job[1])),
+            [(vectors, chains[low : low + _TILES]) for vectors, chains in alike.items() for low in range(0, len(chains), _TILES)],
+        )
 
     def _product(self, vectors: tuple[tuple[bytes, int], ...], chains: Array) -> None:
         """Passes chains[tile, p] over vectors[p], summed over p with rounded entries (MX-9)."""

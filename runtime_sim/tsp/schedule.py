@@ -75,18 +75,17 @@ def sums_before(a: Analysis) -> Array:
     starts = np.searchsorted(passes.acc_row[sort], rows)
     first = giver[starts]
     simple = np.minimum.reduceat(straight & (giver == np.repeat(first, flat.count[rows])), starts) & (first >= 0)
-    users = np.unique(np.stack([giver, passes.acc_row[sort]])[:, giver >= 0], axis=1)
-    alone = np.bincount(users[0], minlength=flat.size) == 1
+    users = np.unique(giver[giver >= 0] * flat.size + passes.acc_row[sort][giver >= 0])
+    alone = np.bincount(users // flat.size, minlength=flat.size) == 1
     half = (pass_kind(a) == HALF) & ((flat.b["unit"] - isa.MXM_BASE) // 3 % 2 == 0)
     simple &= alone[first] & half[first] & half[rows] & (flat.b["emit"][first] == 0) & (flat.count[first] == flat.count[rows])
     result[rows[simple]] = first[simple]
     return result
 
 
-def _pass_groups(a: Analysis, group: Array) -> Array:
-    """Group in which the product of each ACC burst is taken: that of the last pass that it is summed with."""
+def _pass_groups(a: Analysis, group: Array, before: Array) -> Array:
+    """Group in which the product of each ACC burst is taken: that of the last pass that it is summed with (`before`: `sums_before`)."""
     result = group.copy()
-    before = sums_before(a)
     chained = np.flatnonzero(before >= 0)
     for row in chained[np.argsort(-a.flat.b["t0"][chained], kind="stable")].tolist():
         result[before[row]] = result[row]
@@ -96,7 +95,7 @@ def _pass_groups(a: Analysis, group: Array) -> Array:
     return result
 
 
-def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tuple[Array, Array, Array]:
+def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, before: Array) -> tuple[Array, Array, Array]:
     """(last group that takes a result of each burst, the same of the joined sums of each even ACC burst, and of stored sums); -1 where none
     does."""
     flat, claims, taps = a.flat, a.flat.claims, a.flat.taps
@@ -106,7 +105,7 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins) -> tu
     passes, code = a.passes, flat.b["opcode"]
     taken = np.where(np.isin(code, (Opcode.LW, Opcode.ABC)), -1, group)
     with_acc = np.flatnonzero(passes.acc >= 0)
-    computed = _pass_groups(a, group)
+    computed = _pass_groups(a, group, before)
     taken[passes.abc[with_acc]] = computed[passes.acc[with_acc]]
     partnered = with_acc[passes.partner[with_acc] >= 0]
     np.maximum.at(taken, passes.abc[passes.partner[partnered]], computed[passes.acc[partnered]])

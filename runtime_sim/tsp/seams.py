@@ -22,6 +22,7 @@ from .flatten import ACC_CODES, Flat, Flow, flatten
 from .layout import Array, Binds, Block, Columns, Layout, make_block
 from .report import Notes
 from .streams import sorted_runs
+from .threads import gather
 
 MXM, PERMUTOR, LINK = isa.QUEUES, isa.QUEUES + 2, isa.QUEUES + 4
 RESOURCES = LINK + 16
@@ -172,8 +173,8 @@ def make_blocks(program: Program, machine: TspMachine, binds: Binds) -> list[Blo
     """All instances as blocks, in an order in which each comes after those whose rows it can see."""
     inst = binds.instances
     size = len(inst["segment"])
-    used = np.unique(inst["segment"])
-    summaries = {int(s): summarise(program, machine, int(s)) for s in used}
+    used = np.unique(inst["segment"]).tolist()
+    summaries = dict(zip(used, gather(lambda segment: summarise(program, machine, segment), used), strict=True))
     parts = [summaries[int(s)] for s in inst["segment"]]
     sets = _Sets(size)
     follows = _join_windows(parts, inst, sets)

@@ -142,14 +142,14 @@ def place_values(a: Analysis, start: int) -> Values:
     sums = np.zeros(flat.size, np.int64)
     sums[even] = np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)
     kept = np.where(stored_sums(a), flat.count * 4 * vector, 0)
-    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins), start)
+    before, after = sums_before(a), np.full(flat.size, -1, np.int64)
+    after[before[before >= 0]] = np.flatnonzero(before >= 0)
+    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins, before), start)
     offset, step = _pointers(a, leaf, base, width, joins, total)
     passes = a.passes
     pass_of = np.full(flat.size, -1, np.int64)
     with_acc = np.flatnonzero(passes.acc >= 0)
     pass_of[passes.acc[with_acc]] = with_acc
-    before, after = sums_before(a), np.full(flat.size, -1, np.int64)
-    after[before[before >= 0]] = np.flatnonzero(before >= 0)
     sort = np.lexsort((passes.acc_k, passes.acc_row))
     add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
     outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
