@@ -106,7 +106,7 @@ class Parts:
             given = engine.scalar(self.step, cores, None)
             assert given is not None
             index = np.ascontiguousarray(np.broadcast_to(given, (*cores.shape, *burst.ext[:3], 1))).reshape(-1, visits)
-        filled = np.ascontiguousarray(np.broadcast_to(values, (*cores.shape, *burst.ext))).reshape(-1, visits, inner)
+        filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
         kernels.sum_parts(
             filled, self.first, index, self.low, limit, pace, nest(burst.ext, burst.d.stride).reshape(visits, inner), self.place, out,
             out.view(np.uint32), half,

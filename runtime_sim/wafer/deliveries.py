@@ -135,10 +135,10 @@ class Deliveries:
             if report:
                 self._unmatched(colour, difference, sends, receives, (sc, si), (rc, ri))
             return None
-        order_s, order_r = np.lexsort((si, st, sc)), np.lexsort((ri, rt, rc))
-        back = np.lexsort((ra[order_r], ri[order_r]))
-        take_s, take_r = order_s[back], order_r[back]
-        return _Pairs(si[take_s], ss[take_s], st[take_s], ri[take_r], ra[take_r])
+        # both lists run by event and, in it, by position, which settles equal times
+        take = np.empty(len(rc), np.int64)
+        take[np.lexsort((rt, rc))] = np.lexsort((st, sc))
+        return _Pairs(si[take], ss[take], st[take], ri, ra)
 
     def _unmatched(
         self, colour: int, difference: Ints, sends: Sequence[Event], receives: Sequence[Event], s: tuple[Ints, Ints], r: tuple[Ints, Ints]
@@ -176,7 +176,7 @@ class Deliveries:
                     return False
                 continue
             first[burst.row] = (row, src)
-            parts = tuple(Part((int(r), 0, 0), np.flatnonzero(row == r), src[row == r]) for r in np.unique(row))
+            parts = tuple(Part((r, 0, 0), np.flatnonzero(row == r), src[row == r]) for r in _values(row))
             kept[burst.row] = Delivery(parts, pairs.arrive[part].reshape(len(burst.rows), len(burst.cols)))
         self.invariant |= kept
         return True
@@ -245,7 +245,7 @@ class Deliveries:
         depth = machine.input_queues.get(receive.qin, 0) + 2
         if send.n_out <= depth:
             return
-        for value in np.unique(delay[delay >= lag]).tolist():
+        for value in _values(delay[delay >= lag]):
             waiting = backlog(send.stream_out, receive.stream_in, value - extra, machine.ramp_cycles)
             if waiting > depth:
                 at = int(part.at[np.flatnonzero(delay == value)[0]])
@@ -259,6 +259,11 @@ def _streamed(burst: BurstView, sends: bool) -> int:
     return burst.count // burst.ext[3] if not sends and burst.scalar_stream else burst.count
 
 
+def _values(array: Ints) -> list[int]:
+    """What an array holds, ascending; most hold one value."""
+    return np.unique(array).tolist() if len(array) and (array != array[0]).any() else array[:1].tolist()
+
+
 def _cat(parts: Sequence[Ints]) -> Ints:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
@@ -269,7 +274,7 @@ def _split(pairs: _Pairs, sends: Sequence[Event], receives: Sequence[Event]) -> 
     for i, event in enumerate(receives):
         part = slice(bounds[i], bounds[i + 1])
         send, src = pairs.send[part], pairs.src[part]
-        parts = tuple(Part(sends[int(s)].key, np.flatnonzero(send == s), src[send == s]) for s in np.unique(send))
+        parts = tuple(Part(sends[s].key, np.flatnonzero(send == s), src[send == s]) for s in _values(send))
         out[event.key] = Delivery(parts, pairs.arrive[part].reshape(len(event.burst.rows), len(event.burst.cols)))
     return out
 

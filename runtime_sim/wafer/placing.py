@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,17 @@ class Map:
     """Dimensions that some positions leave: first index of every core, steps of the elements, indices there are."""
     steps: tuple[int, ...] | None
     """Steps in the tensor along rows, columns and the object's extents; None where cores lie at listed places."""
+    view: tuple[int, ...]
+    """Extents of the tensor."""
+    wide: Map | None = None
+    """The same in the tensor with its padding (`padded`); None without padding, or where steps alone do not reach it."""
+
+    def padded(self, tensor: Values) -> Values:
+        """A copy of the tensor with the zeros that its padding stands for, as `wide` sees it."""
+        assert self.wide is not None
+        out = np.zeros(self.wide.view, tensor.dtype)
+        out[tuple(slice(n) for n in self.view)] = tensor.reshape(self.view)
+        return out
 
     @property
     def elements(self) -> Ints:
@@ -95,7 +106,7 @@ class Map:
         return found
 
     def walk(
-        self, tensor: Values, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]
+        self, tensor: Callable[[], Values], rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]
     ) -> Values | None:  # fmt: skip
         """What a nest of the object's elements finds on the cores of a role, as a view of the tensor [rows, columns, *ext]; None where
         steps alone do not reach it."""
@@ -122,7 +133,7 @@ class Map:
             first += known.index(role[0]) * step
             along.append(role.step // known.step * step if len(role) > 1 else 0)
         first += int(self.core[0, 0]) + sum(i * s for i, s in zip(index, self.steps[2:], strict=True))
-        flat = tensor.reshape(-1)
+        flat = tensor().reshape(-1)
         strides = tuple(s * flat.itemsize for s in (*along, *steps))
         return np.ndarray((len(rows), len(cols), *ext), flat.dtype, flat, first * flat.itemsize, strides)
 
@@ -234,12 +245,17 @@ class Placements:
         """The map of an object (its extents and strides) under a placement."""
         key = (placement, obj.ext, obj.stride, region.h, region.w)
         if key not in self._maps:
-            self._maps[key] = self._resolve(self._rows[placement], obj, region)
+            view = self.program.tables["placements"]["view"][self._rows[placement]].tolist()
+            found, reach = self._resolve(self._rows[placement], obj, region, view)
+            if found.bounds and found.steps is not None and all(base.min() + step.min() >= 0 for base, step, _ in found.bounds):
+                found = replace(found, wide=self._resolve(self._rows[placement], obj, region, reach)[0])
+            self._maps[key] = found
         return self._maps[key]
 
-    def _resolve(self, row: int, obj: ObjectView, region: RegionView) -> Map:
+    def _resolve(self, row: int, obj: ObjectView, region: RegionView, view: Sequence[int]) -> tuple[Map, list[int]]:
+        """The map in a tensor of these extents, and extents that also hold its padding behind them."""
         t = self.program.tables["placements"]
-        view, origin, coef = t["view"][row].tolist(), t["origin"][row].tolist(), t["coef"][row]
+        origin, coef = t["origin"][row].tolist(), t["coef"][row]
         rows, cols = (range(*t[name][row].tolist()) for name in ("rows", "cols"))
         index = int(t["index"][row])
         slices = [slice(r.start, r.stop, r.step) for r in (rows, cols)]
@@ -248,7 +264,7 @@ class Placements:
         rows, cols = (r[:1] if same else r for r, same in zip((rows, cols), copies, strict=True))
         shape = (len(rows), len(cols), int(np.prod(obj.ext)))
         core, element = np.zeros(shape[:2], np.int64), np.zeros(shape[2], np.int64)
-        bounds, steps = [], np.zeros(6, np.int64)
+        bounds, steps, reach = [], np.zeros(6, np.int64), list(view)
         for d in range(4):
             constant, per_row, per_column = origin[d]
             base: Ints = constant + per_row * np.array(rows, np.int64)[:, None] + per_column * np.array(cols, np.int64)[None, :]
@@ -260,8 +276,9 @@ class Placements:
             steps = steps * view[d] + np.array([per_row * rows.step, per_column * cols.step, *coef[d].tolist()])
             if base.min() + step.min() < 0 or base.max() + step.max() >= view[d]:
                 bounds.append((base, step, view[d]))
+                reach[d] = max(view[d], int(base.max() + step.max()) + 1)
         listed_steps = tuple(steps.tolist()) if index == tb.NONE else None
-        return Map(slices[0], slices[1], covers, obj.ext, obj.stride, core, element, tuple(bounds), listed_steps)
+        return Map(slices[0], slices[1], covers, obj.ext, obj.stride, core, element, tuple(bounds), listed_steps, tuple(view)), reach
 
 
 def checked(name: str, given: Mapping[str, np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -49,6 +49,8 @@ class Arrays:
         """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
         """Arrays of finished instances, used again: fresh pages are what costs most."""
+        self.padded: dict[Slot, Values] = {}
+        """Tensors with the padding that a slot sees in them."""
         self.last: dict[Slot, Slot] = {}
         for instance in sorted(layout.instances, key=lambda i: (i.start, i.number)):
             for number in instance.analysis.seg.objects:
@@ -87,7 +89,18 @@ class Arrays:
     def walk(self, slot: Slot, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
         """What a nest finds of such a slot, as a view of the tensor [rows, columns, *ext]; None for any other."""
         source = self._tensor(slot)
-        return None if source is None else source[0].walk(source[1], rows, cols, begin, stride, ext)
+        if source is None:
+            return None
+        mapping, tensor = source
+        if mapping.wide is None:
+            return mapping.walk(lambda: tensor, rows, cols, begin, stride, ext)
+        return mapping.wide.walk(lambda: self._padded(self.layout.root(slot), mapping, tensor), rows, cols, begin, stride, ext)
+
+    def _padded(self, root: Slot, mapping: Map, tensor: Values) -> Values:
+        """The tensor of a slot with its padding, made once."""
+        if root not in self.padded:
+            self.padded[root] = mapping.padded(tensor)
+        return self.padded[root]
 
     def _tensor(self, slot: Slot) -> tuple[Map, Values] | None:
         """The tensor of its format that alone fills a slot that nothing has used yet, and how it lies in it."""
@@ -131,6 +144,7 @@ class Arrays:
         root = self.layout.root(slot)
         if self.last[root] != slot or root in self.kept:
             return
+        self.padded.pop(root, None)
         array = self.arrays.pop(root, None)
         if array is not None and array.flags.c_contiguous:
             self.spare.setdefault((array.shape, array.dtype), []).append(array)
