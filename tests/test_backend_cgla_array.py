@@ -116,6 +116,32 @@ def test_layouts_and_reductions(name: str) -> None:
     assert result.host_ops == {}
 
 
+def put(x: torch.Tensor, place: int) -> torch.Tensor:
+    y = x.clone()
+    y[place] = x.sum()
+    return y
+
+
+PARTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "after": lambda x: torch.cat([x, x[:1]]),
+    "before": lambda x: torch.cat([x[2:3], x]),
+    "between": lambda x: torch.stack([x.sum(), x.amax(), x.amin()]),
+    "into the middle": lambda x: put(x, 3),
+    "into the last": lambda x: put(x, 7),
+    "into the first of two": lambda x: put(x[:2], 0),
+    "two": lambda x: torch.stack([x[5], x[1]]),
+    "every other": lambda x: torch.stack([x[:3], -x[3:6]], -1),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_single_elements_leave_their_neighbours_alone(name: str) -> None:
+    x = torch.arange(1.0, 9.0)
+    found, result = on_array(Apply(PARTS[name]), x)
+    assert torch.equal(found, PARTS[name](x))
+    assert result.host_ops == {}
+
+
 def test_a_nest_larger_than_a_local_memory_is_cut() -> None:
     torch.manual_seed(4)
     x, y = torch.randn(40, 600), torch.randn(600)

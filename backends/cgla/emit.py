@@ -23,7 +23,7 @@ from .gemm import max_groups
 from .host import HostOperand, HostTask, constant, identity
 from .images import Array, Blocks, Image, RowMajor, Weights, stored
 from .nest_kernel import NoSlot
-from .nest_launch import SMALLEST_DMA, NestRun, nest_of
+from .nest_launch import SMALLEST_DMA, Nest, NestRun, nest_of
 from .nests import (
     Value,
     contract_tasks,
@@ -261,17 +261,47 @@ class Emitter:
         if any(operand.lookups for operand in task.operands):
             RowRun(self.schedule, row_copies(task, machine.lmm_bytes)).run()
             return
+        result = task.operands[0]
+        NestRun(self.schedule, self._nest(task, result.symbol in self._filled)).run()
+        if _items(task) * DTYPE_BYTES[result.dtype] == self.schedule.symbols[result.symbol].size:
+            self._filled.add(result.symbol)
+
+    def _nest(self, task: HostTask, filled: bool) -> Nest:
+        """The launches of a loop nest; `filled`: its result's bytes are all written. Raises NoSlot."""
+        machine = self.pools.machine
         sizes = [self.schedule.symbols[operand.symbol].size for operand in task.operands]
-        filled = task.operands[0].symbol in self._filled
-        nest = nest_of(task, machine.rows, machine.lmm_bytes, frozenset(machine.extensions), sizes, filled)
-        NestRun(self.schedule, nest).run()
+        return nest_of(task, machine.rows, machine.lmm_bytes, frozenset(machine.extensions), sizes, filled)
+
+    def _runs(self, task: HostTask, filled: bool) -> bool:
+        """Whether the array has launches for a loop nest."""
+        try:
+            self._nest(task, filled)
+        except NoSlot:
+            return False
+        return True
+
+    def _run_all(self, tasks: Sequence[HostTask], result: Value, provenance: str) -> None:
+        """Schedule the loop nests of a value, those that write parts of it among them. Parts smaller than a request are written into what
+        is there, so it is filled first."""
+        if not self.hosted and result.symbol not in self._filled:
+            parts = [task for task in tasks if task.operands[0].symbol == result.symbol and not any(o.lookups for o in task.operands)]
+            fill = fill_task(0.0 if result.dtype.startswith("f") else 0, result, "fill")
+            if any(not self._runs(part, False) and self._runs(part, True) for part in parts) and self._runs(fill, False):
+                self.run(fill, provenance)
+        for task in tasks:
+            self.run(task, provenance)
 
     def _tabulate(self, task: HostTask) -> bool:
         """Where the array lacks a function, a result that can be known becomes an image; whether this one did."""
         symbol = task.operands[0].symbol
         bound = self.bounds[symbol]
         node = bound.node if isinstance(bound, Shared) else -1
-        if not isinstance(bound, Scratch | Shared) or node in self.graph.outputs or node in self.graph.updates.values():
+        if (
+            symbol in self._filled
+            or not isinstance(bound, Scratch | Shared)
+            or node in self.graph.outputs
+            or node in self.graph.updates.values()
+        ):
             return False
         values = known_result(task, self._known)
         dtype = task.operands[0].dtype
@@ -284,8 +314,9 @@ class Emitter:
     def _host(self, node: Node) -> None:
         values = [self.value(o) for o in node.operands]
         result = self._result(node)
-        for task in self._host_tasks(node, values, result):
-            self.run(task, provenance_of(node))
+        if node.id in self.aliases:
+            self._filled.add(result.symbol)
+        self._run_all(self._host_tasks(node, values, result), result, provenance_of(node))
 
     def _host_tasks(self, node: Node, values: Sequence[Value], result: Value) -> list[HostTask]:
         label = label_of(node)
@@ -432,9 +463,8 @@ class Emitter:
             sizes = [prod(e for e, _ in role) for role in natural.roles]
             if self.hosted:
                 self._pad(blocked, layouts, sizes, padded, where)
-            elif tuple(padded) != tuple(sizes):  # small pieces are then written into what is there
+            elif tuple(padded) != tuple(sizes):
                 self.run(fill_task(0.0, blocked, "pad"), where)
-                self._filled.add(blocked.symbol)
             self._rearrange(natural, layouts, blocked, True, "pack", where)
             self._packed[key] = blocked.symbol
         return self._packed[key]
@@ -456,8 +486,9 @@ class Emitter:
         """Copy between a value and its blocked form; through a flat copy where the axes and the blocks do not nest."""
         covers = [refine([e for e, _ in role], layout) for role, layout in zip(natural.roles, layouts, strict=True)]
         if all(boxes is not None for boxes in covers):
-            for boxes in _product([b for b in covers if b is not None]):
-                self.run(_box_task(natural, boxes, blocked, into, label), where)
+            every = _product([b for b in covers if b is not None])
+            tasks = [_box_task(natural, boxes, blocked, into, label) for boxes in every]
+            self._run_all(tasks, blocked if into else natural.value, where)
             return
         sizes = [prod(e for e, _ in role) for role in natural.roles]
         steps = row_major(sizes)
@@ -466,8 +497,9 @@ class Emitter:
         inner = tuple(Radix((), (step,)) for step in steps)
         if into:
             self._rearrange(natural, inner, flat, True, label, where)
-        for boxes in _product([cover(0, size, layout) for size, layout in zip(sizes, layouts, strict=True)]):
-            self.run(_box_task(staged, boxes, blocked, into, label), where)
+        every = _product([cover(0, size, layout) for size, layout in zip(sizes, layouts, strict=True)])
+        tasks = [_box_task(staged, boxes, blocked, into, label) for boxes in every]
+        self._run_all(tasks, blocked if into else flat, where)
         if not into:
             self._rearrange(natural, inner, flat, False, label, where)
 
@@ -492,6 +524,12 @@ class Emitter:
         parts = tuple(tuple((node.axes[a], steps[a]) for a in axes) for axes in (roles.batch, roles.m, roles.n))
         layouts = (Radix((), (plan.result_items,)), *plan.result_layout())
         self._rearrange(Strided(value, 0, parts), layouts, results, False, "unpack", product.where)
+
+
+def _items(task: HostTask) -> int:
+    """Items that a task's nest writes."""
+    strides = task.operands[0].strides
+    return prod(extent for axis, extent in enumerate(task.extents) if strides.get(axis))
 
 
 def _product(choices: Sequence[Sequence[Box]]) -> list[tuple[Box, ...]]:

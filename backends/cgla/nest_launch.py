@@ -74,7 +74,8 @@ def nest_of(task: HostTask, rows: int, lmm_bytes: int, known: frozenset[str], si
     if strange or (task.kind == HostKind.REDUCE and result.dtype != "f32"):
         raise NoSlot(f"{(strange or [result.dtype])[0]} in memory")
     valued = sorted({entry.a for entry in task.exprs if entry.op == "axis"})
-    axes = _axes(task, valued)
+    alone = not filled and not result.offset and sizes[0] == SMALLEST_DMA
+    axes = _axes(task, valued, alone)
     if any(axis.reduced for axis in axes[:-1]):
         raise NoSlot("a reduction over several axes")
     if task.kind == HostKind.MAP and axes[-1].reduced:
@@ -102,8 +103,9 @@ def _movable(pieces: Sequence[tuple[int, int]]) -> bool:
     return all(count >= SMALLEST_DMA and not (start | count) % WORD for start, count in pieces)
 
 
-def _axes(task: HostTask, valued: Sequence[int]) -> list[Axis]:
-    """The axes of a task, outermost first by the steps of the result, merged; at least two."""
+def _axes(task: HostTask, valued: Sequence[int], alone: bool) -> list[Axis]:
+    """The axes of a task, outermost first by the steps of the result, merged; at least two. `alone`: the result has two words that
+    nobody has written."""
     made = [
         Axis(extent, tuple(operand.strides.get(axis, 0) * DTYPE_BYTES[operand.dtype] for operand in task.operands), axis)
         for axis, extent in enumerate(task.extents)
@@ -118,7 +120,7 @@ def _axes(task: HostTask, valued: Sequence[int]) -> list[Axis]:
             merged[-1] = Axis(above.extent * axis.extent, axis.strides, axis.number)
         else:
             merged.append(axis)
-    if all(axis.extent == 1 or axis.reduced for axis in merged) and DTYPE_BYTES[task.operands[0].dtype] == WORD:
+    if alone and all(axis.extent == 1 or axis.reduced for axis in merged) and DTYPE_BYTES[task.operands[0].dtype] == WORD:
         # a request moves two words at least: a single element is computed twice
         twice = Axis(2, (WORD, *(0 for _ in task.operands[1:])), -1)
         merged = [twice, *(merged[-1:] or [Axis(1, twice.strides, -1)])] if len(merged) < 2 else merged
