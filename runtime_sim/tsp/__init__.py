@@ -14,6 +14,7 @@ from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
+from . import kernels
 from .bindings import encode, lay_out, logical
 from .counters import Counts, count
 from .evaluate import Evaluation, Place
@@ -154,11 +155,8 @@ def _read(j: Judgement, arena: np.ndarray, binding: Binding) -> np.ndarray:
     """A tensor after the end, each element from the first region that holds it."""
     stored = np.dtype(STORED[binding.stored])
     vector = j.machine.vector
-    rows = arena[: j.store.size * vector].reshape(-1, vector)
-    result = np.zeros(int(np.prod(binding.shape)), stored)
+    result = np.zeros(int(np.prod(binding.shape)) + 1, stored)  # lanes that hold no element (-1) go into the last place
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
-        planes = rows[j.store.of_region(region)]
-        out = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(stored)[..., 0]
-        held = region.elements >= 0
-        result[region.elements[held]] = out[held]
-    return logical(binding, result)
+        number = j.store.of_region(region)
+        result[region.elements] = kernels.fetch(arena, vector, number * vector, np.ones_like(number)).view(stored)
+    return logical(binding, result[:-1])

@@ -88,4 +88,4 @@ def logical(binding: Binding, flat: Array) -> Array:
         "i64": "int64",
         "u8": "uint8",
     }
-    return flat.reshape(binding.shape).astype(np.dtype(names.get(name, short.get(name, name))))
+    return flat.reshape(binding.shape).astype(np.dtype(names.get(name, short.get(name, name))), copy=False)

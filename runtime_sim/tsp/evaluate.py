@@ -24,6 +24,8 @@ from .values import Values
 
 _CHUNK = 512
 """Elements that an ALU group computes at a time: operands and result stay in the cache."""
+_LEAVING = 8192
+"""Rows that leave a block at a time."""
 _ALL = 1 << 62
 
 
@@ -55,8 +57,8 @@ class Evaluation:
         self.a, self.v, self.place, self.exact = a, v, place, exact
         self.arena, self.vector = place.arena, a.machine.vector
         self.row_offset = np.where(place.rows >= 0, place.rows * self.vector, -1)
-        self.offset = v.offset.copy()
-        self.offset[v.outer] = self.row_offset[v.outer_place]
+        v.offset[v.outer] = self.row_offset[v.outer_place]
+        self.offset = v.offset
         self.states: dict[int, Array] = {}
         self.chain = dict(zip(a.chain[1].tolist(), a.chain[0].tolist(), strict=True))
         self.products = Products(self)
@@ -76,9 +78,19 @@ class Evaluation:
         chip = self.place.block.chips[passes.planes[plane] // 4]
         buffers = self.place.buffers + (chip * 4 + passes.planes[plane] % 4) * self.vector + row
         offset, step = self.at(self.a.leaving)
-        out = kernels.fetch(self.arena, self.vector, offset[None], step[None])
+        out = np.empty((len(offset), self.vector), np.uint8)
         store = self.arena[: self.place.size * self.vector].reshape(-1, self.vector)
-        store[np.concatenate([self.place.rows[memory.written], buffers])] = out
+        rows = np.concatenate([self.place.rows[memory.written], buffers])
+
+        def read(part: slice) -> None:
+            out[part] = kernels.fetch(self.arena, self.vector, offset[None, part], step[None, part])
+
+        def write(part: slice) -> None:
+            store[rows[part]] = out[part]
+
+        parts = [slice(low, low + _LEAVING) for low in range(0, len(out), _LEAVING)]
+        each(read, parts)
+        each(write, parts)
 
     # operands ------------------------------------------------------------------------------------------------------------
     def at(self, taps: Array) -> tuple[Array, Array]:

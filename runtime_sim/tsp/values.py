@@ -29,8 +29,8 @@ ALIGN = 64
 class Values:
     """Pointers of one layout, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
-    `offset`, `step` per claim element (the last one: no element), without the rows that were there before: elements `outer` are bytes of
-    the places `outer_place`. `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands;
+    `offset`, `step` per claim element (the last one: no element); elements `outer` are bytes of the places `outer_place`, which each block
+    fills in for itself. `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands;
     `leaf` the claim element (or -1 - place) that each claim element's bytes come from. Of ACC bursts: `kind` (`schedule.pass_kind`),
     `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element that each of its elements adds; `before`,
     `after`: fp16 passes that are summed as one (`schedule.sums_before`). `iw_plane`: local chip * 4 + plane of IW events. `fused`: ADD
