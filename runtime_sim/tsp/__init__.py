@@ -15,13 +15,14 @@ from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
 from . import kernels
+from .arena import Arena, make_arena
 from .bindings import encode, lay_out, logical
 from .counters import Counts, count
 from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
 from .products import Selections
 from .report import Report
-from .threads import each, gather, one_thread_products
+from .threads import gather, one_thread_products
 from .values import ALIGN, Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
@@ -41,7 +42,7 @@ class Prepared:
     judgement: Judgement | None
     counts: Counts | None
     values: list[Values] = field(default_factory=list)
-    arena: np.ndarray | None = None
+    arena: Arena | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
         """Compute the numbers of one run; outputs are empty where the program broke a rule."""
@@ -55,7 +56,7 @@ class Prepared:
             if binding.kind == "input" and ("input", binding.name) not in given:
                 raise BadInput(f"input {binding.name} is missing")
         arena = _load(self, j)
-        arena[j.store.constants * j.machine.vector : j.store.size * j.machine.vector] = 0
+        arena.rows[:] = 0
         for binding in self.program.bindings:
             if binding.kind != "output":
                 value = given.pop((binding.kind, binding.name), None)
@@ -64,11 +65,11 @@ class Prepared:
             kind, name = sorted(given)[0]
             raise BadInput(f"the program has no {kind} {name!r}")
         report = Report(self.program)
-        selections = Selections(arena, j.store.constants * j.machine.vector, j.machine.vector)
+        selections = Selections(arena)
         with one_thread_products():
             for block, number in zip(j.blocks, j.of, strict=True):
                 rows = j.store.rows(block, j.layouts[number].flat, j.binds.allocations)
-                place = Place(block, arena, rows, j.store.size, j.store.buffers, selections, report)
+                place = Place(block, arena, rows, j.store.buffers, selections, report)
                 Evaluation(j.layouts[number], self.values[number], place, exact).run()
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, np.ndarray] = {}
@@ -112,51 +113,42 @@ def execute(
     return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
 
 
-def _load(p: Prepared, j: Judgement) -> np.ndarray:
-    """The arena: rows of the store with all constants, then room for the results of one block."""
+def _load(p: Prepared, j: Judgement) -> Arena:
+    """The arena: rows of the store with all constants, and room for the results of one block."""
     if p.arena is not None:
         return p.arena
-    vector = j.machine.vector
-    start = -(-j.store.size * vector // ALIGN) * ALIGN
-    p.values = gather(lambda layout: place_values(layout, start), j.layouts)
-    arena = np.empty(max((values.size for values in p.values), default=j.store.size * vector) + 8, np.uint8)
-    rows = arena[: j.store.size * vector].reshape(-1, vector)
     placed = p.program.tables["placements"]
-    pairs = list(zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True))
-    for image, _ in pairs:
+    images = []
+    for image, allocation in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
         if f"image.{image}" not in p.program.images:
             raise BadInput(f"the program was compiled without weights (image.{image} is absent); it can only be timed")
-
-    def load(pair: tuple[int, int]) -> None:
-        for base, data in zip(j.store.slices(pair[1]).tolist(), p.program.images[f"image.{pair[0]}"], strict=True):
-            rows[base : base + len(data)] = data
-
-    each(load, pairs)
-    p.arena = arena
-    return arena
+        images.append((j.store.slices(allocation), p.program.images[f"image.{image}"]))
+    values = gather(place_values, j.layouts)
+    p.arena = make_arena(j.store, images, max((v.size for v in values), default=0) + ALIGN, j.machine.vector)
+    p.values = [v.moved(-(-p.arena.results // ALIGN) * ALIGN) for v in values]
+    return p.arena
 
 
-def _bind(j: Judgement, arena: np.ndarray, binding: Binding, value: np.ndarray) -> None:
+def _bind(j: Judgement, arena: Arena, binding: Binding, value: np.ndarray) -> None:
     """Write a tensor into all its regions before cycle 0."""
     vector = j.machine.vector
     data = encode(binding, value)
     width = data.dtype.itemsize
-    rows = arena[: j.store.size * vector].reshape(-1, vector)
     for where in binding.where or ():
         region = lay_out(where, binding.shape, j.machine)
         vectors = np.where(region.elements >= 0, data[np.maximum(region.elements, 0)], data.dtype.type(0)).astype(data.dtype)
         planes = vectors.view(np.uint8).reshape(len(vectors), vector, width)
-        number = j.store.of_region(region)
+        number = j.store.of_region(region) - arena.first
         for plane in range(width):
-            rows[number[plane]] = planes[:, :, plane]
+            arena.rows[number[plane]] = planes[:, :, plane]
 
 
-def _read(j: Judgement, arena: np.ndarray, binding: Binding) -> np.ndarray:
+def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     """A tensor after the end, each element from the first region that holds it."""
     stored = np.dtype(STORED[binding.stored])
     vector = j.machine.vector
     result = np.zeros(int(np.prod(binding.shape)) + 1, stored)  # lanes that hold no element (-1) go into the last place
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
         number = j.store.of_region(region)
-        result[region.elements] = kernels.fetch(arena, vector, number * vector, np.ones_like(number)).view(stored)
+        result[region.elements] = kernels.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number)).view(stored)
     return logical(binding, result[:-1])

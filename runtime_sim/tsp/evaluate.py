@@ -13,6 +13,7 @@ import numpy as np
 
 from ...machines.tsp.isa import ACC_OPS, NUMPY, DType, Opcode
 from . import alu, kernels
+from .arena import Arena
 from .flatten import ALU_CODES, Flat, expand
 from .layout import Array, Block
 from .legality import Analysis
@@ -31,13 +32,12 @@ _ALL = 1 << 62
 
 @dataclass(frozen=True)
 class Place:
-    """Where a block computes: the arena, of which the first `size` vectors are the store's rows and `buffers` the first of its weight
-    buffers (see `store.Store`); `rows` the row number of each of the block's places."""
+    """Where a block computes: the arena with the store's rows, of which `buffers` is the first of its weight buffers (see `store.Store`);
+    `rows` the row number of each of the block's places."""
 
     block: Block
-    arena: Array
+    arena: Arena
     rows: Array
-    size: int
     buffers: int
     selections: Selections
     report: Report
@@ -55,8 +55,8 @@ class Evaluation:
 
     def __init__(self, a: Analysis, v: Values, place: Place, exact: bool) -> None:
         self.a, self.v, self.place, self.exact = a, v, place, exact
-        self.arena, self.vector = place.arena, a.machine.vector
-        self.row_offset = np.where(place.rows >= 0, place.rows * self.vector, -1)
+        self.arena, self.vector = place.arena.memory, a.machine.vector
+        self.row_offset = place.arena.offset(place.rows)
         v.offset[v.outer] = self.row_offset[v.outer_place]
         self.offset = v.offset
         self.states: dict[int, Array] = {}
@@ -79,8 +79,8 @@ class Evaluation:
         buffers = self.place.buffers + (chip * 4 + passes.planes[plane] % 4) * self.vector + row
         offset, step = self.at(self.a.leaving)
         out = np.empty((len(offset), self.vector), np.uint8)
-        store = self.arena[: self.place.size * self.vector].reshape(-1, self.vector)
-        rows = np.concatenate([self.place.rows[memory.written], buffers])
+        store = self.place.arena.rows
+        rows = np.concatenate([self.place.rows[memory.written], buffers]) - self.place.arena.first
 
         def read(part: slice) -> None:
             out[part] = kernels.fetch(self.arena, self.vector, offset[None, part], step[None, part])

@@ -13,6 +13,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import HALF_BOTH
 from . import kernels
+from .arena import Arena
 from .flatten import expand
 from .layout import Array
 from .schedule import HALF
@@ -31,11 +32,12 @@ _THREADED = 256
 class Selections:
     """Tiles of constants that only move lanes, found once a run: `lane`, `factor` [number, 320] as `kernels.selection` gives them.
 
-    `data` is the arena as int8; constants lie in its first `constants` bytes and never change.
+    `data` is the arena as int8.
     """
 
-    def __init__(self, arena: Array, constants: int, vector: int) -> None:
-        self.data, self.constants = arena.view(np.int8), constants
+    def __init__(self, arena: Arena) -> None:
+        self.arena, self.data = arena, arena.memory.view(np.int8)
+        vector = arena.rows.shape[1]
         self.known: dict[bytes, int] = {}
         self.size = 0
         self.lane, self.factor = np.empty((16, vector), np.int64), np.empty((16, vector), np.int32)
@@ -43,7 +45,7 @@ class Selections:
     def numbers(self, offset: Array, step: Array) -> Array:
         """Number of each of some tiles [tiles, 320], -1 for those that do more than move lanes or may change."""
         result = np.full(len(offset), -1, np.int64)
-        for q in np.flatnonzero(offset.max(axis=1) < self.constants).tolist():
+        for q in np.flatnonzero(self.arena.constant(offset).all(axis=1)).tolist():
             key = offset[q].tobytes()
             if key not in self.known:
                 self.known[key] = self._add(offset[q], step[q])
@@ -112,7 +114,7 @@ class Products:
         if len(old[0]):
             plane = self.v.iw_plane[iws[old[0]]]
             first = place.buffers + (place.block.chips[plane // 4] * 4 + plane % 4) * self.vector
-            offset[old], step[old] = (first + old[1]) * self.vector, 1
+            offset[old], step[old] = place.arena.offset(first + old[1]), 1
         return offset, step
 
     def _weights(self, k: Array) -> Array:

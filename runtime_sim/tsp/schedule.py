@@ -132,15 +132,15 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
     return result, total, stored
 
 
-def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...], bound: int) -> tuple[list[Array], int]:
-    """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`), and the end of the arena that begins at `bound`.
+def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]) -> tuple[list[Array], int]:
+    """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`), and the end of all.
 
     First fit over a list of free gaps: deterministic, and regions of one size are soon used again.
     """
     bases = [np.full(len(size), -1, np.int64) for size in sizes]
-    free: list[tuple[int, int]] = [(bound, _NEVER)]
+    free: list[tuple[int, int]] = [(0, _NEVER)]
     expiry: dict[int, list[tuple[int, int]]] = {}
-    end = bound
+    end = 0
     for number, rows in enumerate(groups):
         for bytes_, until, offsets in zip((size[rows] for size in sizes), (end_[rows] for end_ in last), bases, strict=True):
             space = -(-bytes_ // _ALIGN) * _ALIGN

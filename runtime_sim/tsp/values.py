@@ -6,7 +6,7 @@ computes has bytes of its own. A pointer is (offset, step): lane l of the byte i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Values:
     `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element that each of its elements adds; `before`,
     `after`: fp16 passes that are summed as one (`schedule.sums_before`). `iw_plane`: local chip * 4 + plane of IW events. `fused`: ADD
     bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded
-    sum of each fp16 pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results in the arena.
+    sum of each fp16 pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results.
     `operands`: those of ALU groups by (first burst, tap), filled as they are needed.
     """
 
@@ -63,6 +63,11 @@ class Values:
     stored: Array
     size: int
     operands: dict[tuple[int, int], list[Operand]] = field(default_factory=dict)
+
+    def moved(self, by: int) -> Values:
+        """The same values, with results `by` bytes further on."""
+        offset, base, total, stored = (np.where(at >= 0, at + by, -1) for at in (self.offset, self.base, self.total, self.stored))
+        return replace(self, offset=offset, base=base, total=total, stored=stored)
 
 
 def resolve_leaves(a: Analysis) -> Array:
@@ -127,8 +132,8 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     return count, width
 
 
-def place_values(a: Analysis, start: int) -> Values:
-    """Lay out the results in the arena from byte `start` on, and point every claim element at its bytes."""
+def place_values(a: Analysis) -> Values:
+    """Lay out the results from byte 0 on, and point every claim element at its bytes."""
     flat, vector = a.flat, a.machine.vector
     leaf = resolve_leaves(a)
     joins = find_joins(a, leaf)
@@ -144,7 +149,7 @@ def place_values(a: Analysis, start: int) -> Values:
     kept = np.where(stored_sums(a), flat.count * 4 * vector, 0)
     before, after = sums_before(a), np.full(flat.size, -1, np.int64)
     after[before[before >= 0]] = np.flatnonzero(before >= 0)
-    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins, before), start)
+    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins, before))
     offset, step = _pointers(a, leaf, base, width, joins, total)
     passes = a.passes
     pass_of = np.full(flat.size, -1, np.int64)

@@ -1,0 +1,61 @@
+"""All bytes of a run behind one address: constants where the program's images lie, then rows that change and computed results."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .layout import Array
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Arena:
+    """`memory` [bytes] begins at the lowest address of any image or of the arena's own bytes, and ends with the highest: a row is a plain
+    offset, and no constant is copied. Between them lies what is not the arena's; no offset leads there.
+
+    `at[row]`: offset of each row of the store, -1 for rows of constants that no image holds. `rows` [rows, 320] the ones that can change,
+    of which the first is row `first` of the store. `start`: offset of the first of its own bytes, `results` of the first after the rows.
+    `kept`: the arrays that hold the bytes.
+    """
+
+    memory: Array
+    at: Array
+    rows: Array
+    first: int
+    start: int
+    results: int
+    kept: tuple[Array, ...]
+
+    def offset(self, row: Array) -> Array:
+        """Offsets of rows of the store; -1 for row -1."""
+        result: Array = np.where(row >= 0, self.at[row], -1)
+        return result
+
+    def constant(self, offset: Array) -> Array:
+        """Which offsets lead to constants, or to nothing (-1)."""
+        result: Array = (offset < self.start) | (offset >= self.start + self.kept[-1].nbytes)
+        return result
+
+
+def make_arena(store: Store, images: Sequence[tuple[Array, Array]], space: int, vector: int) -> Arena:
+    """`images`: (number of row 0 of every slice, bytes [slices, rows, 320]) of each placed image; `space` bytes of results."""
+    changing = store.size - store.constants
+    own = np.empty(changing * vector + space, np.uint8)
+    placed = [(first, np.ascontiguousarray(image)) for first, image in images]
+    kept = (*(image for _, image in placed), own)
+    base = min(array.ctypes.data for array in kept)
+    end = max(array.ctypes.data + array.nbytes for array in kept)
+    memory = np.frombuffer(memoryview((ctypes.c_uint8 * (end - base)).from_address(base)), np.uint8)
+    at = np.full(store.size, -1, np.int64)
+    for first, image in placed:
+        count = image.shape[1]
+        for number, row in enumerate(first.tolist()):
+            at[row : row + count] = image.ctypes.data - base + np.arange(number * count, (number + 1) * count) * vector
+    start = own.ctypes.data - base
+    at[store.constants :] = start + np.arange(changing) * vector
+    rows = own[: changing * vector].reshape(-1, vector)
+    return Arena(memory, at, rows, store.constants, start, start + changing * vector, kept)
