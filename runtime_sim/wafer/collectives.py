@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...machines.wafer.isa import Semantics
+from ..threads import each, even
 from . import kernels
 from .addresses import nest
 from .arithmetic import Values
@@ -106,11 +107,17 @@ class Parts:
             given = engine.scalar(self.step, cores, None)
             assert given is not None
             index = np.ascontiguousarray(np.broadcast_to(given, (*cores.shape, *burst.ext[:3], 1))).reshape(-1, visits)
-        filled = np.broadcast_to(values, (*cores.shape, *burst.ext)).reshape(-1, visits, inner)
-        kernels.sum_parts(
-            filled, self.first, index, self.low, limit, pace, nest(burst.ext, burst.d.stride).reshape(visits, inner), self.place, out,
-            out.view(np.uint32), half,
-        )  # fmt: skip
+        whole = np.broadcast_to(values, (*cores.shape, *burst.ext))
+        filled, source = flat_cores(whole, np.arange(burst.cores))
+        filled, steps, bits = filled.reshape(-1, visits, inner), nest(burst.ext, burst.d.stride).reshape(visits, inner), out.view(np.uint32)
+
+        def add(lines: slice) -> None:
+            """The sums of some lines."""
+            kernels.sum_parts(
+                filled, source, self.first, index, self.low, limit, pace, steps, self.place[lines], out[lines], bits[lines], half
+            )
+
+        each(add, even(len(self.place), self.place.size * visits * inner))
 
 
 @dataclass(frozen=True)
@@ -180,11 +187,11 @@ def replace(engine: Engine, run: Run, cells: Cells, values: Values) -> None:
 
 
 def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:
-    """An object's array as [cores, elements] without copies of equal cores, and the numbers of `cores` in it."""
-    _, w, size = array.shape
+    """An array [rows, columns, ..] as [cores, ..] without copies of equal cores, and the numbers of `cores` in it."""
+    _, w, *size = array.shape
     uniform = stored_once(array)
     if not any(uniform) and array.flags.c_contiguous:
-        return array.reshape(-1, size), cores
+        return array.reshape(-1, *size), cores
     base = np.ascontiguousarray(array[: 1 if uniform[0] else None, : 1 if uniform[1] else None])
     y, x = (0 if uniform[0] else cores // w), (0 if uniform[1] else cores % w)
-    return base.reshape(-1, size), np.broadcast_to(y * base.shape[1] + x, cores.shape)
+    return base.reshape(-1, *size), np.broadcast_to(y * base.shape[1] + x, cores.shape)

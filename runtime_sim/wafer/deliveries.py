@@ -261,7 +261,8 @@ def _streamed(burst: BurstView, sends: bool) -> int:
 
 def _values(array: Ints) -> list[int]:
     """What an array holds, ascending; most hold one value."""
-    return np.unique(array).tolist() if len(array) and (array != array[0]).any() else array[:1].tolist()
+    found: list[int] = (np.unique(array) if len(array) and (array != array[0]).any() else array[:1]).tolist()
+    return found
 
 
 def _cat(parts: Sequence[Ints]) -> Ints:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Element, Fmt, Op, Semantics
+from ..threads import each, even
 from . import kernels, lookups
 from .addresses import nest, start
 from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
@@ -96,7 +97,9 @@ class Engine:
             self._fresh.add(key)
             # pages that were used before are what makes a copy fast
             array = self._arranged.setdefault(key, np.empty(values.shape, np.float32))
-            np.copyto(array, values)
+            axis = int(np.argmax(values.shape))
+            parts = [(slice(None),) * axis + (part,) for part in even(values.shape[axis], values.size)]
+            each(lambda part: np.copyto(array[part], values[part]), parts)
         return self._arranged[key].reshape(shape)
 
     def cores(self, step: Step) -> Cores:

@@ -260,20 +260,29 @@ class Layout:
                     cycle = instance.start + life.first
                     message = f"is used before its source is written at {other.start + before.last_write_end}"
                     self.out.add("W43", unit, message, cycle=cycle, claimants=who, prov=[mine.prov, source.prov])
+                chain = (bind.source, bind.source_object)
+                if self.object(self.root((instance.number, number))).kind in FILLED or self._complete(chain):
+                    continue
                 needed = instance.analysis.liveness.needed(number)
-                root = self.object(self.root((instance.number, number)))
-                if needed is not None and root.kind not in FILLED and (needed & ~self._written((bind.source, bind.source_object))).any():
+                if needed is not None and (needed & ~self._written(chain)).any():
                     self.out.add("W44", unit, "reads words that its source has not written", claimants=who, prov=[mine.prov, source.prov])
 
-    def _written(self, slot: Slot) -> np.ndarray:
-        """Elements written in a slot's chain, itself included."""
-        out = self.instances[slot[0]].analysis.liveness.written(slot[1])
+    def _chain(self, slot: Slot) -> Iterator[Slot]:
+        """A slot and those that it continues."""
+        yield slot
         bind = self.instances[slot[0]].binds.get(slot[1])
         while bind is not None and bind.kind is tb.BindKind.OBJECT and bind.source != tb.NONE:
-            slot = (bind.source, bind.source_object)
-            out |= self.instances[slot[0]].analysis.liveness.written(slot[1])
-            bind = self.instances[slot[0]].binds.get(slot[1])
-        return out
+            yield (bind.source, bind.source_object)
+            bind = self.instances[bind.source].binds.get(bind.source_object)
+
+    def _written(self, slot: Slot) -> np.ndarray:
+        """Elements written in a slot's chain."""
+        written: np.ndarray = np.any([self.instances[i].analysis.liveness.written(obj) for i, obj in self._chain(slot)], axis=0)
+        return written
+
+    def _complete(self, slot: Slot) -> bool:
+        """Whether every element is written in one of a slot's chain."""
+        return any(self.instances[i].analysis.liveness.complete(obj) for i, obj in self._chain(slot))
 
     def _contents(self) -> None:
         """W44: objects with contents at cycle 0 get them from somewhere."""
@@ -334,7 +343,7 @@ class Layout:
             for piece in self.pieces[binding.name]:
                 mapping = self.map_of(piece.slot, piece.placement)
                 made = binding.kind != "input" and self.object(self.root(piece.slot)).kind not in FILLED
-                mapping.cover(covered, self._written(piece.slot) if made else None)
+                mapping.cover(covered, self._written(piece.slot) if made and not self._complete(piece.slot) else None)
             if not covered.all() and self.pieces[binding.name]:
                 missing = int(size - covered.sum())
                 self.out.add("W50", f"{binding.kind} {binding.name}", f"{missing} of {size} elements are nowhere or never written")

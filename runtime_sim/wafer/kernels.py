@@ -109,11 +109,12 @@ def sum_lines(values: Any, lines: Any, start: int, out: Any, bits: Any, half: bo
 
 @compiled
 def sum_parts(
-    values: Any, first: Any, index: Any, low: Any, limit: int, pace: int, steps: Any, lines: Any, out: Any, bits: Any, half: bool
-) -> None:
-    """The same for cores that hold zeros and one part: values [n, visits, inner] at first [n] + (index [n, visits] - low [n]) * pace +
-    steps [visits, inner], where 0 <= index - low < limit; elements outside of `out` are left out. `lines` give rows of `values`, -1 for a
-    core without a part. Adding zeros changes nothing (lines have two cores at least, so that no sum keeps a negative zero)."""
+    values: Any, source: Any, first: Any, index: Any, low: Any, limit: int, pace: int, steps: Any, lines: Any, out: Any, bits: Any,
+    half: bool,
+) -> None:  # fmt: skip
+    """The same for cores that hold zeros and one part: values [source [n], visits, inner] at first [n] + (index [n, visits] - low [n]) *
+    pace + steps [visits, inner], where 0 <= index - low < limit; elements outside of `out` are left out. `lines` give numbers below n, -1
+    for a core without a part. Adding zeros changes nothing (lines have two cores at least, so that no sum keeps a negative zero)."""
     count = out.shape[1]
     own = np.zeros(count, values.dtype)
     for i in range(lines.shape[0]):
@@ -130,7 +131,7 @@ def sum_parts(
                 for j in range(steps.shape[1]):
                     e = base + steps[v, j]
                     if 0 <= e < count:
-                        own[e] = values[core, v, j]
+                        own[e] = values[source[core], v, j]
                         begin, end = min(begin, e), max(end, e + 1)
             for e in range(begin, end):
                 out[i, e] = out[i, e] + own[e]

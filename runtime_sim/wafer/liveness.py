@@ -8,8 +8,9 @@ element is written are skipped from then on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Liveness:
     _written: dict[int, Mask] = field(default_factory=dict)
     _needed: dict[int, Mask] = field(default_factory=dict)
     _places: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
-    _wholes: dict[tuple[int, bytes], tuple[bool, bool]] = field(default_factory=dict)
+    _wholes: dict[int, tuple[bool, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for obj in self.seg.objects.values():
@@ -93,6 +94,10 @@ class Liveness:
         if number not in self._written:
             return np.zeros((region.h, region.w, obj.size), bool)
         return self._spread(self._written[number], number)
+
+    def complete(self, number: int) -> bool:
+        """Whether every element of an object is written by the end."""
+        return number in self._written and bool(self._written[number].all())
 
     def needed(self, number: int) -> Mask | None:
         """Elements of an object with contents that are read before they are written; None where there are none."""
@@ -183,7 +188,7 @@ class Liveness:
             cut[0] = False
             self.atoms[number] = np.cumsum(cut[:-1], dtype=np.int64)
             sides = zip(apart, roles[number], (region.h, region.w), strict=True)
-            rows, cols = (np.arange(n) if number in side else _bands(known, n) for side, known, n in sides)
+            rows, cols = (np.arange(n) if number in side else _bands(tuple(known), n) for side, known, n in sides)
             self.bands[number] = rows, cols
             shape = int(rows.max()) + 1, int(cols.max()) + 1, int(self.atoms[number][-1]) + 1
             self._written[number] = np.zeros(shape, bool)
@@ -225,18 +230,16 @@ class Liveness:
         return band_y[:, None, None], band_x[None, :, None], self._atoms_of(burst, name, first)
 
     def _whole(self, step: Step) -> tuple[bool, bool]:
-        """Whether a step takes, with a core, all rows of its role, and whether all columns."""
-        if step.at is None:
-            return True, True
-        burst, at = step.event.burst, step.at
-        key = burst.row, at.tobytes()
-        if key not in self._wholes:
-            h, w = len(burst.rows), len(burst.cols)
-            columns = at.reshape(h, -1) if len(at) % h == 0 else None
-            rows = at.reshape(-1, w) if len(at) % w == 0 else None
-            across = columns is not None and bool((columns == columns[0] + w * np.arange(h)[:, None]).all())
-            self._wholes[key] = across, rows is not None and bool((rows == rows[:, :1] // w * w + np.arange(w)).all())
-        return self._wholes[key]
+        """Whether a step takes, with a core, all rows of its role, and whether all columns (as the levels of a time that does not depend on
+        the row, or on the column)."""
+        burst = step.event.burst
+        if burst.row not in self._wholes:
+            time = burst.time
+            self._wholes[burst.row] = (
+                time.dense is None and bool((time.u == time.u[0]).all()),
+                time.dense is None and bool((time.v == time.v[0]).all()),
+            )
+        return self._wholes[burst.row] if step.at is not None else (True, True)
 
     def _atoms_of(self, burst: BurstView, name: str, first: Ints) -> Ints:
         """Atoms that a walk touches from each first element, [*first, n]; some may be named twice."""
@@ -259,7 +262,8 @@ class Liveness:
         out.add("W44", fabric.core(core), message, cycle=event.low, claimants=[burst.name], prov=[burst.prov])
 
 
-def _bands(roles: Collection[range], count: int) -> Ints:
+@lru_cache(maxsize=4096)
+def _bands(roles: tuple[range, ...], count: int) -> Ints:
     """Number of the band of each of `count` rows or columns: those that exactly the same of the roles hold are one."""
     held = np.zeros((count, max(len(roles), 1)), bool)
     for number, role in enumerate(roles):

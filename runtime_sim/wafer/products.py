@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...machines.wafer.isa import Element
+from ..threads import even, gather
 from .arithmetic import Values
 from .events import Event
 from .model import BurstView
@@ -147,7 +148,16 @@ def _arranged(values: Values, lead: int, order: Sequence[int], burst: BurstView,
 
 
 def _matmul(left: Values, right: Values) -> Values:
-    return np.asarray(np.matmul(left, right))
+    """left @ right, [.., rows, columns], in one part a thread where it is large."""
+    lead, (m, k), n = left.shape[:-2], left.shape[-2:], right.shape[-1]
+    out = np.empty((*lead, m, n), np.result_type(left, right))
+    if len(lead) == 1 and lead[0] > 1:
+        gather(lambda part: np.matmul(left[part], right[part], out=out[part]), even(lead[0], prod(lead) * m * n * k // 32))
+    elif n > m:
+        gather(lambda part: np.matmul(left, right[..., part], out=out[..., part]), even(n, prod(lead) * m * n * k // 32))
+    else:
+        gather(lambda part: np.matmul(left[..., part, :], right, out=out[..., part, :]), even(m, prod(lead) * m * n * k // 32))
+    return out
 
 
 def _multiply(left: Values, right: Values) -> Values:

@@ -14,6 +14,7 @@ from ...machines.program import Binding, Program
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import NUMPY, WORDS, Element
 from ..execution import Execution
+from ..threads import one_thread_products
 from .arithmetic import Values, dtype_of
 from .collector import paused
 from .instances import Layout, Slot
@@ -240,6 +241,7 @@ def execute(
 
 
 @paused()
+@one_thread_products()
 def _evaluate(
     layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
