@@ -85,8 +85,8 @@ def _bits(a: Array, kind: np.dtype[Any]) -> Array:
 
 
 def _saturate(wide: Array, out: Array) -> None:
-    limits = np.iinfo(out.dtype)
-    out[...] = np.clip(wide, limits.min, limits.max)
+    limits, given = np.iinfo(out.dtype), np.iinfo(wide.dtype if wide.dtype.kind == "i" else np.int64)
+    np.copyto(out, np.clip(wide, max(limits.min, given.min), min(limits.max, given.max)), casting="unsafe")
 
 
 def _cast(dtype: int, dtype2: int, modular: int, a: Array, out: Array) -> None:
@@ -97,9 +97,11 @@ def _cast(dtype: int, dtype2: int, modular: int, a: Array, out: Array) -> None:
     elif dtype2 == DType.F32:
         out[...] = a
     else:
-        whole = np.nan_to_num(np.rint(a.astype(np.float64)), nan=0.0, posinf=2.0**62, neginf=-(2.0**62)) if dtype in _FLOAT else a
-        whole = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64) if dtype in _FLOAT else whole.astype(np.int64)
+        whole = a
+        if dtype in _FLOAT:
+            whole = np.nan_to_num(np.rint(a.astype(np.float64)), nan=0.0, posinf=2.0**62, neginf=-(2.0**62))
+            whole = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
         if modular:
-            out[...] = whole.astype(out.dtype)
+            np.copyto(out, whole, casting="unsafe")
         else:
             _saturate(whole, out)
