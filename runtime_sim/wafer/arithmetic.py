@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer.isa import Element, Op
-from .kernels import erf, round_half
+from .kernels import erf, pays, round_half
 
 Values = NDArray[Any]
 
@@ -37,7 +37,7 @@ def to_format(values: Values, fmt: Element) -> Values:
 
 def _rounded(fresh: Values) -> Values:
     """A new float32 array rounded to f16 in place."""
-    if not fresh.flags.c_contiguous or fresh.size < 64:
+    if not fresh.flags.c_contiguous or fresh.size < 64 or not pays(fresh.size):
         return to_format(fresh, Element.F16)
     flat = fresh.reshape(-1)
     round_half(flat, flat.view(np.uint32))

@@ -111,6 +111,9 @@ class Parts:
         filled, source = flat_cores(whole, np.arange(burst.cores))
         filled, steps, bits = filled.reshape(-1, visits, inner), nest(burst.ext, burst.d.stride).reshape(visits, inner), out.view(np.uint32)
 
+        if not kernels.pays(filled.size) and self._scatter(filled, source, index, steps, (limit, pace), out):
+            return
+
         def add(lines: slice) -> None:
             """The sums of some lines."""
             kernels.sum_parts(
@@ -118,6 +121,20 @@ class Parts:
             )
 
         each(add, even(len(self.place), self.place.size * visits * inner))
+
+    def _scatter(self, filled: Values, source: Ints, index: Values, steps: Ints, reach: tuple[int, int], out: Values) -> bool:
+        """Store the parts [cores, visits, inner] where no two have an element in common, every sum having one term; False elsewhere."""
+        limit, pace = reach
+        line, at = np.nonzero(self.place >= 0)
+        core = self.place[line, at]
+        place = index[core].astype(np.int64) - self.low[core][:, None]
+        element = (self.first[core][:, None] + place * pace)[:, :, None] + steps
+        inside = ((place >= 0) & (place < limit))[:, :, None] & (element >= 0) & (element < out.shape[1])
+        cell = (line[:, None, None] * out.shape[1] + element)[inside]
+        if np.bincount(cell, minlength=1).max() > 1:
+            return False
+        out.reshape(-1)[cell] += filled[source[core]][inside]
+        return True
 
 
 @dataclass(frozen=True)

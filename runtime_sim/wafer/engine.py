@@ -150,7 +150,7 @@ class Engine:
         at = cores.of(at)
         base, at = _common(base, at) if cores.view else (base, at)
         steps = nest(tuple(ext), operand.stride)
-        if len(steps) < 8 or not cores.view or at.size != base.shape[0] * base.shape[1]:
+        if len(steps) < 8 or not kernels.pays(at.size * len(steps)) or not cores.view or at.size != base.shape[0] * base.shape[1]:
             found = np.take_along_axis(base, at[..., None] + steps, axis=-1)
         else:
             found = np.empty((*at.shape, len(steps)), base.dtype)
@@ -183,7 +183,7 @@ class Engine:
         if where is not None:
             old = np.take_along_axis(target[cores.index], np.broadcast_to(elements, flat.shape), axis=-1)
             flat = np.where(np.broadcast_to(where, (*cores.shape, *extents)).reshape(flat.shape), flat, old)
-        if cores.view and last is None and len(steps) >= 8:
+        if cores.view and last is None and len(steps) >= 8 and kernels.pays(flat.size):
             kernels.scatter(target[cores.index], np.ascontiguousarray(cores.of(at)), steps, flat)
             return
         target[(*_lead(cores), elements)] = flat

@@ -12,10 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import compiled, elementwise
+from ..jit import compiled, elementwise, loaded
 
 _SIGN, _INFINITE, _OVER, _NORMAL = np.uint32(0x80000000), np.uint32(0x7F800000), np.uint32(0x477FF000), np.uint32(0x38800000)
 _HALF_ULP, _KEEP, _ONE, _SHIFT = np.uint32(0xFFF), np.uint32(0xFFFFE000), np.uint32(1), np.uint32(13)
+
+_FEW = 1 << 17
+
+
+def pays(count: int) -> bool:
+    """Whether these loops pay for that many elements: until some are loaded, operations on whole arrays do few elements in less time than
+    loading takes."""
+    return count > _FEW or loaded()
 
 
 @compiled
