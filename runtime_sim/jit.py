@@ -39,8 +39,9 @@ class _Later:
             if self._made is None:
                 known = self._function.__globals__
                 for name in self._function.__code__.co_names:
-                    if isinstance(known.get(name), _Later):
-                        known[name] = known[name].made()
+                    callee = known.get(name)
+                    if isinstance(callee, _Later) and callee is not self:
+                        known[name] = callee.made()
                 try:
                     self._made = self._compiler(True)(self._function)
                 except RuntimeError:
