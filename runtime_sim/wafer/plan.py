@@ -176,7 +176,7 @@ class _Planner:
                     todo.append(sender)
         lines = _follow(root.burst.core_ids.reshape(-1), feeds)
         count = sum(event.burst.cores for event in members.values())
-        complete = lines is not None and lines.size == count == len(np.unique(lines))
+        complete = lines is not None and lines.size == count == np.count_nonzero(_among(lines, len(feeds)))
         if not complete or lines is None or any(self.uses[key] != n or n != members[key].burst.cores for key, n in taken.items()):
             return
         last = self._join(members, {own.obj}, {into.obj})
@@ -313,7 +313,7 @@ class _Planner:
 
     def _cover_spread(self, number: int, spread: Spread, known: dict[int, _Held]) -> None:
         known[spread.taken.obj].filled = []
-        senders = np.unique(spread.source)
+        senders = np.flatnonzero(_among(spread.source, int(spread.source.max()) + 1))
         rank = np.searchsorted(senders, spread.source)
         now = known[spread.given.obj]
         holds = np.full(now.cores.size, -1)
@@ -390,9 +390,9 @@ class _Planner:
         fill, steps = self.items[filled[0]], [self.items[n] for n in filled[1:]]
         if not all(isinstance(s, Step) and s.at is None for s in steps):
             return line
-        covered = set(self._positions(fill.event.burst).tolist())
+        covered = _among(self._positions(fill.event.burst), line.region.h * line.region.w)
         run = self._run(fill.event, "d")
-        if not covered.issuperset(line.lines.reshape(-1).tolist()) or run is None:
+        if not covered[line.lines].all() or run is None:
             return line
         if run.begin > line.own.begin or run.begin + run.count < line.own.begin + line.own.count:
             return line
@@ -438,10 +438,19 @@ class _Planner:
             return False
         steps = nest(tuple(1 if k == "K" else n for k, n in zip(kinds, burst.ext, strict=True)), burst.d.stride)
         low, high = int(first) + int(steps.min()) - line.own.begin, int(first) + int(steps.max()) - line.own.begin
-        if low < 0 or high >= line.own.count or len(np.unique(steps)) != len(steps):
+        if low < 0 or high >= line.own.count or np.count_nonzero(_among(steps - steps.min(), high - low + 1)) != len(steps):
             return False
         length = len(burst.cols) if axis == 1 else len(burst.rows)
-        return line.lines.shape[1] == length and np.array_equal(np.sort(self._positions(burst)), np.sort(line.lines.reshape(-1)))
+        if line.lines.shape[1] != length or line.lines.size != burst.cores:
+            return False
+        return bool(_among(self._positions(burst), line.region.h * line.region.w)[line.lines].all())
+
+
+def _among(numbers: Ints, count: int) -> NDArray[np.bool_]:
+    """Which of 0 .. count - 1 are among the numbers."""
+    out = np.zeros(count, bool)
+    out[numbers] = True
+    return out
 
 
 def _follow(ends: Ints, feeds: Ints) -> Ints | None:
