@@ -14,6 +14,7 @@ from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
+from ..threads import gather, one_thread_products
 from . import kernels
 from .arena import Arena, make_arena
 from .bindings import encode, lay_out, logical
@@ -22,7 +23,6 @@ from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
 from .products import Selections
 from .report import Report
-from .threads import gather, one_thread_products
 from .values import ALIGN, Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
@@ -35,7 +35,7 @@ def check(program: Program, *, skip: frozenset[str] = frozenset()) -> list[Viola
 
 @dataclass
 class Prepared:
-    """A judged program with its arena of rows, ready to run. Constants are loaded once and never change."""
+    """A judged program with its arena of rows, ready to run. Constants are read from the program's images, which must not change."""
 
     program: Program
     violations: tuple[Violation, ...]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...machines.tsp.isa import ACC_OPS, NUMPY, DType, Opcode
+from ..threads import each
 from . import alu, kernels
 from .arena import Arena
 from .flatten import ALU_CODES, Flat, expand
@@ -20,7 +21,6 @@ from .legality import Analysis
 from .operands import Operand, find_operand
 from .products import Products, Selections
 from .report import Report
-from .threads import each
 from .values import Values
 
 _CHUNK = 512

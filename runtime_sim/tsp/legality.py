@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import Violation
 from ...machines.program import Program
 from ...machines.tsp.description import TspMachine, parse
+from ..threads import gather
 from . import graph, memory, planes, queues, store, streams
 from .bindings import Region
 from .flatten import Flat, flatten
@@ -20,7 +21,6 @@ from .layout import Array, Binds, Block, Columns, Layout
 from .report import Notes, Report
 from .seams import make_blocks
 from .structure import check_container, check_structure, last_cycle, segment_elements
-from .threads import gather
 
 ELEMENT_LIMIT = 1 << 27
 """Elements (of bursts of blocks of different layout) beyond which a program is refused rather than expanded."""

@@ -12,12 +12,12 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import HALF_BOTH
+from ..threads import each, slices
 from . import kernels
 from .arena import Arena
 from .flatten import expand
 from .layout import Array
 from .schedule import HALF
-from .threads import each, slices
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation
@@ -137,14 +137,13 @@ class Products:
         start, size = int(base[row]), int(self.a.flat.count[row]) * self.vector
         return self.arena[start : start + size * 4].view(np.float32).reshape(-1, self.vector)
 
-    def _before(self, rows: Array) -> Array:
-        """What ACC bursts add, as bytes [elements, 1280]."""
+    def _before(self, rows: Array, out: Array) -> Array:
+        """What ACC bursts add, into `out` [elements, 320] of 4 bytes each."""
         flat, passes, v = self.a.flat, self.a.passes, self.v
         owner, k = expand(flat.count[rows])
         source = v.add_source[v.add_first[rows][owner] + k]
         at = np.where(source >= 0, v.stored[passes.acc_row[source]] + passes.acc_k[source] * 4 * self.vector, -1)
-        out = np.empty((len(at), 4 * self.vector), np.uint8)
-        kernels.rows_of(self.arena, at, out)
+        kernels.rows_of(self.arena, at, out.view(np.uint8))
         return out
 
     def _half_passes(self, rows: Array) -> None:
@@ -175,7 +174,8 @@ class Products:
                 continue
             for number, row in enumerate(chains[:, 0].tolist()):
                 if b["add"][row]:
-                    out[:, number * self.vector : (number + 1) * self.vector] += self._before(np.array([row])).view(np.float32)
+                    before = self._before(np.array([row]), np.empty((shape[0], self.vector), np.float32))
+                    out[:, number * self.vector : (number + 1) * self.vector] += before
         for number, row in enumerate(chains[:, -1].tolist()):
             for base in (v.total, v.stored):
                 if base[row] >= 0:
@@ -195,7 +195,7 @@ class Products:
                 continue
             result = wide @ self._part(k, high)[:, lanes].T.astype(np.float64)
             if b["add"][acc]:
-                result += self._before(np.array([acc])).view(np.float32)
+                result += self._before(np.array([acc]), np.empty((len(x), self.vector), np.float32))
             if v.stored[acc] >= 0:
                 self._sums(acc, v.stored)[...] = result
             if v.base[acc] >= 0:
@@ -215,7 +215,10 @@ class Products:
         if not slots:
             return
         out = slots[0]
-        out[...] = self._before(rows).view(np.int32) if kind & 2 else 0
+        if kind & 2:
+            self._before(rows, out)
+        else:
+            out[...] = 0
         k = v.pass_of[rows]
         count = flat.count[rows]
         first = np.cumsum(count) - count

@@ -17,12 +17,12 @@ from ...machines.program import Program
 from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import Class, Opcode
+from ..threads import gather
 from . import kernels, planes
 from .flatten import ACC_CODES, Flat, Flow, flatten
 from .layout import Array, Binds, Block, Columns, Layout, make_block
 from .report import Notes
 from .streams import sorted_runs
-from .threads import gather
 
 MXM, PERMUTOR, LINK = isa.QUEUES, isa.QUEUES + 2, isa.QUEUES + 4
 RESOURCES = LINK + 16
