@@ -280,8 +280,9 @@ def _fetch(arena: Any, offset: Any, step: Any, out: Any, out2: Any, out4: Any) -
             whole = whole and offset[p, m] == base + p and step[p, m] == w
             apart = apart and offset[p, m] >= 0 and step[p, m] == 1
         if whole:
+            row = arena[base : base + lanes * w]
             for byte in range(lanes * w):
-                out[m, byte] = arena[base + byte]
+                out[m, byte] = row[byte]
         elif apart and w == 2:
             low, high = arena[base : base + lanes], arena[offset[1, m] : offset[1, m] + lanes]
             for lane in range(lanes):
@@ -299,8 +300,9 @@ def _fetch(arena: Any, offset: Any, step: Any, out: Any, out2: Any, out4: Any) -
                     for lane in range(lanes):
                         out[m, lane * w + p] = 0
                 else:
+                    row = arena[o : o + (lanes - 1) * s + 1]
                     for lane in range(lanes):
-                        out[m, lane * w + p] = arena[o + lane * s]
+                        out[m, lane * w + p] = row[lane * s]
 
 
 def fetch(arena: Values, lanes: int, offset: Values, step: Values) -> Values:
@@ -314,9 +316,15 @@ def fetch(arena: Values, lanes: int, offset: Values, step: Values) -> Values:
 @compiled
 def rows_of(arena: Any, offset: Any, out: Any) -> None:
     """out[m, :] = the bytes from arena[offset[m]] on; zero where the offset is -1."""
+    width = out.shape[1]
     for m in range(len(offset)):
-        for byte in range(out.shape[1]):
-            out[m, byte] = arena[offset[m] + byte] if offset[m] >= 0 else 0
+        if offset[m] < 0:
+            for byte in range(width):
+                out[m, byte] = 0
+            continue
+        row = arena[offset[m] : offset[m] + width]
+        for byte in range(width):
+            out[m, byte] = row[byte]
 
 
 @compiled
