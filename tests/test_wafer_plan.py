@@ -14,7 +14,7 @@ from spatialc import api
 from spatialc.machines.program import Program
 from spatialc.models.llama import Llama, LlamaConfig, LlamaDecode
 from spatialc.models.zoo import Request, build
-from spatialc.runtime_sim.wafer import analysis, execute
+from spatialc.runtime_sim.wafer import analysis, arithmetic, execute, kernels
 from spatialc.runtime_sim.wafer.collectives import LineSum, Spread
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.order import Step
@@ -109,3 +109,15 @@ def test_a_line_that_others_look_into_takes_up_nothing() -> None:
 def test_compiled_models_have_groups() -> None:
     found = [a for make in CASES.values() for a in actions(make()[0], exact=True)]
     assert any(isinstance(a, LineSum) for a in found) and any(isinstance(a, Spread) for a in found)
+
+
+@pytest.mark.parametrize("case", [prefill, decode])
+def test_whole_arrays_give_what_compiled_loops_give(case: Callable[[], Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    program, inputs, states = case()
+    seen = []
+    for pays in (True, False):
+        for module in (kernels, arithmetic):
+            monkeypatch.setattr(module, "pays", lambda count, pays=pays: pays)
+        done = execute(program, inputs, states)
+        seen.append({name: array.tobytes() for name, array in {**done.outputs, **done.states}.items()})
+    assert seen[0] == seen[1]
