@@ -13,7 +13,7 @@ from tsp_programs import Builder, G, example_e, region
 from spatialc.machines.tsp.builder import In, Out
 from spatialc.machines.tsp.isa import DType, E, Opcode
 from spatialc.machines.tsp.tables import Kind
-from spatialc.runtime_sim.tsp import counters, kernels, legality
+from spatialc.runtime_sim.tsp import counters, kernels, legality, schedule
 from spatialc.runtime_sim.tsp.streams import meetings, sorted_runs
 
 Run = tuple[int, int, int, int, int, int]
@@ -121,3 +121,12 @@ def test_counters_of_example_e() -> None:
     weight_hops = 20 * sum(22 - (3 + s // 4) for s in range(8, 44) if s not in (16, 20, 24, 28))
     moves = 2 * (22 - 3) + 8 * (17 + 2)
     assert counts.traffic["byte_hops"] == (weight_hops + moves) * 320
+
+
+def test_a_result_without_bytes_has_no_place() -> None:
+    """A burst that gives no result of a kind must not be given the place of another one's."""
+    groups = [np.array([0, 1]), np.array([2])]
+    emitted, kept = np.array([64, 0, 64]), np.array([0, 64, 0])
+    last = np.array([1, 1, 1]), np.array([1, 1, 1])
+    (first, second), end = schedule.place(groups, (emitted, kept), last)
+    assert first.tolist() == [0, -1, 128] and second.tolist() == [-1, 64, -1] and end == 192

@@ -133,7 +133,7 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
 
 
 def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]) -> tuple[list[Array], int]:
-    """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`), and the end of all.
+    """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`; -1 for none), and the end of all.
 
     First fit over a list of free gaps: deterministic, and regions of one size are soon used again.
     """
@@ -148,7 +148,7 @@ def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]
             if not size:
                 continue
             start = _take(free, size)
-            offsets[rows] = start + np.cumsum(space) - space
+            offsets[rows] = np.where(bytes_ > 0, start + np.cumsum(space) - space, -1)
             end = max(end, start + size)
             expiry.setdefault(max(int(until.max()), number), []).append((start, start + size))
         for gap in expiry.pop(number, ()):
