@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,14 +21,21 @@ _SHARED = 1 << 18
 """Work below which handing it to another thread costs more than it saves."""
 
 
+_HERE = threading.local()
+
+
+def _mark() -> None:
+    _HERE.pooled = True
+
+
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
+    return ThreadPoolExecutor(THREADS, initializer=_mark)
 
 
 def gather(function: Callable[[P], R], parts: Sequence[P]) -> list[R]:
-    """What `function` returns for every part; it is called in any order."""
-    if len(parts) < 2 or THREADS < 2:
+    """What `function` returns for every part; it is called in any order. Parts of a part run where it runs."""
+    if len(parts) < 2 or THREADS < 2 or getattr(_HERE, "pooled", False):
         return [function(part) for part in parts]
     return list(_pool().map(function, parts))
 

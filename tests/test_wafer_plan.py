@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_a_line_takes_up_the_products_that_fill_it() -> None:
         run = execute(program, inputs, exact=exact)
         assert run.order == ("exact" if exact else "blocked")
         np.testing.assert_allclose(run.outputs["y"], wanted, atol=1e-5)
+
+
+def test_two_axes_that_walk_one_dimension_read_what_the_core_holds() -> None:
+    """Scalars x[m + k] run over the end of a row of x: the next elements are the next row's, not those of the core beside."""
+    program = summed_product(4, 2, 3, 8)
+    bursts = {name: column.copy() for name, column in program.segments[0].tables["bursts"].items()}
+    bursts["s_stride"][1] = (0, 1, 1, 0)
+    changed = replace(program, segments=(replace(program.segments[0], tables={**program.segments[0].tables, "bursts": bursts}),))
+    assert not judge(changed).violations
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(2, 12)).astype(np.float16), "w": rng.normal(size=(12, 8)).astype(np.float16)}
+    blocked, exact = (execute(changed, inputs, exact=e).outputs["y"] for e in (False, True))
+    np.testing.assert_allclose(blocked, exact, atol=1e-5)
 
 
 def test_a_line_that_others_look_into_takes_up_nothing() -> None:

@@ -130,6 +130,13 @@ class WaferMachine(_Part):
         return (self.memory_words - self.data_first_word) * WORD_BYTES
 
     @property
+    def live_cores(self) -> int:
+        """Cores of the program rectangle that are not dead."""
+        cols = range(self.program_x, self.program_x + self.program_cols)
+        rows = range(self.program_y, self.program_y + self.program_rows)
+        return len(cols) * len(rows) - len({(x, y) for x, y in self.defects.cores if x in cols and y in rows})
+
+    @property
     def cost(self) -> Overheads:
         """The overheads of the model in force."""
         return self.overheads[self.overhead]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ LOGICAL = {
     "int16": "int16", "i8": "int8", "int8": "int8", "u8": "uint8", "uint8": "uint8", "bool": "bool",
 }  # fmt: skip
 """numpy type of a binding's logical type (bf16 travels as float32)."""
+_MOST_PADDING = 4
+"""A tensor is copied with its padding where that takes at most this many times the tensor and what is placed of it."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,13 @@ class Map:
         for d in sorted(range(4), key=lambda d: -self.stride[d]):
             if self.stride[d]:
                 index[d], rest = divmod(rest, self.stride[d])
-        steps = []
+        steps, last = [], list(index)  # several axes may walk one dimension
         for n, s in zip(ext, stride, strict=True):
             d = self.stride.index(s) if s in self.stride else -1
-            if n > 1 and s and (d < 0 or index[d] + n > self.ext[d]):
-                return None
+            if n > 1 and s:
+                last[d] += n - 1
+                if d < 0 or last[d] >= self.ext[d]:
+                    return None
             steps.append(self.steps[2 + d] if n > 1 and s else 0)
         if rest or any(i >= n for i, n in zip(index, self.ext, strict=True)):
             return None
@@ -247,7 +252,8 @@ class Placements:
         if key not in self._maps:
             view = self.program.tables["placements"]["view"][self._rows[placement]].tolist()
             found, reach = self._resolve(self._rows[placement], obj, region, view)
-            if found.bounds and found.steps is not None and all(base.min() + step.min() >= 0 for base, step, _ in found.bounds):
+            inside = found.steps is not None and all(base.min() + step.min() >= 0 for base, step, _ in found.bounds)
+            if found.bounds and inside and prod(reach) <= _MOST_PADDING * (prod(view) + found.core.size * found.element.size):
                 found = replace(found, wide=self._resolve(self._rows[placement], obj, region, reach)[0])
             self._maps[key] = found
         return self._maps[key]

@@ -115,7 +115,8 @@ def _side(engine: Engine, event: Event, values: Values, name: str, kinds: str, f
     head = (b,) if one_product else (values.shape[0], b)
     wide = f * (values.shape[0] if one_product else 1)
     order = (*lead, *inner, *outer, *still) if free_inside else (*lead, *outer, *inner, *still)
-    matrix = engine.arranged(event, name, form, values.transpose(order), (*head, size, wide) if free_inside else (*head, wide, size))
+    shape = (*head, size, wide) if free_inside else (*head, wide, size)
+    matrix = engine.arranged(event, name, (*form, kinds), values.transpose(order), shape)
     return matrix if free_inside == (name == "s") else matrix.swapaxes(-1, -2)
 
 

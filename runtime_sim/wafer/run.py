@@ -273,7 +273,7 @@ def _counters(verdict: Judgement) -> dict[str, Any]:
     counts = [i.analysis.counters for i in layout.instances]
     cores = max(layout.cores(), 1)
     beats = sum(c.beats for c in counts)
-    wafer_cores = machine.program_cols * machine.program_rows - len(machine.defects.cores)
+    wafer_cores = machine.live_cores
     busy_j = beats * machine.energy.busy_beat_pj * 1e-12
     idle_j = max(wafer_cores * cycles - beats, 0) * machine.energy.busy_beat_pj * machine.energy.idle_fraction * 1e-12
     into = sum(_bound_bytes(layout, b) for b in verdict.program.bindings_of("input"))
