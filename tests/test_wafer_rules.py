@@ -158,3 +158,9 @@ def test_each_rule_is_detected(rule: str) -> None:
 @pytest.mark.parametrize("program", [line(), local(), star(5, 4), mesh_product(4, 2, 4, 4), senders((0, 1), (0, 1), span=16)])
 def test_the_unbroken_programs_are_legal(program: Program) -> None:
     assert check(program) == []
+
+
+def test_a_control_wavelet_needs_a_router_that_it_can_turn() -> None:
+    """On a colour whose routers have one position it would mean nothing (F6b)."""
+    breaches = [str(v) for v in check(edited(line(), "bursts", 0, control=1))]
+    assert any("W05" in text and "whose routers have one position" in text for text in breaches)

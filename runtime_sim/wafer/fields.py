@@ -64,6 +64,11 @@ def check_rows(segment: Segment, machine: WaferMachine, out: Breaches) -> None:
         _burst(b, regions, objects, loops, vectors, known, machine, out, used)
     for number in sorted(vectors.keys() - used):
         out.add("W05", f"pool vector {number}", "is not used by any burst")
+    turning = {r["colour"] for r in t["routes"] if r["position"]}
+    for b in t["bursts"]:
+        if b["control"] and b["cout"] not in turning:
+            message = f"a control wavelet on colour {b['cout']}, whose routers have one position"
+            out.add("W05", f"burst {b['id']}", message, prov=[b["prov"]])
     if not out.fatal:
         _idle_values(t["bursts"], segment, {r["id"]: r["w"] for r in t["regions"]}, out)
 
