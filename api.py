@@ -347,6 +347,8 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
         raise BadInput(f"{target} has no {precision}; its formats are {', '.join(kind.precisions)}")
     if options.host_ops not in (None, *_HOST_OPS):
         raise BadInput(f"host_ops is {options.host_ops!r}; it may be {', '.join(_HOST_OPS)}")
+    if options.host_ops == "embedding" and target != "cgla":
+        raise BadInput(f"{target} gathers table rows on the machine: host_ops embedding is for cgla")
     machine = options.machine
     if machine is None or isinstance(machine, str):
         machine = load_machine(target, machine, options.changes)

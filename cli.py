@@ -142,10 +142,14 @@ def _case(model: str, prompt: str | None, phase: Phase, batch: int, seq: int | N
     return Case(model, module, tuple(args), dict(kwargs), phase=phase.value, batch=batch, seq=seq or 1, context=context or seq or 1)
 
 
-def _options(case: Case, *, settings: Sequence[str] | None, region: str | None, dump_after: str | None, **named: Any) -> dict[str, Any]:
-    """Keyword options of `compile` and `compare` from the command line's."""
+def _options(
+    case: Case, targets: Sequence[str], *, settings: Sequence[str] | None, region: str | None, dump_after: str | None, **named: Any
+) -> dict[str, Any]:
+    """Keyword options of `compile` and `compare` from the command line's. Raises BadInput for those that no target takes."""
     from .machines.catalog import parse_changes
 
+    if "wafer" not in targets and (named["defects"] is not None or named["defect_rate"] is not None):
+        raise BadInput(f"only the wafer has defects to route around, not {', '.join(targets)}")
     return {
         "changes": parse_changes(settings or ()), "region": _region(region), "dump_after": dump_after,
         "dump": lambda name, text: print(f"# after {name}\n{text}"),
@@ -230,8 +234,8 @@ def compare(
     machines = _machines(targets, machine)
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
-        case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops, overhead=overhead,
-        accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
+        case, targets, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
+        overhead=overhead, accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(json_file == "-") as progress:
         results = api.compare(
@@ -290,8 +294,8 @@ def compile_command(
         raise BadInput(f"cannot write {output}: the folder {output.parent} does not exist")
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
-        case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops, overhead=overhead,
-        accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
+        case, (target,), settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
+        overhead=overhead, accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(False) as progress:
         program = api.compile(
