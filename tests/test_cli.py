@@ -33,7 +33,7 @@ ERRORS = [
     (("compare", "-t", "tsp", "--precision", "int4"), "spatialc: tsp has no int4; its formats are fp16"),
     (("compare", "-t", "wafer", "--region", "8"), "spatialc: --region takes WIDTHxHEIGHT such as 64x64, not '8'"),
     (("compare", "-t", "tsp", "--defect-rate", "0.01"), "spatialc: only the wafer has defects to route around, not tsp"),
-    (("compare", "-t", "tsp", "--host-ops", "embedding"), "spatialc: tsp gathers table rows on the machine: host_ops embedding is for cgla"),
+    (("compare", "-t", "tsp", "--host-ops", "embedding"), "spatialc: tsp gathers table rows on the machine: host_ops embedding"),
     (("compare", "--prompt", "a" * 65), "spatialc: 65 tokens are more than the model's context of 64"),
     (("compile", "tiny", "-t", "tsp", "-o", "/nowhere/x.spx"), "spatialc: cannot write /nowhere/x.spx: the folder /nowhere does not exist"),
     (("run", "none.spx"), "spatialc: none.spx is not there; `spatialc compile MODEL -t TARGET -o none.spx` writes such a file"),
