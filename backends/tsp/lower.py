@@ -60,7 +60,7 @@ class Lowering:
     def fetch(self, value: Value, need: Array, clean: bool = False) -> Provider:
         """A provider of the vectors `need` [vectors, 320] of a value; `clean`: lanes of -1 must hold zero."""
         if not clean:
-            need = spread_constant_rows(need)
+            need = filled_rows(spread_constant_rows(need))
         if value.array is not None:
             return self._constant(value, need)
         for copy in value.copies:
@@ -286,6 +286,12 @@ def spread_constant_rows(need: Array) -> Array:
     top = need.max(axis=1, keepdims=True)
     same = ((need == top) | (need < 0)).all(axis=1, keepdims=True)
     return np.asarray(np.where(same, top, need)) if same.any() else need
+
+
+def filled_rows(need: Array) -> Array:
+    """Rows that ask for nothing ask for what the first other row does: a vector that nobody fills could not be read."""
+    empty = need.max(axis=1) < 0
+    return np.where(empty[:, None], need[int(empty.argmin())], need) if empty.any() else need
 
 
 def unique_rows(table: Array) -> tuple[Array, Array]:
