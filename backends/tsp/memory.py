@@ -47,6 +47,10 @@ class Storage:
     parent: Storage | None = None
     slot: tuple[int, int] | None = None
     """Of a value between sections: (node, position among its storages)."""
+    after: int = -1
+    """Cycle of its section until which others use its rows."""
+    last: int = -1
+    """Cycle of its section in which it is used last."""
 
     @property
     def stripes(self) -> int:
@@ -147,6 +151,7 @@ class Allocator:
         self.kept = used.copy()  # slots between sections
         self.here = used.copy()  # ever used by scratch in this section
         self.height = used.sum(axis=(1, 2))  # rows of it by slice
+        self.ends = np.full(used.shape, -1, dtype=np.int64)  # cycle of this section until which scratch that was given back uses a row
         self.load = np.zeros(88, dtype=np.int64)
         for side in (1, 0):
             quads = self._quads(side)
@@ -196,7 +201,8 @@ class Allocator:
                         for table in (self.used, self.written, self.here):
                             table[units, bank, base : base + rows] = True
                         self.height[units] = self.here[units].sum(axis=(1, 2))
-                        return Storage(dtype, vectors, planes, offsets, kind, bank, base, rows, label=label)
+                        after = int(self.ends[units, bank, base : base + rows].max())
+                        return Storage(dtype, vectors, planes, offsets, kind, bank, base, rows, label=label, after=after)
         return None
 
     def _spot(self, units: Sequence[int], rows: int) -> tuple[int, int, bool]:
@@ -212,6 +218,7 @@ class Allocator:
     def begin(self) -> None:
         """A new section: it balances its own constants, since its copies may fill a chip alone."""
         self.load[:] = 0
+        self.ends[:] = -1
         self.here = self.reserved.copy()
         self.height = self.here.sum(axis=(1, 2))
 
@@ -319,7 +326,9 @@ class Allocator:
     def release(self, storage: Storage) -> None:
         """Give scratch rows back."""
         if storage.live and storage.kind == Kind.SCRATCH:
-            self.used[sorted(storage.units), storage.bank, storage.base : storage.base + storage.rows] = False
+            rows = sorted(storage.units), storage.bank, slice(storage.base, storage.base + storage.rows)
+            self.used[rows] = False
+            self.ends[rows] = np.maximum(self.ends[rows], storage.last)
             storage.live = False
 
     def full(self, rows: int, label: str) -> Infeasible:

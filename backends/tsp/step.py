@@ -127,6 +127,13 @@ def _by_slice(seq: Seq, plane: int) -> list[tuple[Any, int, Array]]:
     return parts
 
 
+def _root(storage: Any) -> Any:
+    """The storage that a part of one belongs to."""
+    while storage.parent is not None:
+        storage = storage.parent
+    return storage
+
+
 @dataclass
 class Timeline:
     """When every resource of one chip is free again, and the bursts placed so far."""
@@ -146,6 +153,9 @@ class Timeline:
         for key, (low, _) in step.spans.items():
             if key in self.free:
                 shift = max(shift, self.free[key] - low)
+        for columns, storage in zip(step.bursts, step.objects, strict=True):
+            if storage is not None:  # its rows are another's until then, in all of its slices
+                shift = max(shift, _root(storage).after + 1 - columns["t0"])
         self.put(step, shift)
         return shift
 
@@ -158,16 +168,18 @@ class Timeline:
         for columns, outs, storage in zip(step.bursts, step.outs, step.objects, strict=True):
             columns["t0"] += shift
             columns["provenance"] = label
+            last = columns["t0"] + (columns["n"] - 1) * columns["i"] + (columns["n2"] - 1) * columns["i2"]
             if storage is not None:
                 columns["object"] = self.number(storage)
+                root = _root(storage)
+                root.last = max(root.last, last)
             self.bursts.append(columns)
             self.outs.append(outs)
-            self.end = max(self.end, columns["t0"] + (columns["n"] - 1) * columns["i"] + (columns["n2"] - 1) * columns["i2"])
+            self.end = max(self.end, last)
 
     def number(self, storage: Any) -> int:
         """The object of a storage in this segment, declared at first use."""
-        while storage.parent is not None:
-            storage = storage.parent
+        storage = _root(storage)
         if storage.number < 0:
             storage.number = len(self.objects)
             self.objects.append(storage)
