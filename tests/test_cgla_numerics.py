@@ -260,7 +260,7 @@ def test_compiled_chains_equal_stepped_ones(product_head: bool, add: bool, steps
     expected = start.copy()
     chains.stepped(a, b, head, product_head, add, expected)
     compiled = start.copy()
-    chains._kernels().chain(a, b, head, product_head, add, compiled, 32, 0, 4)
+    chains.loops.chain(a, b, head, product_head, add, compiled, 32, 0, 4)
     np.testing.assert_array_equal(compiled, expected)
 
 
@@ -284,7 +284,7 @@ def test_compiled_factors_equal_their_definition(recipe: str, expand: int, layou
     loaded = packing.compute(part.recipe, memory.view(np.uint64)[index])
     lanes = w.parts(loaded, "<f4").view(np.uint32)
     out = np.zeros((2, 2 if layout == "split" else 1, 3, 4, 16), dtype=np.float32)
-    chains._kernels().pack(memory.view(np.uint64), index, np.array(part.links), *part.code(), packing.LAYOUTS[layout], out.view(np.uint32))
+    chains.loops.pack(memory.view(np.uint64), index, np.array(part.links), *part.code(), packing.LAYOUTS[layout], out.view(np.uint32))
     taken = out.view(np.uint32)[:, :, :, [2, 0]]
     if layout == "pairs":
         np.testing.assert_array_equal(taken[:, 0, :, :, :10].reshape(2, 3, 2, 5, 2), lanes)

@@ -8,38 +8,23 @@ equals the slot-by-slot evaluation bit for bit.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..threads import each, even
+from . import kernels as loops
+
 Floats = NDArray[np.float32]
 BLOCK = 32
-MAX_THREADS = 8
 THREADED_WORK = 1 << 22
 PASS = 4
-THREADS = min(os.cpu_count() or 1, MAX_THREADS)
-
-
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType:
-    from . import kernels  # numba is imported only where a program needs it
-
-    return kernels
 
 
 def kernels() -> ModuleType | None:
     """The compiled loops, None while programs are small enough to run in numpy."""
-    return _kernels() if _WARM_UP.over else None
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
+    return loops if _WARM_UP.over else None
 
 
 def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: bool, add: bool) -> Floats:
@@ -55,15 +40,8 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     block = next(size for size in (4 * BLOCK, 2 * BLOCK, BLOCK) if a.shape[3] % size == 0)
     jobs = a.shape[0] * (a.shape[3] // block)
     work = a.size * b.shape[3]
-    threads = min(THREADS, jobs) if work >= THREADED_WORK else 1
-    cuts = [jobs * i // threads for i in range(threads + 1)]
-    function = _kernels().chain
-    if threads == 1:
-        function(a, b, head, product_head, add, out, block, 0, jobs)
-        return out
-    pieces = [_pool().submit(function, a, b, head, product_head, add, out, block, low, high) for low, high in pairwise(cuts)]
-    for piece in pieces:
-        piece.result()
+    parts = even(jobs, work) if work >= THREADED_WORK else [slice(0, jobs)]
+    each(lambda part: loops.chain(a, b, head, product_head, add, out, block, part.start, part.stop), parts)
     return out
 
 

@@ -8,6 +8,7 @@ only these two.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -98,18 +99,18 @@ def _symbol(group: list[Access], report: Callable[[str, Access, str], None]) -> 
     return SymbolUse(cells.spans(required), cells.spans(sure), (low, high), _hull(writes))
 
 
-class Cells:
+class Cells(ABC):
     """The bytes of a symbol in pieces that every access takes whole: piece i is [edge(i), edge(i + 1))."""
 
     count: int
 
+    @abstractmethod
     def position(self, address: Ints) -> Ints:
         """The piece that begins at each address."""
-        raise NotImplementedError
 
+    @abstractmethod
     def edge(self, cells: Ints) -> Ints:
         """Where each piece begins."""
-        raise NotImplementedError
 
     def of(self, access: Access) -> slice | Ints:
         """The pieces of an access."""

@@ -1,6 +1,6 @@
 """The compiled inner loops of the CGLA executor: factors out of the local memories, and multiply-add chains in the machine's order.
 
-Compiled code is cached on disk (`runtime_sim/jit.py`). Importing this module imports numba: small programs run without it.
+Compiled code is cached on disk and numba is imported at the first call (`runtime_sim/jit.py`): small programs run without it.
 """
 
 from __future__ import annotations

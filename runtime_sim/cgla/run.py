@@ -7,7 +7,6 @@ rule runs step by step.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import Violation
 from ...machines.cgla.tables import BufferKind, Direction
+from ..threads import THREADS
 from .account import state_buffers
 from .chain_forms import LaneMemory
 from .chains import expect
@@ -33,7 +33,7 @@ THREADED_MACS = 1 << 17
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1)
+    return ThreadPoolExecutor(THREADS)
 
 
 def run_program(
