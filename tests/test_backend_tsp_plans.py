@@ -11,6 +11,7 @@ from spatialc.backends.options import CompileOptions
 from spatialc.backends.tsp import compile_graph
 from spatialc.backends.tsp.engine import Engine
 from spatialc.backends.tsp.memory import Allocator, Seq
+from spatialc.backends.tsp.recipes import positive_nodes
 from spatialc.backends.tsp.step import Timeline
 from spatialc.ir.expr import Expr, arg, const, make
 from spatialc.ir.graph import Constant, ConstantRef, Contract, Gather, Graph, GraphBuilder, Index, Input, Lookup, Map, Move, Piece
@@ -152,3 +153,20 @@ def test_a_copy_into_both_hemispheres_drives_each_result_one_way() -> None:
     engine.copy_into(source, target)
     claims = engine.timeline.segment().tables["claims"]
     assert (claims["until"] > 0).all()
+
+
+def test_signs_are_known_of_every_node_once() -> None:
+    """Sixty Maps that read the one before twice, each an expression of sixty entries that do: paths through either would be 2^60."""
+    b = GraphBuilder()
+    x = b.new(Input, dtype=F32, shape=(4,), name="x", range=None)
+    entry = make("add", make("exp", arg(0, F32)), make("exp", arg(1, F32)))
+    for _ in range(60):
+        entry = make("add", entry, entry)
+    last = b.new(Map, operands=(x, x), dtype=F32, shape=(4,), axes=(4,), accesses=((at((0, 1)),),) * 2, groups=((0,),), expr=entry)
+    for _ in range(60):
+        grown = make("mul", arg(0, F32), arg(1, F32))
+        last = b.new(
+            Map, operands=(last, last), dtype=F32, shape=(4,), axes=(4,), accesses=((at((0, 1)),),) * 2, groups=((0,),), expr=grown
+        )
+    sure = positive_nodes(b.finish((last,)))
+    assert last in sure and x not in sure

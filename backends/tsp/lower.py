@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...ir.store import ConstantStore
 from ...machines.tsp.isa import NUMPY, WIDTH, DType, Opcode
 from .engine import Avoid, Engine, Image, Maker, Provider, Sink
 from .memory import LANES, Seq, Storage
-from .recipes import Prim, Ref
+from .recipes import Prim, Ref, positive_nodes
 from .route import ChainOp, balance, levels, result_type
 from .values import Copy, Digits, Value, along_lanes, arrange, row_major_strides
 
@@ -41,6 +41,11 @@ class Lowering:
     """Gathers that are left to the contractions that read them."""
     known: frozenset[int] = frozenset()
     """Constants whose numbers are the same in every copy of the section, so that the program may depend on them."""
+
+    @cached_property
+    def positive(self) -> frozenset[int]:
+        """Nodes whose every element is surely > 0 or NaN."""
+        return positive_nodes(self.graph)
 
     def value(self, number: int) -> Value:
         """The value of a node."""

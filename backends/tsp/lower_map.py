@@ -16,14 +16,14 @@ from ...errors import UnsupportedOp
 from ...ir.evaluate import evaluate
 from ...ir.expr import Expr, arg, axes_of, axis, const, make, postorder
 from ...ir.expr import cast as cast_expr
-from ...ir.graph import Map, Node, Reduce
+from ...ir.graph import Map, Reduce
 from ...ir.types import BOOL, F16, F32, I32
 from ...ir.types import DType as IrType
 from ...machines.tsp.isa import NUMPY, DType, Opcode
 from .engine import Provider
 from .lower import Lowering, digits, lane_axes, unique_rows
 from .memory import LANES
-from .recipes import ISA_TYPE, Recipe, Ref, is_positive
+from .recipes import ISA_TYPE, Recipe, Ref
 from .route import ChainOp
 from .values import Copy, Value, arrange, row_major_strides
 
@@ -163,22 +163,13 @@ def lower_map(lowering: Lowering, node: Map) -> Value:
         node.shape,
         fallback,
         "map",
-        positive=lambda k: _positive_node(lowering, node.operands[k]),
+        positive=lambda k: node.operands[k] in lowering.positive,
     )
 
 
 def operand_list(lowering: Lowering, node: Any) -> list[tuple[Value, int, tuple[int, ...]]]:
     """(value, offset, strides) of every operand."""
     return [(lowering.value(o), *lowering.operand_strides(node, k)) for k, o in enumerate(node.operands)]
-
-
-def _positive_node(lowering: Lowering, number: int) -> bool:
-    node: Node = lowering.graph[number]
-    if isinstance(node, Map):
-        return is_positive(node.expr, lambda k: _positive_node(lowering, node.operands[k]))
-    if isinstance(node, Reduce) and node.op in ("sum", "max", "min"):
-        return is_positive(node.expr, lambda k: _positive_node(lowering, node.operands[k]))
-    return False
 
 
 _ACCUMULATE = {"sum": Opcode.ACC_ADD, "max": Opcode.ACC_MAX, "min": Opcode.ACC_MIN, "any": Opcode.ACC_MAX, "all": Opcode.ACC_MIN}
@@ -188,7 +179,7 @@ def lower_reduce(lowering: Lowering, node: Reduce) -> Value:
     """A Reduce node of any operation."""
     operands = operand_list(lowering, node)
     strides = result_strides(node.groups, node.axes, node.shape)
-    positive = lambda k: _positive_node(lowering, node.operands[k])  # noqa: E731
+    positive = lambda k: node.operands[k] in lowering.positive  # noqa: E731
     expr = node.expr
     if node.op in ("argmax", "argmin"):
         return _arg_extreme(lowering, node, operands, strides)

@@ -18,6 +18,7 @@ from ...errors import UnsupportedOp
 from ...ir import types as ir_types
 from ...ir.evaluate import evaluate
 from ...ir.expr import Expr, postorder
+from ...ir.graph import Graph, Map, Reduce
 from ...ir.types import DType as IrType
 from ...machines.tsp.isa import NUMPY, WIDTH, DType, Opcode
 
@@ -223,19 +224,34 @@ def _folds(root: Expr) -> dict[int, bool]:
     return folds
 
 
-def is_positive(entry: Expr, positive: Callable[[int], bool]) -> bool:
+def is_positive(root: Expr, positive: Callable[[int], bool]) -> bool:
     """True where the value is surely > 0 or NaN (exponentials, their sums and products, positive constants, marked operands)."""
-    if entry.op == "const":
-        return float(entry.value or 0) > 0
-    if entry.op in ("exp", "exp2", "rsqrt", "sqrt"):
-        return True
-    if entry.op in ("add", "mul", "div", "max"):
-        return all(is_positive(a, positive) for a in entry.args)
-    if entry.op == "arg":
-        return positive(entry.index)
-    if entry.op == "select":
-        return all(is_positive(a, positive) for a in entry.args[1:])
-    return entry.op == "recip" and is_positive(entry.args[0], positive)
+    sure: dict[int, bool] = {}
+    for entry in postorder(root):
+        below = [sure[id(a)] for a in entry.args]
+        if entry.op == "const":
+            found = float(entry.value or 0) > 0
+        elif entry.op in ("add", "mul", "div", "max", "recip"):
+            found = all(below)
+        elif entry.op == "select":
+            found = all(below[1:])
+        elif entry.op == "arg":
+            found = positive(entry.index)
+        else:
+            found = entry.op in ("exp", "exp2", "rsqrt", "sqrt")
+        sure[id(entry)] = found
+    return sure[id(root)]
+
+
+def positive_nodes(graph: Graph) -> frozenset[int]:
+    """Nodes whose every element is surely > 0 or NaN."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        if isinstance(node, Map) or (isinstance(node, Reduce) and node.op in ("sum", "max", "min")):
+            inside = [operand in found for operand in node.operands]
+            if is_positive(node.expr, inside.__getitem__):
+                found.add(node.id)
+    return frozenset(found)
 
 
 _LOG2E, _LN2 = 1.4426950408889634, 0.6931471805599453
