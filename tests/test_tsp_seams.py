@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_tsp_numbers import matmul_program, scatter_program
-from test_tsp_rules import CASES, LEGAL
+from test_tsp_rules import CASES, LEGAL, bank_clash
 from tsp_programs import MACHINE, Builder, G, program_tables, region
 
 from spatialc.machines.program import Program, Segment
@@ -158,14 +158,40 @@ def test_equal_layers_are_judged_once() -> None:
         assert np.array_equal(run.outputs[f"y{k}"], x + program.images[f"image.{k}"][0].view(np.int8))
 
 
-def test_layers_that_touch_are_judged_together() -> None:
-    """At a pitch of 4 cycles the queues of neighbours interleave back to back: legal, apart by queue, streams and rows."""
+def test_layers_back_to_back_are_judged_apart() -> None:
+    """At a pitch of 4 cycles neighbours use the same queues one after the other: they share no cycle of a queue, no stream and no row."""
     blocks, different = layouts(stack(6, pitch=4))
     assert (blocks, different) == (6, 1)
     x = np.ones((4, 320), np.int8)
     tight, loose = execute(stack(6, pitch=4), {"x": x}), execute(stack(6), {"x": x})
     assert tight.violations == ()
     assert all(np.array_equal(tight.outputs[name], loose.outputs[name]) for name in loose.outputs)
+
+
+@pytest.mark.parametrize("clash", [None, 0, 2])
+def test_banks_are_judged_block_by_block(clash: int | None) -> None:
+    """Layers that differ in their banks are judged once but for TSP-005, which is found in the layer that breaks it."""
+    one, layers, pitch = bank_clash(1), 3, 100
+    base = [dict(zip(one.tables["allocations"], row, strict=True)) for row in zip(*one.tables["allocations"].values(), strict=True)]
+    rows: dict[str, list[dict[str, Any]]] = {"allocations": [], "instances": [], "binds": []}
+    bindings = []
+    for k in range(layers):
+        bank = k % 2
+        for place, held in zip(base, (bank, bank if k == clash else 1 - bank), strict=True):
+            rows["allocations"].append({**place, "row": place["row"] + 32 * k, "bank": held})
+        rows["binds"] += [{"instance": k, "object": o, "allocation": 2 * k + o} for o in (0, 1)]
+        rows["instances"].append({"segment": 0, "offset": pitch * k})
+        for b in one.bindings:
+            where = [{**place, "allocation": place["allocation"] + 2 * k} for place in b.where or ()]
+            bindings.append(replace(b, name=f"{b.name}{k}", where=where))
+    types = {"allocations": tables.ALLOCATIONS, "instances": tables.INSTANCES, "binds": tables.BINDS}
+    made = one.tables | {name: types[name].from_rows(rows[name]) for name in rows}
+    cycles = one.predicted_cycles + pitch * (layers - 1)
+    judgement, violations = legality.analyse(replace(one, tables=made, bindings=tuple(bindings), predicted_cycles=cycles))
+    assert judgement is not None
+    assert (len(judgement.blocks), len(judgement.layouts)) == (layers, 1)
+    assert {v.rule for v in violations} == (set() if clash is None else {"TSP-005"})
+    assert all(f"@{clash} " in claimant for v in violations for claimant in v.claimants)
 
 
 @pytest.mark.parametrize(

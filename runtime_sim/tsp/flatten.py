@@ -82,8 +82,9 @@ class Flat:
     """All bursts of a layout.
 
     `b` has the columns of BURSTS (t0 from the block's start) and `chip` (local), `instance` (member), `segment, source` (row in the
-    segment), `cls` (isa.Class), `alloc` (slot, -1 none), `bank, address` (row of the first element in its slot), `low, high` (rows of its
-    object in the slot), `pair`: position of its (slot, MEM unit) in `pair_slot, pair_unit`, whose rows are places from `pair_first`.
+    segment), `cls` (isa.Class), `alloc` (slot, -1 none), `bound` (number of its object among those of all members), `address` (row of the
+    first element in its slot), `low, high` (rows of its object in the slot), `pair`: position of its (slot, MEM unit) in `pair_slot,
+    pair_unit`, whose rows are places from `pair_first`.
     """
 
     machine: TspMachine
@@ -184,18 +185,18 @@ def flatten(program: Program, machine: TspMachine, layout: Layout) -> Flat:
 
 
 def _bind(program: Program, layout: Layout, b: Columns) -> None:
-    """Resolve objects: slot (-1 where none), bank, first row in the slot, and the object's rows [low, high)."""
+    """Resolve objects: slot (-1 where none), number, first row in the slot, and the object's rows [low, high)."""
     rows = [np.asarray(program.segments[int(s)].tables["objects"]["rows"], np.int64) for s in layout.segments]
     sizes = np.array([len(r) for r in rows], np.int64)
     start = np.cumsum(sizes) - sizes
     has = b["object"] >= 0
     if not len(layout.slot):
-        b |= {name: np.zeros_like(b["row"]) for name in ("bank", "address", "low", "high")}
+        b |= {name: np.zeros_like(b["row"]) for name in ("bound", "address", "low", "high")}
         b["alloc"] = np.full_like(b["row"], -1)
         return
     at = np.where(has, start[b["instance"]] + b["object"], 0)
     b["alloc"] = np.where(has, layout.slot[at], -1)
-    b["bank"] = np.where(has, layout.bank[at], 0)
+    b["bound"] = at
     b["low"] = np.where(has, layout.row[at], 0)
     b["high"] = b["low"] + np.where(has, np.concatenate(rows)[at], 0)
     b["address"] = np.where(has, b["low"] + b["row"], 0)

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import Violation
 from ...machines.program import Program
 from ...machines.tsp.description import TspMachine, parse
-from ..threads import gather
+from ..threads import each, gather
 from . import graph, memory, planes, queues, store, streams
 from .bindings import Region
 from .flatten import Flat, flatten
@@ -95,8 +95,10 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
         report.add("TSP-001", f"different blocks have {total:,} elements, at most {ELEMENT_LIMIT:,} can be checked")
         return None, report.violations()
     layouts, notes, of = _analyse_layouts(program, machine, blocks)
-    for block, number in zip(blocks, of, strict=True):
+    banks = _check_banks(layouts, of, blocks)
+    for block, number, clashes in zip(blocks, of, banks, strict=True):
         report.replay(notes[number], block)
+        report.replay(clashes, block)
     used_rows = store.check_capacity(program, binds, machine, report)
     chips = int(max(binds.instances["chip"].max(initial=0), binds.allocations["chip"].max(initial=0))) + 1
     rows = store.lay_store(binds, blocks, machine, chips)
@@ -118,8 +120,17 @@ def _analyse_layouts(program: Program, machine: TspMachine, blocks: list[Block])
     return [analysis for analysis, _ in found], [notes for _, notes in found], [number[key] for key in keys]
 
 
+def _check_banks(layouts: list[Analysis], of: list[int], blocks: list[Block]) -> list[Notes]:
+    """The breaches of TSP-005 of each block; blocks of one layout may lie in unlike banks."""
+    keys = [(number, block.layout.bank.tobytes()) for number, block in zip(of, blocks, strict=True)]
+    different = {key: block.layout.bank for key, block in zip(keys, blocks, strict=True)}
+    found = {(number, key): Notes(layouts[number].flat) for number, key in different}
+    each(lambda key: queues.check_banks(layouts[key[0]].flat, different[key], found[key]), list(different))
+    return [found[key] for key in keys]
+
+
 def analyse_layout(program: Program, machine: TspMachine, layout: Layout) -> tuple[Analysis, Notes]:
-    """Every rule that holds within a block."""
+    """Every rule that holds within a block, whatever the banks."""
     flat = flatten(program, machine, layout)
     notes = Notes(flat)
     queues.check_queues(flat, notes)

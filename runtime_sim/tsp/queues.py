@@ -11,6 +11,8 @@ from .layout import Array, Columns
 from .report import Notes
 from .streams import meetings
 
+_WRITES = (Opcode.WRITE, Opcode.SCATTER)
+
 
 def time_runs(flat: Flat, rows: Array) -> Columns:
     """Inner progressions in time of the bursts `rows`: `row`, t0, n, i (contiguous outer levels merged)."""
@@ -25,20 +27,13 @@ def time_runs(flat: Flat, rows: Array) -> Columns:
 
 
 def check_queues(flat: Flat, notes: Notes) -> None:
-    """TSP-004, 005, 041."""
+    """TSP-004, 041."""
     b = flat.b
     runs = time_runs(flat, np.arange(flat.size))
     row = runs["row"]
     queue = b["chip"][row] * isa.QUEUES + b["unit"][row]
-    writes = np.isin(b["opcode"][row], (Opcode.WRITE, Opcode.SCATTER))
-    for one, other in _pairs(queue * 2 + writes, runs):
+    for one, other in _pairs(queue * 2 + np.isin(b["opcode"][row], _WRITES), runs):
         notes.bursts("TSP-004", "two instructions of one queue in a cycle", [row[one], row[other]])
-    mem = np.flatnonzero(b["cls"][row] == Class.MEM)
-    part = {name: column[mem] for name, column in runs.items()}
-    for one, other in _pairs(queue[mem] * flat.machine.banks + b["bank"][part["row"]], part):
-        first, second = part["row"][one], part["row"][other]
-        if writes[mem][one] != writes[mem][other]:
-            notes.bursts("TSP-005", f"read and write of bank {b['bank'][first]} in one cycle", [first, second])
     shared = np.flatnonzero((b["cls"][row] == Class.PERMUTOR) | (b["cls"][row] == Class.SHIFTER))
     part = {name: column[shared] for name, column in runs.items()}
     side = b["chip"][part["row"]] * 2 + (b["unit"][part["row"]] - isa.SXM_BASE) // isa.SXM_QUEUES
@@ -46,6 +41,18 @@ def check_queues(flat: Flat, notes: Notes) -> None:
         first, second = part["row"][one], part["row"][other]
         if b["unit"][first] != b["unit"][second]:
             notes.bursts("TSP-041", "two operations share the permutor datapath in a cycle", [first, second])
+
+
+def check_banks(flat: Flat, bank: Array, notes: Notes) -> None:
+    """TSP-005, where the objects of the members lie in the banks `bank`."""
+    b = flat.b
+    runs = time_runs(flat, np.flatnonzero(b["cls"] == Class.MEM))
+    row = runs["row"]
+    queue, held = b["chip"][row] * isa.QUEUES + b["unit"][row], bank[b["bound"][row]]
+    writes = np.isin(b["opcode"][row], _WRITES)
+    for one, other in _pairs(queue * flat.machine.banks + held, runs):
+        if writes[one] != writes[other]:
+            notes.bursts("TSP-005", f"read and write of bank {held[one]} in one cycle", [row[one], row[other]])
 
 
 def _pairs(key: Array, runs: Columns) -> list[tuple[int, int]]:
