@@ -14,7 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-import mutants as m
+import mutants_changes as changes
+import mutants_judge as m
+import mutants_rules as rules
 from mutants_harmless import harmless
 
 MUTANTS = 40
@@ -32,7 +34,7 @@ def subject(target: str) -> m.Subject:
 def verdicts(target: str) -> tuple[m.Verdict, ...]:
     one = subject(target)
     expected = m.baseline(one)
-    return tuple(m.judge(one, expected, m.mutate(one.program, np.random.default_rng([SEED, number]))) for number in range(MUTANTS))
+    return tuple(m.judge(one, expected, changes.mutate(one.program, np.random.default_rng([SEED, number]))) for number in range(MUTANTS))
 
 
 @pytest.mark.parametrize("target", m.TARGETS)
@@ -49,10 +51,10 @@ def test_no_mutant_survives(target: str) -> None:
 def test_a_judge_that_sees_no_rule_lets_mutants_through(target: str) -> None:
     """With every rule off, some rejected mutants would pass: the kills are the rules' doing."""
     one = subject(target)
-    off = frozenset(m.rule_ids(target))
+    off = frozenset(rules.rule_ids(target))
     passed = 0
     for number in range(MUTANTS // 2):
-        mutant = m.mutate(one.program, np.random.default_rng([SEED, number]))
+        mutant = changes.mutate(one.program, np.random.default_rng([SEED, number]))
         named = {v.rule for v in m.simulate(target).check(mutant.program)}
         passed += bool(named) and not m.simulate(target).check(mutant.program, skip=off)
     assert passed >= 3
@@ -67,7 +69,7 @@ SWITCHED_OFF = [
 @pytest.mark.parametrize(("target", "rule"), SWITCHED_OFF)
 def test_a_mutant_survives_where_its_rule_is_off(target: str, rule: str) -> None:
     alone = []
-    for broken in m.directed(target)[rule]:
+    for broken in rules.directed(target)[rule]:
         program = broken()
         if {v.rule for v in m.simulate(target).check(program)} == {rule}:
             alone.append(m.simulate(target).check(program, skip=frozenset({rule})))
@@ -77,8 +79,8 @@ def test_a_mutant_survives_where_its_rule_is_off(target: str, rule: str) -> None
 
 @pytest.mark.parametrize("target", m.TARGETS)
 def test_every_rule_kills_a_mutant_of_its_own(target: str) -> None:
-    kills = m.directed_kills(target)
-    assert list(kills) == m.rule_ids(target)
+    kills = rules.directed_kills(target)
+    assert list(kills) == rules.rule_ids(target)
     assert [rule for rule, own in kills.items() if own.cases == 0 or own.kills < own.cases] == []
 
 
@@ -86,7 +88,7 @@ def test_every_rule_kills_a_mutant_of_its_own(target: str) -> None:
 def test_mutants_are_changes_and_repeat(target: str) -> None:
     one = subject(target)
     for number in range(8):
-        first, second = (m.mutate(one.program, np.random.default_rng([5, number])) for _ in range(2))
+        first, second = (changes.mutate(one.program, np.random.default_rng([5, number])) for _ in range(2))
         assert first.what == second.what
         assert first.program.digest() == second.program.digest() != one.program.digest()
 
@@ -94,8 +96,8 @@ def test_mutants_are_changes_and_repeat(target: str) -> None:
 def test_a_field_without_a_reason_is_no_harmless_change() -> None:
     program = subject("wafer").program
     bursts = program.segments[0].tables["bursts"]
-    place = m.Place(0, "bursts")
-    moved = m.with_table(program, place, {**bursts, "t0": bursts["t0"] + 1})
+    place = changes.Place(0, "bursts")
+    moved = changes.with_table(program, place, {**bursts, "t0": bursts["t0"] + 1})
     assert harmless(program, moved, 0, "bursts", 0, "t0") == ""
     assert harmless(program, moved, 0, "bursts", 0, "") == ""
 
@@ -105,4 +107,4 @@ def test_rule_ids_are_those_of_the_pages() -> None:
     for target in m.TARGETS:
         page = (docs / f"{target}-model.md").read_text()
         named = re.findall(r"^\| ((?:TSP-|CGLA-|W)\d+) \| ", page, re.MULTILINE)
-        assert list(dict.fromkeys(named)) == m.rule_ids(target)
+        assert list(dict.fromkeys(named)) == rules.rule_ids(target)
