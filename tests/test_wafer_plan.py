@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wafer_lines import summed_product
+from wafer_lines import k_tree, reduction, summed_product
+from wafer_programs import chain, edited
 
 from spatialc import api
 from spatialc.machines.program import Program
+from spatialc.machines.wafer.isa import Op
 from spatialc.models.llama import Llama, LlamaConfig, LlamaDecode
 from spatialc.models.zoo import Request, build
 from spatialc.runtime_sim.wafer import analysis, arithmetic, execute, kernels
 from spatialc.runtime_sim.wafer.collectives import LineSum, Spread
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.order import Step
+from spatialc.runtime_sim.wafer.placing import LOGICAL
 from spatialc.runtime_sim.wafer.plan import make_plan
+from spatialc.runtime_sim.wafer.run import Arrays, Part
 
 
 def llama() -> Llama:
@@ -56,8 +60,8 @@ CASES: dict[str, Callable[[], Case]] = {"prefill": prefill, "decode": decode, "s
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans without groups."""
 
-    def plain(seg: Any, deliveries: Any, steps: Any, held: Any, exact: bool, plain: bool) -> Any:
-        return make_plan(seg, deliveries, steps, held, exact, True)
+    def plain(seg: Any, deliveries: Any, steps: Any, held: Any, kept: Any, exact: bool, plain: bool) -> Any:
+        return make_plan(seg, deliveries, steps, held, kept, exact, True)
 
     monkeypatch.setattr(analysis, "make_plan", plain)
 
@@ -81,18 +85,22 @@ def test_groups_keep_every_bit_in_the_machines_order(name: str, monkeypatch: pyt
 def actions(program: Program, exact: bool = False) -> list[Any]:
     layout = judge(program).layout
     assert layout is not None
-    return [a for i in layout.instances for a in i.analysis.plan(exact, frozenset(), False).actions]
+    arrays = Arrays(layout, {b.name: np.zeros(b.shape, LOGICAL[b.dtype]) for b in program.bindings_of("input")}, {})
+    parts = [(i, Part(arrays, i.number)) for i in layout.instances]
+    return [a for i, part in parts for a in i.analysis.plan(exact, part.held, part.kept, False).actions]
 
 
-def test_a_line_takes_up_the_products_that_fill_it() -> None:
-    """Zeros, products, sums along a line and their spread are one product; with `exact` the products are made first."""
-    program = summed_product(4, 2, 3, 8)
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_line_takes_up_the_products_that_fill_it(k: int) -> None:
+    """Zeros, products, sums along a line and their spread are one product, also where a core has but one k; with `exact` the products are
+    made first."""
+    program = summed_product(4, 2, k, 8)
     assert not judge(program).violations
     (line,) = actions(program)
     assert isinstance(line, LineSum) and line.products and line.cells is not None
     assert [type(a) for a in actions(program, exact=True)] == [Step, Step, LineSum]
     rng = np.random.default_rng(0)
-    inputs = {"x": rng.normal(size=(2, 12)).astype(np.float16), "w": rng.normal(size=(12, 8)).astype(np.float16)}
+    inputs = {"x": rng.normal(size=(2, 4 * k)).astype(np.float16), "w": rng.normal(size=(4 * k, 8)).astype(np.float16)}
     wanted = inputs["x"].astype(np.float64) @ inputs["w"].astype(np.float64)
     for exact in (False, True):
         run = execute(program, inputs, exact=exact)
@@ -120,9 +128,31 @@ def test_a_line_that_others_look_into_takes_up_nothing() -> None:
     assert [type(a) for a in actions(program)] == [Step, Step, LineSum]
 
 
+def test_a_chain_of_another_operation_is_one_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The greatest elements along a line, NaN and infinities among them, as step by step."""
+    program = chain(5, 8)
+    for row, op in enumerate(program.segments[0].tables["bursts"]["op"].tolist()):
+        if op == Op.ADD:
+            program = edited(program, "bursts", row, op=int(Op.MAX))
+    assert not judge(program).violations
+    (line,) = [a for a in actions(program) if isinstance(a, LineSum)]
+    assert line.root.op.op is Op.MAX
+    x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+    x[0, 1, 2], x[1, 3, 4], x[1, 0, 7] = np.nan, -np.inf, np.inf
+    joined = execute(program, {"x": x}).outputs["y"]
+    step_by_step(monkeypatch)
+    np.testing.assert_array_equal(joined, execute(program, {"x": x}).outputs["y"])
+    np.testing.assert_array_equal(joined, x.max(axis=1))
+
+
 def test_compiled_models_have_groups() -> None:
     found = [a for make in CASES.values() for a in actions(make()[0], exact=True)]
-    assert any(isinstance(a, LineSum) for a in found) and any(isinstance(a, Spread) for a in found)
+    assert any(isinstance(a, LineSum) and a.adds for a in found) and any(isinstance(a, LineSum) and not a.adds for a in found)
+
+
+def test_a_broadcast_alone_is_a_spread() -> None:
+    """Where the root adds two lines, one after the other, their sum is spread by itself."""
+    assert any(isinstance(a, Spread) for a in actions(reduction(k_tree(6, (2,)), 4)))
 
 
 @pytest.mark.parametrize("case", [prefill, decode])

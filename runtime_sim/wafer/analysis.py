@@ -53,15 +53,15 @@ class Analysis:
     moves: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     flight: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     steps: list[Step] = field(default_factory=list)
-    _plans: dict[tuple[bool, frozenset[int], bool], Plan] = field(default_factory=dict)
+    _plans: dict[tuple[bool, frozenset[int], frozenset[int], bool], Plan] = field(default_factory=dict)
     _engine: Engine | None = None
 
-    def plan(self, exact: bool, held: frozenset[int], plain: bool) -> Plan:
+    def plan(self, exact: bool, held: frozenset[int], kept: frozenset[int], plain: bool) -> Plan:
         """What to run for values (`make_plan`): loops in closed form unless `exact` (N6)."""
-        key = exact, held, plain
+        key = exact, held, kept, plain
         if key not in self._plans:
             steps = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
-            self._plans[key] = make_plan(self.seg, self.deliveries, steps, held, exact, plain)
+            self._plans[key] = make_plan(self.seg, self.deliveries, steps, held, kept, exact, plain)
         return self._plans[key]
 
     def named(self, segment: Segment) -> Analysis:

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...machines.wafer.isa import Semantics
+from ...machines.wafer import tables as tb
+from ...machines.wafer.isa import Fmt, Op, Semantics
 from ..threads import each, even
 from . import kernels
 from .addresses import nest
-from .arithmetic import Values
+from .arithmetic import Values, binary
 from .events import Event
 from .model import BurstView, Ints, RegionView
 from .order import Step
-from .products import line_product
+from .products import contraction, kinds_of, summed_extents
 from .storage import seen_from, stored_once, strided
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ class Spread:
     cells: Cells | None = None
     """Where the given elements become all that the object holds: by number of the sending core in `senders`."""
     senders: Ints | None = None
+    anew: bool = False
+    """Whether other cores then add to the object."""
 
     def evaluate(self, engine: Engine) -> None:
         """Apply to the engine's memory."""
         if self.cells is not None and self.senders is not None:
             base, index = flat_cores(engine.memory[self.taken.obj], self.senders)
-            replace(engine, self.given, self.cells, base[index, self.taken.begin : self.taken.begin + self.taken.count])
+            replace(engine, self.given, self.cells, base[index, self.taken.begin : self.taken.begin + self.taken.count], self.anew)
             return
         target = engine.memory.target(self.given.obj)
         base, index = flat_cores(engine.memory[self.taken.obj], self.source)
@@ -146,20 +149,33 @@ class LineSum:
     lines: Ints
     own: Run
     into: Run
-    half: bool
+    root: BurstView
+    """The burst at the end of every line: what it does is done all along it."""
     cells: Cells | None = None
     """Where the sums become all that the object of `into` holds, by number of the line."""
+    anew: bool = False
+    """Whether other cores then add to the object."""
     products: tuple[Event, ...] = ()
     """FMAC events that made the elements, in place of memory; `axis`: the mesh axis along which the lines run."""
     axis: int = 0
     placed: Parts | None = None
     """What was stored among zeros, in place of memory."""
 
+    @property
+    def adds(self) -> bool:
+        """Whether it is a sum of floats; else another operation takes the place of the additions."""
+        return self.root.op.op is Op.ADD and self.root.op.fmt in (Fmt.F16, Fmt.F32)
+
+    @property
+    def half(self) -> bool:
+        """Whether every sum is rounded to f16."""
+        return self.root.op.fmt is Fmt.F16
+
     def evaluate(self, engine: Engine) -> None:
         """Apply to the engine's memory."""
         sums = self._sums(engine)
         if self.cells is not None:
-            replace(engine, self.into, self.cells, sums)
+            replace(engine, self.into, self.cells, sums, self.anew)
             return
         target = engine.memory.target(self.into.obj)
         target.reshape(-1, target.shape[-1])[self.lines[:, -1], self.into.begin : self.into.begin + self.into.count] = sums
@@ -173,8 +189,26 @@ class LineSum:
             return out
         array = engine.memory[self.own.obj]
         base, index = flat_cores(array, self.lines)
+        if not self.adds:
+            return self._folded(base, index)
         out = np.empty((len(self.lines), self.own.count), array.dtype)
-        kernels.sum_lines(base, index, self.own.begin, out, out.view(np.uint32), self.half)
+        bits = out.view(np.uint32)
+
+        def add(lines: slice) -> None:
+            """The sums of some lines."""
+            kernels.sum_lines(base, index[lines], self.own.begin, out[lines], bits[lines], self.half)
+
+        each(add, even(len(index), index.size * self.own.count))
+        return out
+
+    def _folded(self, base: Values, index: Ints) -> Values:
+        """The operation along the line, what arrives being the operand that comes from the fabric."""
+        run = slice(self.own.begin, self.own.begin + self.own.count)
+        out, first, op = base[index[:, 0], run], self.root.a.kind is tb.OperandKind.FABRIC, self.root.op
+        assert op.d is not None
+        for core in range(1, index.shape[1]):
+            own = base[index[:, core], run]
+            out = binary(op.op, out, own, op.d) if first else binary(op.op, own, out, op.d)
         return out
 
     def _multiplied(self, engine: Engine) -> Values:
@@ -182,25 +216,30 @@ class LineSum:
         out = np.zeros((len(self.lines), self.own.count), np.float32)
         along = self.lines[:, -1] // self.region.w if self.axis == 1 else self.lines[:, -1] % self.region.w
         for event in self.products:
-            burst = event.burst
-            total, ext = line_product(engine, event, self.axis)
+            burst, kinds = event.burst, kinds_of(event.burst)
+            assert kinds is not None
+            step = Step(event)
+            total = contraction(engine, step, engine.cores(step), None, kinds, self.axis)
+            total = total[:, 0] if self.axis == 1 else total[0]
             members = burst.rows if self.axis == 1 else burst.cols
             place = (along - members.start) // members.step
-            view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, ext)
-            view += total if np.array_equal(place, np.arange(len(members))) else total[place]
+            view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, summed_extents(burst.ext, kinds))
+            view += total if len(total) == 1 or np.array_equal(place, np.arange(len(members))) else total[place]
         engine.blocked = True
         return out
 
 
-def replace(engine: Engine, run: Run, cells: Cells, values: Values) -> None:
-    """Make `values` all that an object holds."""
+def replace(engine: Engine, run: Run, cells: Cells, values: Values, anew: bool) -> None:
+    """Make `values` all that an object holds; core by core if `anew`."""
     h, w, size = engine.memory.shape(run.obj)
-    array = np.zeros((*cells.small, size), values.dtype)
+    array = engine.memory.blank((*cells.small, size), values.dtype, written=len(cells.cell) * run.count)
     if cells.all_in_order:
         array.reshape(-1, size)[:, run.begin : run.begin + run.count] = values
     else:
         array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
     engine.memory.put(run.obj, array if cells.small == (h, w) else seen_from(array, (h, w, size)))
+    if anew:
+        engine.memory.target(run.obj)
 
 
 def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:

@@ -26,8 +26,8 @@ from .events import Event
 from .model import BurstView, Ints, SegmentView
 from .order import Step
 from .plan import Plan
-from .products import product
-from .storage import Memory, dense, seen_from, stored_once, strided
+from .products import contraction, kinds_of, summed_extents
+from .storage import Memory, dense, seen_from, seen_once, stored_once, strided
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -86,11 +86,11 @@ class Engine:
                 memory.release(obj)
         self._fresh.clear()
 
-    def arranged(self, event: Event, name: str, form: tuple[Any, ...], values: Values, shape: tuple[int, ...]) -> Values:
-        """A view of an operand as an array of its own, in another shape; copied once a run where nothing in the segment writes it."""
+    def arranged(self, event: Event, name: str, form: str, values: Values, shape: tuple[int, ...]) -> Values:
+        """A view of an operand as an f32 array of its own, in another shape; copied once a run where nothing in the segment writes it."""
         burst = event.burst
         operand = burst.operand(name)
-        if operand.obj in self.seg.written or operand.step != (0, 0):
+        if operand.kind is not MEM or operand.obj in self.seg.written or operand.step != (0, 0):
             return values.reshape(shape).astype(np.float32, copy=False)
         key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
         if key not in self._fresh:
@@ -188,25 +188,20 @@ class Engine:
             return
         target[(*_lead(cores), elements)] = flat
 
-    def _replace(self, step: Step, cores: Cores, values: Values) -> bool:
-        """Make values that are the same on all rows or columns all that their object holds, as one array seen from all of them; False
-        where they are not."""
-        burst = step.event.burst
-        if values.ndim and values.ndim != 6:
-            return False
-        h, w, size = self.memory.shape(burst.d.obj)
+    def _replace(self, step: Step, cores: Cores, values: Values, ext: tuple[int, ...]) -> None:
+        """Make values [rows, columns, *ext] (or one value) all that their object holds: along a mesh axis on which they are the same, one
+        array seen from all cores."""
+        obj = step.event.burst.d.obj
+        h, w, size = self.memory.shape(obj)
         if not values.ndim:
-            self.memory.put(burst.d.obj, seen_from(values.reshape(1, 1, 1), (h, w, size)))
-            return True
-        small = [1 if values.strides[axis] == 0 or values.shape[axis] == 1 else n for axis, n in enumerate((h, w))]
-        if small == [h, w] and (h, w) != (1, 1):
-            return False
-        array = np.zeros((*small, size), values.dtype)
+            self.memory.put(obj, seen_from(values.reshape(1, 1, 1), (h, w, size)))
+            return
+        cut = seen_once(values)
+        small = (1 if cut.shape[0] == 1 else h, 1 if cut.shape[1] == 1 else w)
         index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
-        cut = values[: 1 if small[0] == 1 else None, : 1 if small[1] == 1 else None]
-        strided(array[index], int(self.begin(step.event, "d")), burst.d.stride, burst.ext)[...] = cut
-        self.memory.put(burst.d.obj, seen_from(array, (h, w, size)))
-        return True
+        array = self.memory.blank((*small, size), values.dtype, written=cut.size)
+        strided(array[index], int(self.begin(step.event, "d")), step.event.burst.d.stride, ext)[...] = cut
+        self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
 
     def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:
         """Store values that are the same on all rows or columns in an array that is stored once for them; False where they are not."""
@@ -252,13 +247,13 @@ class Engine:
 
     def _compute(self, step: Step, cores: Cores, streamed: Values | None) -> None:
         burst = step.event.burst
+        visited = sequential_axes(burst)
+        if visited and not self.exact and self._product(step, cores, streamed, visited):
+            return
         a = self.source("a", step, cores, streamed)
         b = self.source("b", step, cores, streamed)
         s = self.scalar(step, cores, streamed)
-        visited = sequential_axes(burst)
         if visited and feeds_back(burst):
-            if not self.exact and a is not None and s is not None and self._product(step, cores, a, s, visited):
-                return
             self._visit(step, cores, (a, b, s), visited)
         elif keeps(burst):
             assert a is not None and b is not None
@@ -284,23 +279,26 @@ class Engine:
         index = tuple(slice(0, 1) if single else slice(None) for single in once)
         return elementwise(burst, *(v[index] if v is not None and v.ndim else v for v in sources))
 
-    def _product(self, step: Step, cores: Cores, a: Values, s: Values, visited: Sequence[int]) -> bool:
+    def _product(self, step: Step, cores: Cores, streamed: Values | None, visited: Sequence[int]) -> bool:
         """Evaluate an FMAC burst in closed form (N6); False where it has none."""
         event, burst = step.event, step.event.burst
-        if burst.op.meaning is not Semantics.MULTIPLY_ADD or any(burst.d.stride[d] for d in visited):
+        kinds = kinds_of(burst)
+        if kinds is None or any(burst.d.stride[d] for d in visited):
             return False
-        ext = tuple(1 if d in visited else n for d, n in enumerate(burst.ext))
-        total = product(burst, a, s)
-        if total is None:
-            return False
-        total = total.reshape(*cores.shape, *ext)
+        ext = summed_extents(burst.ext, kinds)
+        total = contraction(self, step, cores, streamed, kinds, None)
+        self.blocked = True
+        if step.covers:
+            self._replace(step, cores, seen_once(self.read(event, "d", cores, ext)) + total, ext)
+            return True
+        if not cores.view:
+            total = total[:, 0]
         at = self.begin(event, "d")
         if at.ndim == 0 and cores.view:
             view = strided(self.memory.target(burst.d.obj)[cores.index], int(at), burst.d.stride, ext)
             np.add(view, total, out=view)
         else:
             self.write(event, cores, self.read(event, "d", cores, ext) + total, ext=ext)
-        self.blocked = True
         return True
 
     def _visit(self, step: Step, cores: Cores, sources: tuple[Values | None, ...], visited: Sequence[int]) -> None:
@@ -329,7 +327,11 @@ class Engine:
         """Write a result to memory or stream it."""
         burst = step.event.burst
         if burst.d.kind is MEM:
-            if not (step.covers and self._replace(step, cores, values)) and not (step.spans and self._narrow(step, cores, values)):
+            if step.covers and values.ndim in (0, 6):
+                self._replace(step, cores, values, burst.ext)
+            elif not (step.spans and self._narrow(step, cores, values)):
+                if step.anew:
+                    self.memory.renew(burst.d.obj)
                 self.write(step.event, cores, values)
             return
         assert burst.op.d is not None

@@ -124,28 +124,30 @@ def sum_parts(
     pace + steps [visits, inner], where 0 <= index - low < limit; elements outside of `out` are left out. `lines` give numbers below n, -1
     for a core without a part. Adding zeros changes nothing (lines have two cores at least, so that no sum keeps a negative zero)."""
     count = out.shape[1]
-    own = np.zeros(count, values.dtype)
+    own, stored = np.zeros(count, values.dtype), np.zeros(count, np.bool_)
     for i in range(lines.shape[0]):
         for c in range(lines.shape[1]):
             core = lines[i, c]
             if core < 0:
                 continue
-            begin, end = count, 0
-            for v in range(steps.shape[0]):
-                place = index[core, v] - low[core]
-                if place < 0 or place >= limit:
-                    continue
-                base = first[core] + place * pace
-                for j in range(steps.shape[1]):
-                    e = base + steps[v, j]
-                    if 0 <= e < count:
-                        own[e] = values[source[core], v, j]
-                        begin, end = min(begin, e), max(end, e + 1)
-            for e in range(begin, end):
-                out[i, e] = out[i, e] + own[e]
-                own[e] = 0
-            if half and begin < end:
-                _round_half(out[i, begin:end], bits[i, begin:end])
+            for adds in (False, True):
+                for v in range(steps.shape[0]):
+                    place = index[core, v] - low[core]
+                    if place < 0 or place >= limit:
+                        continue
+                    base = first[core] + place * pace
+                    for j in range(steps.shape[1]):
+                        e = base + steps[v, j]
+                        if e < 0 or e >= count:
+                            continue
+                        if not adds:
+                            own[e], stored[e] = values[source[core], v, j], True
+                        elif stored[e]:
+                            stored[e], before = False, out[i, e]
+                            out[i, e] = before + own[e]
+                            if half and before != 0:
+                                # a part alone is a value of its format
+                                _round_half(out[i, e : e + 1], bits[i, e : e + 1])
 
 
 @compiled

@@ -31,9 +31,11 @@ class Step:
     event: Event
     at: Ints | None = None
     covers: bool = False
-    """Whether what it writes is all that its object holds afterwards."""
+    """Whether what it writes is all that its object holds afterwards (of what anything still reads)."""
     spans: bool = False
     """Whether it writes on all cores that hold anything of its object."""
+    anew: bool = False
+    """Whether what it writes is all that its object holds, to which other cores then add."""
 
 
 def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
-from ...machines.wafer.isa import Element, Fmt, Op, Semantics
+from ...machines.wafer.isa import Op, Semantics
 from .addresses import nest, reads, start, writes
 from .collectives import Cells, LineSum, Parts, Run, Spread
 from .deliveries import Deliveries
 from .events import Event
+from .fields import operand_range
 from .liveness import FILLED
 from .lookups import lowest
 from .model import BurstView, Ints, SegmentView
 from .order import Step
-from .products import axis_kinds
-from .storage import dense
+from .products import kinds_of, summed_extents
+from .storage import dense, gapless
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -43,10 +44,12 @@ class Plan:
     done: dict[int, list[int]]
 
 
-def make_plan(seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], exact: bool, plain: bool) -> Plan:
-    """The plan of a segment. `held` are objects whose words hold something before the segment starts or after it ends, for this instance;
-    `plain`: step by step, where objects of the instance are the same words."""
-    actions = list(steps) if plain else _Planner(seg, deliveries, steps, held, exact).actions()
+def make_plan(
+    seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], kept: Collection[int], exact: bool, plain: bool
+) -> Plan:
+    """The plan of a segment. `held` are objects whose words hold something before the segment starts, `kept` those that are read after it
+    has ended, for this instance; `plain`: step by step, where objects of the instance are the same words."""
+    actions = list(steps) if plain else _Planner(seg, deliveries, steps, held, kept, exact).actions()
     return Plan(actions, count_uses(actions, deliveries), last_uses(actions))
 
 
@@ -88,7 +91,7 @@ def receiving(actions: Iterable[Any]) -> list[Event]:
 
 @dataclass
 class _Held:
-    """What an object may hold at a place of the plan: cores that hold something, and from which to which element."""
+    """What an object may hold (or what of it may be read) at a place of the plan: on which cores, from which to which element."""
 
     cores: NDArray[np.bool_]
     low: int
@@ -96,12 +99,31 @@ class _Held:
     filled: list[int] = field(default_factory=list)
     """Actions since the fill that covered it, the fill first; empty where something else touched it."""
 
+    def add(self, cores: Any, low: int, high: int) -> None:
+        """More elements on more cores (an index of `cores`)."""
+        if not self.cores.any():
+            self.low, self.high = low, high
+        self.cores[cores] = True
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def drop(self, cores: Any, low: int, high: int) -> None:
+        """Without these elements of these cores, where that leaves none there."""
+        if low <= self.low and self.high <= high:
+            self.cores[cores] = False
+
+    def both(self, other: _Held) -> _Held:
+        """What is in this one and in another one."""
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        return _Held(self.cores & other.cores if low <= high else np.zeros_like(self.cores), low, high, self.filled)
+
 
 class _Planner:
     """Turns steps into actions; positions in `items` stay, what is taken up becomes None."""
 
-    def __init__(self, seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], exact: bool) -> None:
-        self.seg, self.deliveries, self.held, self.exact = seg, deliveries, held, exact
+    def __init__(
+        self, seg: SegmentView, deliveries: Deliveries, steps: Sequence[Any], held: Collection[int], kept: Collection[int], exact: bool
+    ) -> None:
+        self.seg, self.deliveries, self.held, self.kept, self.exact = seg, deliveries, held, kept, exact
         self.items: list[Any] = list(steps)
         self.places: dict[Key, list[int]] = {}
         self.events: dict[Key, Event] = {}
@@ -183,7 +205,7 @@ class _Planner:
         if last is not None:
             region = root.burst.region
             bursts = tuple(event.burst for event in members.values())
-            self.items[last] = LineSum(bursts, region, self._in_region(root.burst, lines), own, into, root.burst.op.fmt is Fmt.F16)
+            self.items[last] = LineSum(bursts, region, self._in_region(root.burst, lines), own, into, root.burst)
 
     def _passes_on(self, sender: Event, root: Event, own: Run) -> bool:
         """Whether a sender adds its own elements to what it receives, or begins a line with them."""
@@ -191,7 +213,8 @@ class _Planner:
         if burst.region.id != root.burst.region.id or burst.op.fmt is not root.burst.op.fmt or burst.d.kind is not FABRIC:
             return False
         if burst.n_in:
-            return burst.op.op is Op.ADD and burst.s.kind is NO and self._run(sender, _own(burst)) == own
+            alike = burst.op is root.burst.op and burst.a.kind is root.burst.a.kind and burst.s.kind is NO
+            return alike and self._run(sender, _own(burst)) == own
         return _is_move(burst) and self._run(sender, "a") == own
 
     def _in_region(self, burst: BurstView, cores: Ints) -> Ints:
@@ -249,6 +272,8 @@ class _Planner:
 
     def _cover(self) -> None:
         """Mark the writes that are all their object holds, and let line sums take up what filled their objects."""
+        self.needed = self._needed()
+        self.changes: dict[int, list[tuple[int, str]]] = {}
         known = {obj: self._at_first(obj) for obj in self.seg.objects}
         written: dict[int, int] = {}
         for number, item in enumerate(self.items):
@@ -264,14 +289,21 @@ class _Planner:
                 for burst in item.bursts:
                     for name in (*reads(burst), *writes(burst)):
                         known[burst.operand(name).obj] = self._everything(burst.operand(name).obj)
+                        self._change(number, burst.operand(name).obj, "part")
             for burst in bursts_of(item):
                 if burst.d.kind is MEM:
                     written[burst.d.obj] = number
+            for obj in {obj for burst in bursts_of(item) for obj in self._objects(burst)}:
+                if (number, obj) in self.needed:
+                    known[obj] = known[obj].both(self.needed[number, obj])
+        self._widen()
 
     def _at_first(self, obj: int) -> _Held:
         view = self.seg.objects[obj]
-        if view.kind in FILLED or obj in self.held:
-            return self._everything(obj)
+        return self._everything(obj) if view.kind in FILLED or obj in self.held else self._nothing(obj)
+
+    def _nothing(self, obj: int) -> _Held:
+        view = self.seg.objects[obj]
         region = self.seg.regions[view.region]
         return _Held(np.zeros((region.h, region.w), bool), view.size, -1)
 
@@ -280,6 +312,56 @@ class _Planner:
         region = self.seg.regions[view.region]
         return _Held(np.ones((region.h, region.w), bool), 0, view.size - 1)
 
+    def _needed(self) -> dict[tuple[int, int], _Held]:
+        """What of an object may still be read before it is written again, after every action that touches it."""
+        after: dict[tuple[int, int], _Held] = {}
+        for obj, places in self.touched.items():
+            now = self._everything(obj) if obj in self.kept else self._nothing(obj)
+            for number in reversed(places):
+                item = self.items[number]
+                if item is None:
+                    continue
+                after[number, obj] = replace(now, cores=now.cores.copy())
+                if isinstance(item, Step):
+                    if item.event.burst.d.kind is MEM and item.event.burst.d.obj == obj and (found := self._whole(item)) is not None:
+                        now.drop(_role(item.event.burst), *found)
+                elif isinstance(item, Spread | LineSum):
+                    run, cores = (item.given, item.target) if isinstance(item, Spread) else (item.into, item.lines[:, -1])
+                    if run.obj == obj:
+                        now.drop(np.unravel_index(cores, now.cores.shape), run.begin, run.begin + run.count - 1)
+                for burst in bursts_of(item):
+                    for name in reads(burst):
+                        if burst.operand(name).obj == obj:
+                            now.add(_role(burst), *operand_range(burst, burst.operand(name), self.seg))
+        return after
+
+    def _whole(self, step: Step) -> tuple[int, int] | None:
+        """First and last element of what a step writes, where it always writes all between them on every core of its role."""
+        burst = step.event.burst
+        masked = burst.op.meaning is Semantics.STORE_INDEXED or (burst.op.meaning is Semantics.SELECT and burst.s.kind is NO)
+        first = start(burst, burst.d, step.event.k, step.event.outer, self.seg)
+        if masked or step.at is not None or first.ndim or not gapless(burst.ext, burst.d.stride):
+            return None
+        low = int(first) + sum(min((n - 1) * s, 0) for n, s in zip(burst.ext, burst.d.stride, strict=True))
+        high = int(first) + sum(max((n - 1) * s, 0) for n, s in zip(burst.ext, burst.d.stride, strict=True))
+        return low, high
+
+    def _change(self, number: int, obj: int, how: str) -> None:
+        """Note that an action makes all that an object holds ("all"), writes wherever it holds something ("span"), or not ("part")."""
+        self.changes.setdefault(obj, []).append((number, how))
+
+    def _widen(self) -> None:
+        """What later writes add to elsewhere is stored core by core from the start."""
+        for changes in self.changes.values():
+            wide = False
+            for number, how in reversed(changes):
+                item = self.items[number]
+                if item is None:
+                    continue
+                if how == "all" and wide:
+                    self.items[number] = replace(item, covers=False, anew=True) if isinstance(item, Step) else replace(item, anew=True)
+                wide = how == "part" or (wide and how != "all")
+
     def _cover_step(self, number: int, step: Step, known: dict[int, _Held]) -> None:
         burst = step.event.burst
         for name in reads(burst):
@@ -287,29 +369,32 @@ class _Planner:
                 known[burst.operand(name).obj].filled = []
         if burst.d.kind is not MEM:
             return
-        now = known[burst.d.obj]
-        first = start(burst, burst.d, step.event.k, step.event.outer, self.seg)
-        reach = [(n - 1) * s for n, s in zip(burst.ext, burst.d.stride, strict=True)]
-        low, high = int(first.min()) + sum(min(r, 0) for r in reach), int(first.max()) + sum(max(r, 0) for r in reach)
+        now, adds = known[burst.d.obj], burst.op.meaning is Semantics.MULTIPLY_ADD
         role = np.zeros_like(now.cores)
-        role[burst.rows.start : burst.rows.stop : burst.rows.step, burst.cols.start : burst.cols.stop : burst.cols.step] = True
-        if burst.op.meaning is Semantics.STORE_INDEXED:
-            further = (burst.look[1] - 1) * burst.look[2]
-            low, high = low + min(0, further), high + max(0, further)
-        plain = burst.op.meaning not in (Semantics.STORE_INDEXED, Semantics.MULTIPLY_ADD) and not (
-            burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
-        )
-        whole = plain and step.at is None and first.ndim == 0 and dense(burst.ext, burst.d.stride)
-        if whole and low <= now.low and now.high <= high and not (now.cores & ~role).any():
+        role[_role(burst)] = True
+        rest = now.both(self.needed[number, burst.d.obj])
+        there = self._whole(step)
+        outside = bool((rest.cores & ~role).any())
+        inside = there is not None and (not rest.cores.any() or (there[0] <= rest.low and rest.high <= there[1]))
+        if there is not None and inside and not outside and (not adds or self._closed(step)):
             self.items[number] = replace(step, covers=True)
+            self._change(number, burst.d.obj, "all")
             fill = burst.op.op is Op.MOV and burst.a.kind is IMM and burst.imm == 0 and not np.signbit(burst.imm)
-            known[burst.d.obj] = _Held(role, low, high, [number] if fill else [])
+            filled = [*now.filled, number] if adds and now.filled else [number] if fill else []
+            known[burst.d.obj] = _Held(role, *there, filled)
             return
-        if step.at is None and first.ndim == 0 and not (now.cores & ~role).any():
+        spans = step.at is None and not outside and not start(burst, burst.d, step.event.k, step.event.outer, self.seg).ndim
+        if spans:
             self.items[number] = replace(step, spans=True)
-        now.cores |= role
-        now.low, now.high = min(now.low, low), max(now.high, high)
+        self._change(number, burst.d.obj, "span" if spans else "part")
+        now.add(_role(burst), *operand_range(burst, burst.d, self.seg))
         now.filled = [*now.filled, number] if now.filled else []
+
+    def _closed(self, step: Step) -> bool:
+        """Whether an FMAC is evaluated in closed form."""
+        burst = step.event.burst
+        kinds = kinds_of(burst)
+        return not self.exact and kinds is not None and any(n > 1 and not s for n, s in zip(burst.ext, burst.d.stride, strict=True))
 
     def _cover_spread(self, number: int, spread: Spread, known: dict[int, _Held]) -> None:
         known[spread.taken.obj].filled = []
@@ -320,15 +405,16 @@ class _Planner:
         holds[spread.target] = rank
         if spread.given == spread.taken:
             holds[senders] = np.arange(len(senders))
-        cells = self._cells(spread.given, holds, now)
+        cells = self._cells(spread.given, holds, now.both(self.needed[number, spread.given.obj]))
         if cells is not None:
             self.items[number] = replace(spread, cells=cells, senders=senders)
-        known[spread.given.obj] = self._after(spread.given, holds, now, cells is not None)
+        self._after(number, spread.given, holds, known, cells is not None)
 
     def _cells(self, run: Run, holds: Ints, now: _Held) -> Cells | None:
-        """How an object is stored whose cores hold the values of the sources `holds` (-1: something else); None where it holds more."""
+        """How an object is stored whose cores hold the values of the sources `holds` (-1: something else); None where more of it is needed
+        (`now`)."""
         grid = holds.reshape(now.cores.shape)
-        if (now.cores & (grid < 0)).any() or run.begin > now.low or run.begin + run.count <= now.high:
+        if (now.cores & (grid < 0)).any() or (now.cores.any() and (run.begin > now.low or run.begin + run.count <= now.high)):
             return None
         small = []
         for axis in (0, 1):
@@ -339,32 +425,37 @@ class _Planner:
         cell = np.flatnonzero(grid.reshape(-1) >= 0)
         return Cells((small[0], small[1]), cell, grid.reshape(-1)[cell])
 
-    @staticmethod
-    def _after(run: Run, holds: Ints, now: _Held, covers: bool) -> _Held:
+    def _after(self, number: int, run: Run, holds: Ints, known: dict[int, _Held], covers: bool) -> None:
+        """What the object of a run holds once cores `holds` have its elements."""
+        now = known[run.obj]
         cores = (holds >= 0).reshape(now.cores.shape)
+        self._change(number, run.obj, "all" if covers else "part")
         if covers:
-            return _Held(cores, run.begin, run.begin + run.count - 1)
-        return _Held(now.cores | cores, min(now.low, run.begin), max(now.high, run.begin + run.count - 1))
+            known[run.obj] = _Held(cores, run.begin, run.begin + run.count - 1)
+        else:
+            now.add(cores, run.begin, run.begin + run.count - 1)
 
     def _cover_line(self, number: int, line: LineSum, known: dict[int, _Held], written: dict[int, int]) -> None:
-        """A line whose sums are spread at once to all that hold something of the object, and what it takes up."""
+        """A line whose sums are all that their object holds, spread at once perhaps, and what it takes up."""
         now = known[line.own.obj]
         filled, now.filled = now.filled, []
         follower = self._follower(number, line)
-        if follower is None:
-            known[line.into.obj] = self._after(line.into, self._roots(line), known[line.into.obj], False)
-            return
-        place, spread = follower
-        holds = self._roots(line)
-        holds[spread.target] = holds[spread.source]
-        cells = self._cells(line.into, holds, known[line.into.obj])
-        if cells is None:
-            known[line.into.obj] = self._after(line.into, self._roots(line), known[line.into.obj], False)
-            return
-        joined = replace(line, bursts=(*line.bursts, *spread.bursts), cells=cells)
-        self.items[place] = None
-        self.items[number] = self._take_up(joined, filled, written) if line.own.obj == line.into.obj else joined
-        known[line.into.obj] = self._after(line.into, holds, known[line.into.obj], True)
+        holds, needed = self._roots(line), self.needed[number, line.into.obj]
+        if follower is not None:
+            place, spread = follower
+            holds[spread.target] = holds[spread.source]
+            needed = self.needed[place, line.into.obj]
+        cells = self._cells(line.into, holds, known[line.into.obj].both(needed))
+        if cells is None and follower is not None:
+            holds = self._roots(line)
+        elif cells is not None:
+            line = replace(line, cells=cells)
+            if follower is not None:
+                line = replace(line, bursts=(*line.bursts, *spread.bursts))
+                self.items[place] = None
+                self.needed[number, line.into.obj] = needed
+            self.items[number] = self._take_up(line, filled, written) if line.own.obj == line.into.obj else line
+        self._after(number, line.into, holds, known, cells is not None)
 
     @staticmethod
     def _roots(line: LineSum) -> Ints:
@@ -385,7 +476,7 @@ class _Planner:
 
     def _take_up(self, line: LineSum, filled: list[int], written: dict[int, int]) -> LineSum:
         """The line with the steps that filled its object inside, where they are zeros and one part a core, or zeros and products."""
-        if len(filled) < 2 or line.lines.shape[1] < 2:
+        if len(filled) < 2 or line.lines.shape[1] < 2 or not line.adds:
             return line
         fill, steps = self.items[filled[0]], [self.items[n] for n in filled[1:]]
         if not all(isinstance(s, Step) and s.at is None for s in steps):
@@ -430,13 +521,13 @@ class _Planner:
     def _multiplies(self, event: Event, line: LineSum, axis: int) -> bool:
         """Whether an event adds a product in f32 onto the line's elements on just the line's cores."""
         burst = event.burst
-        if burst.op.meaning is not Semantics.MULTIPLY_ADD or burst.op.d is not Element.F32 or burst.s.kind is not MEM or burst.n_in:
+        if burst.n_in:
             return False
-        kinds = axis_kinds(burst.ext, burst.d.stride, burst.a.stride, burst.s.stride)
+        kinds = kinds_of(burst)
         first = start(burst, burst.d, event.k, event.outer, self.seg)
-        if kinds is None or "K" not in kinds or first.ndim:
+        if kinds is None or first.ndim:
             return False
-        steps = nest(tuple(1 if k == "K" else n for k, n in zip(kinds, burst.ext, strict=True)), burst.d.stride)
+        steps = nest(summed_extents(burst.ext, kinds), burst.d.stride)
         low, high = int(first) + int(steps.min()) - line.own.begin, int(first) + int(steps.max()) - line.own.begin
         if low < 0 or high >= line.own.count or np.count_nonzero(_among(steps - steps.min(), high - low + 1)) != len(steps):
             return False
@@ -451,6 +542,12 @@ def _among(numbers: Ints, count: int) -> NDArray[np.bool_]:
     out = np.zeros(count, bool)
     out[numbers] = True
     return out
+
+
+def _role(burst: BurstView) -> tuple[slice, slice]:
+    """The cores of a burst as an index of [rows, columns] of its region."""
+    rows, cols = burst.rows, burst.cols
+    return slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step)
 
 
 def _follow(ends: Ints, feeds: Ints) -> Ints | None:
@@ -470,10 +567,10 @@ def _own(burst: BurstView) -> str:
 
 
 def _is_root(burst: BurstView) -> bool:
-    """Whether a burst adds its own elements to what arrives and stores the sum."""
-    kinds = {burst.a.kind, burst.b.kind}
-    float_sum = burst.op.op is Op.ADD and burst.op.fmt in (Fmt.F16, Fmt.F32)
-    return float_sum and burst.d.kind is MEM and kinds == {MEM, FABRIC} and burst.s.kind is NO
+    """Whether a burst joins its own elements to what arrives (adds them, or another operation of two operands) and stores the result."""
+    kinds, formats = {burst.a.kind, burst.b.kind}, {burst.op.a, burst.op.b, burst.op.d}
+    joins = burst.op.meaning is Semantics.BINARY and len(formats) == 1
+    return joins and burst.d.kind is MEM and kinds == {MEM, FABRIC} and burst.s.kind is NO
 
 
 def _is_move(burst: BurstView) -> bool:

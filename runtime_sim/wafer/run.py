@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from .judge import Judgement, judge, missing_images
 from .model import Ints
 from .placing import LOGICAL, Map, checked
 from .storage import Memory, seen_from, strided
+
+_PAGES = 1 << 18
+"""Elements of an array from which on it pays to leave pages untouched."""
 
 
 class Arrays:
@@ -50,6 +54,8 @@ class Arrays:
         """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
         """Arrays of finished instances, used again: fresh pages are what costs most."""
+        self.sparse: set[int] = set()
+        """Arrays (by `id`) of which few elements were written: not used again, as most of their pages were never made."""
         self.padded: dict[Slot, Values] = {}
         """Tensors with the padding that a slot sees in them."""
         self.last: dict[Slot, Slot] = {}
@@ -146,9 +152,34 @@ class Arrays:
         if self.last[root] != slot or root in self.kept:
             return
         self.padded.pop(root, None)
-        array = self.arrays.pop(root, None)
-        if array is not None and array.flags.c_contiguous:
+        self.reuse(self.arrays.pop(root, None))
+
+    def reuse(self, array: Values | None) -> None:
+        """Keep the memory of an array that nothing uses any more."""
+        if array is not None and not array.flags.c_contiguous and isinstance(array.base, np.ndarray):
+            array = array.base
+        if array is None or not array.flags.c_contiguous or not array.flags.writeable or array.base is not None:
+            return
+        if id(array) in self.sparse:
+            self.sparse.discard(id(array))
+        else:
             self.spare.setdefault((array.shape, array.dtype), []).append(array)
+
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
+        """An array of which so many elements are about to be written; zeros elsewhere."""
+        size = prod(shape)
+        if written * 2 < size and size > _PAGES:
+            # pages that nothing touches are never made
+            array = np.zeros(shape, dtype)
+            self.sparse.add(id(array))
+            return array
+        spare = self.spare.get((shape, dtype))
+        if not spare:
+            return np.zeros(shape, dtype)
+        array = spare.pop()
+        if written < size:
+            array[...] = 0
+        return array
 
     def read(self, binding: Binding) -> np.ndarray:
         """The value of an output or state at the end, in logical type and shape."""
@@ -176,6 +207,8 @@ class Part:
         counts = Counter(roots.values())
         self.same = {obj: first[root] for obj, root in roots.items() if counts[root] > 1}
         """Objects that are the same words as another one of this instance, by the first of them."""
+        self.kept = frozenset(obj for obj, root in roots.items() if root in arrays.kept or arrays.last[root] != (number, obj))
+        """Objects that are read after this instance has ended."""
 
     def shape(self, obj: int) -> tuple[int, int, int]:
         """[rows, columns, elements] of an object."""
@@ -197,7 +230,13 @@ class Part:
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
-        self.arrays.arrays[self.arrays.layout.root((self.number, obj))] = array
+        root = self.arrays.layout.root((self.number, obj))
+        self.arrays.reuse(self.arrays.arrays.get(root))
+        self.arrays.arrays[root] = array
+
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
+        """An array of which so many elements are about to be written; zeros elsewhere."""
+        return self.arrays.blank(shape, dtype, written)
 
     def release(self, obj: int) -> None:
         """After the last use of an object by this instance."""
@@ -252,7 +291,7 @@ def _evaluate(
         final = {id(instance.analysis): instance.number for instance in order_of}
         for instance in order_of:
             part = Part(memory, instance.number)
-            plan = instance.analysis.plan(exact, part.held, bool(part.same))
+            plan = instance.analysis.plan(exact, part.held, part.kept, bool(part.same))
             engine = instance.analysis.engine()
             engine.run(plan, Memory(part, part.same), exact)
             order = "blocked" if engine.blocked else order

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,17 @@ def dense(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
         if n > 1 and s != expected:
             return False
         expected *= n
+    return True
+
+
+@cache
+def gapless(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether a nest walks every element between its first and its last."""
+    reach = 0
+    for s, n in sorted((abs(s), n) for n, s in zip(ext, stride, strict=True) if n > 1 and s):
+        if s > reach + 1:
+            return False
+        reach += s * (n - 1)
     return True
 
 
@@ -49,6 +60,11 @@ def stored_once(array: Values) -> tuple[bool, bool]:
     return array.strides[0] == 0 and array.shape[0] > 1, array.strides[1] == 0 and array.shape[1] > 1
 
 
+def seen_once(values: Values) -> Values:
+    """[rows, columns, ..] cut to one row or column where all are one."""
+    return values[tuple(slice(0, 1) if values.strides[axis] == 0 else slice(None) for axis in (0, 1))]
+
+
 class Owner(Protocol):
     """Where the arrays of all instances live."""
 
@@ -62,6 +78,10 @@ class Owner(Protocol):
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
+        ...
+
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
+        """An array of which so many elements are about to be written; zeros elsewhere."""
         ...
 
     def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
@@ -124,6 +144,17 @@ class Memory:
             array = np.array(array, order="C")
             self.put(obj, array)
         return array
+
+    def renew(self, obj: int) -> None:
+        """Give an object that holds nothing of use an array to be written core by core."""
+        array = self[obj]
+        if not array.flags.c_contiguous:
+            self.put(obj, self.blank(array.shape, array.dtype, 0))
+
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
+        """An array of which so many elements are about to be written; zeros elsewhere."""
+        assert self._owner is not None
+        return self._owner.blank(shape, dtype, written)
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
