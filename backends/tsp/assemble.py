@@ -68,9 +68,9 @@ class Slot:
             made.append(storage)
         return made
 
-    def place(self, untouched: bool) -> Place:
-        """Rows for one value, never given back; `untouched`: where no scratch has been, since the section will run again."""
-        taken = self.allocator.written if untouched else self.allocator.used
+    def place(self, again: bool) -> Place:
+        """Rows for one value, never given back; `again`: where no scratch of this section has been, since the section runs again."""
+        taken = self.allocator.used | self.allocator.here if again else self.allocator.used
         found = []
         for vectors, planes in self.forms:
             units = sorted({unit for plane in planes for unit in plane})
@@ -79,7 +79,6 @@ class Slot:
                 raise self.allocator.full(vectors, "a value between layers")
             base, bank = max(spots)
             self.allocator.used[units, -bank, base : base + vectors] = True
-            self.allocator.written[units, -bank, base : base + vectors] = True
             self.allocator.kept[units, -bank, base : base + vectors] = True
             found.append((-bank, base))
         return tuple(found)

@@ -146,7 +146,6 @@ class Allocator:
         for side, number in self.machine.user_slices:
             used[44 * side + number] = False
         self.used = used
-        self.written = used.copy()  # ever used by scratch, in any section
         self.reserved = used.copy()
         self.kept = used.copy()  # slots between sections
         self.here = used.copy()  # ever used by scratch in this section
@@ -198,7 +197,7 @@ class Allocator:
                         spots.append(self._spot(units, rows))
                     base, bank, fits = spots[k]
                     if base >= 0 and fits >= roomy and base + rows > self.machine.rows * quarters // 4:
-                        for table in (self.used, self.written, self.here):
+                        for table in (self.used, self.here):
                             table[units, bank, base : base + rows] = True
                         self.height[units] = self.here[units].sum(axis=(1, 2))
                         after = int(self.ends[units, bank, base : base + rows].max())
