@@ -21,7 +21,7 @@ from ...machines.tsp.isa import HALF_BOTH, WIDTH, Class, DType, Opcode
 from ...machines.tsp.tables import Kind
 from .memory import STRIPES, Allocator, Seq, Storage
 from .route import OUTSIDE, Chain, ChainOp, Placement, is_accumulation, levels, place, result_type
-from .runs import Run, runs
+from .runs import Run, line, runs
 from .step import Step, Timeline
 
 Array = np.ndarray
@@ -439,8 +439,7 @@ class _Matrix:
         return self._activations(start)
 
     def _w(self, plane: int, opcode: Opcode, t: int, n: int, **columns: int) -> None:
-        run = runs((np.arange(t, t + n),))[0]
-        self.step.burst(run, (), None, unit=isa.mxm_unit(plane, Class.MXM_W), opcode=opcode, **columns)
+        self.step.burst(line(t, n), (), None, unit=isa.mxm_unit(plane, Class.MXM_W), opcode=opcode, **columns)
 
     def _loads(self, loads: Sequence[tuple[int, int, int, int]], shared: bool) -> None:
         side, take = self.job.side, int(self.geometry.mxm_take(self.job.side))
@@ -505,20 +504,20 @@ class _Matrix:
         drive = int(self.geometry.sxm_x(job.side))
         for item, t in zip(job.passes, start, strict=True):
             n = item.stop - item.start
-            times = t + self.interval * np.arange(n)
-            run = runs((times,))[0]
             half = HALF_BOTH if job.dtype == DType.F16 else 0
             self.step.burst(
-                run, unit=isa.mxm_unit(plane, Class.MXM_A), opcode=Opcode.ABC, a_stream=stream, a_dir=job.side, dtype=job.dtype, half=half
-            )
+                line(t, n, self.interval), unit=isa.mxm_unit(plane, Class.MXM_A), opcode=Opcode.ABC, a_stream=stream, a_dir=job.side,
+                dtype=job.dtype, half=half,
+            )  # fmt: skip
             self.step.hold(("array", plane), t, t + self.interval * n)
-            accumulate = runs((times + self.machine.acc_latency,))[0]
+            accumulate = line(t + self.machine.acc_latency, n, self.interval)
             outs = [Out(4 * lane, direction, until, 4)] if item.emit else []
             self.step.burst(
                 accumulate, outs, unit=isa.mxm_unit(plane, Class.MXM_R), opcode=Opcode.ACC, entry=item.entry * bool(item.add or item.store),
                 entry_stride=int(n > 1 and bool(item.add or item.store)), add=item.add, store=item.store, emit=item.emit,
             )  # fmt: skip
             if item.emit:
-                first, last = int(times[0]) + self.machine.emit_latency, int(times[-1]) + self.machine.emit_latency
+                first = t + self.machine.emit_latency
+                last = first + self.interval * (n - 1)
                 for p in range(4):
                     self.step.hold_stream(4 * lane + p, direction, drive, until, first, last)

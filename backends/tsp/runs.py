@@ -30,6 +30,11 @@ class Run:
         return self.n * self.n2
 
 
+def line(t: int, n: int, interval: int = 1) -> Run:
+    """`n` elements at equal distances, of one column."""
+    return Run(0, n, 1, (t,), (interval if n > 1 else 0,), (0,))
+
+
 def runs(columns: Sequence[Array]) -> list[Run]:
     """Cut the list (one entry per element in every column, times first and ascending) into runs, greedily from the front."""
     table = np.stack([np.asarray(column, dtype=np.int64) for column in columns])
