@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from mutants_bytes import carries_nothing_live
 
 from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferKind, Direction
 from spatialc.machines.program import Program, Table
@@ -55,6 +56,8 @@ def _tsp(before: Program, after: Program, segment: int, table: str, row: int, co
         return "a smaller object, which every access stays within (TSP-002)"
     if table == "bursts" and column == "modular":
         return "what a cast or sum does with values beyond its range, where there are none"
+    if table == "bursts" and carries_nothing_live(before, after):
+        return "moves other bytes, none of which an output or a state depends on"
     if table == "placements" and column == "image" and np.array_equal(before.images[f"image.{old}"], before.images[f"image.{new}"]):
         return "another image with the same bytes"
     if table == "binds" and column == "allocation" and _same_constant(before, old, new):
