@@ -13,7 +13,7 @@ from tsp_programs import Builder, G, example_e, region
 from spatialc.machines.tsp.builder import In, Out
 from spatialc.machines.tsp.isa import DType, E, Opcode
 from spatialc.machines.tsp.tables import Kind
-from spatialc.runtime_sim.tsp import counters, kernels, legality, schedule
+from spatialc.runtime_sim.tsp import counters, kernels, lanes, legality, schedule
 from spatialc.runtime_sim.tsp.streams import meetings, sorted_runs
 
 Run = tuple[int, int, int, int, int, int]
@@ -82,7 +82,7 @@ def test_fetch_gathers_byte_planes(seed: int, width: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     arena = rng.integers(0, 256, 4000).astype(np.uint8)
     offset, step = rng.integers(-1, 1500, (width, count)), rng.integers(1, 5, (width, count))
-    out = kernels.fetch(arena, 320, offset, step)
+    out = lanes.fetch(arena, 320, offset, step)
     for m in range(count):
         for p in range(width):
             o, s = int(offset[p, m]), int(step[p, m])

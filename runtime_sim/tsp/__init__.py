@@ -15,13 +15,13 @@ from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
 from ..threads import gather, one_thread_products
-from . import kernels
+from . import lanes
 from .arena import Arena, make_arena
 from .bindings import encode, lay_out, logical
+from .byte_passes import Selections
 from .counters import Counts, count
 from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
-from .products import Selections
 from .report import Report
 from .values import ALIGN, Values, place_values
 
@@ -150,5 +150,5 @@ def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     result = np.zeros(int(np.prod(binding.shape)) + 1, stored)  # lanes that hold no element (-1) go into the last place
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
         number = j.store.of_region(region)
-        result[region.elements] = kernels.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number)).view(stored)
+        result[region.elements] = lanes.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number)).view(stored)
     return logical(binding, result[:-1])

@@ -13,13 +13,14 @@ import numpy as np
 
 from ...machines.tsp.isa import ACC_OPS, NUMPY, DType, Opcode
 from ..threads import each
-from . import alu, kernels
+from . import alu, lanes
 from .arena import Arena
+from .byte_passes import Selections
 from .flatten import ALU_CODES, Flat, expand
 from .layout import Array, Block
 from .legality import Analysis
 from .operands import Operand, find_operand
-from .products import Products, Selections
+from .products import Products
 from .report import Report
 from .values import Values
 
@@ -58,6 +59,9 @@ class Evaluation:
         self.arena, self.vector = place.arena.memory, a.machine.vector
         self.row_offset = place.arena.offset(place.rows)
         v.offset[v.outer] = self.row_offset[v.outer_place]
+        plane = v.old // self.vector
+        buffers = place.buffers + (place.block.chips[plane // 4] * 4 + plane % 4) * self.vector + v.old % self.vector
+        v.offset[a.flat.claims.total : -1] = place.arena.offset(buffers)
         self.offset = v.offset
         self.states: dict[int, Array] = {}
         self.chain = dict(zip(a.chain[1].tolist(), a.chain[0].tolist(), strict=True))
@@ -83,7 +87,7 @@ class Evaluation:
         rows = np.concatenate([self.place.rows[memory.written], buffers]) - self.place.arena.first
 
         def read(part: slice) -> None:
-            out[part] = kernels.fetch(self.arena, self.vector, offset[None, part], step[None, part])
+            out[part] = lanes.fetch(self.arena, self.vector, offset[None, part], step[None, part])
 
         def write(part: slice) -> None:
             store[rows[part]] = out[part]
@@ -98,8 +102,13 @@ class Evaluation:
         source = self.a.feeds.source[taps]
         return self.offset[source], self.v.step[source]
 
+    def sources(self, rows: Array, lead: int, width: int) -> Array:
+        """Claim elements [width, elements] of `width` streams from the lead-th tap of each burst."""
+        result: Array = self.a.feeds.source[self._taps(rows, lead, width)]
+        return result
+
     def pointers(self, rows: Array, lead: int, width: int) -> tuple[Array, Array]:
-        """(offset, step) [width, elements] of `width` streams from the lead-th tap of each burst."""
+        """(offset, step) of such streams."""
         return self.at(self._taps(rows, lead, width))
 
     def _taps(self, rows: Array, lead: int, width: int) -> Array:
@@ -115,7 +124,7 @@ class Evaluation:
 
     def take(self, offset: Array, step: Array, dtype: Any) -> Array:
         """Values [elements, 320] of a numpy type at pointers."""
-        result: Array = kernels.fetch(self.arena, self.vector, offset, step).view(dtype)
+        result: Array = lanes.fetch(self.arena, self.vector, offset, step).view(dtype)
         return result
 
     def operands(self, rows: Array, lead: int, width: int, chunk: int) -> list[Operand]:
@@ -123,7 +132,7 @@ class Evaluation:
         key = (int(rows[0]), lead)
         known = self.v.operands
         if key not in known:
-            v, source = self.v, self.a.feeds.source[self._taps(rows, lead, width)]
+            v, source = self.v, self.sources(rows, lead, width)
             cuts = range(0, source.shape[1], chunk)
             known[key] = [find_operand(source[:, low : low + chunk], v.leaf, v.offset, v.step) for low in cuts]
         return known[key]
@@ -289,16 +298,16 @@ class Evaluation:
 
     def run_read(self, rows: Array) -> None:
         """A Read of a dynamic slice copies its rows as they are now."""
-        lanes = np.arange(self.vector)
+        lane = np.arange(self.vector)
         for row in rows.tolist():
-            self.spread(np.array([row]), self.arena[self._rows(row)[:, None] + lanes])
+            self.spread(np.array([row]), self.arena[self._rows(row)[:, None] + lane])
 
     def run_write(self, rows: Array) -> None:
         """A Write into a dynamic slice."""
-        lanes = np.arange(self.vector)
+        lane = np.arange(self.vector)
         for row in rows.tolist():
             data = self.take(*self.pointers(np.array([row]), 0, 1), np.uint8)
-            self.arena[self._rows(row)[:, None] + lanes] = data
+            self.arena[self._rows(row)[:, None] + lane] = data
 
 
 _HANDLERS: dict[int, Callable[[Evaluation, Array], None]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
+from . import lanes
 from .layout import Array
 
 
@@ -29,7 +29,7 @@ class Operand:
         kind = np.dtype(dtype)
         if self.start >= 0:
             return np.ndarray((self.count, vector), kind, arena.data, self.start, (self.pitch, kind.itemsize))
-        found: Array = kernels.fetch(arena, vector, offset[self.source], step[self.source]).view(kind)
+        found: Array = lanes.fetch(arena, vector, offset[self.source], step[self.source]).view(kind)
         if self.repeats is None:
             return found
         return np.broadcast_to(found, (self.count, vector)) if len(found) == 1 else np.repeat(found, self.repeats, axis=0)

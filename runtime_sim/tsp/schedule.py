@@ -59,7 +59,8 @@ def group_bursts(a: Analysis) -> list[Array]:
 
 
 def sums_before(a: Analysis) -> Array:
-    """For each even ACC burst of an fp16 pair the one burst of the same kind that only stores what it adds, element by element; else -1.
+    """For each int8 ACC burst, and each even one of an fp16 pair, the one burst of the same kind that only stores what it adds, element by
+    element; else -1.
 
     Such passes are summed as one, when the last of them is computed.
     """
@@ -77,18 +78,29 @@ def sums_before(a: Analysis) -> Array:
     simple = np.minimum.reduceat(straight & (giver == np.repeat(first, flat.count[rows])), starts) & (first >= 0)
     users = np.unique(giver[giver >= 0] * flat.size + passes.acc_row[sort][giver >= 0])
     alone = np.bincount(users // flat.size, minlength=flat.size) == 1
-    half = (pass_kind(a) == HALF) & ((flat.b["unit"] - isa.MXM_BASE) // 3 % 2 == 0)
-    simple &= alone[first] & half[first] & half[rows] & (flat.b["emit"][first] == 0) & (flat.count[first] == flat.count[rows])
+    kind, odd = pass_kind(a), (flat.b["unit"] - isa.MXM_BASE) // 3 % 2 == 1
+    kind = np.where(kind == HALF, np.where(odd, 0, HALF), kind > 0)
+    simple &= alone[first] & (kind[first] > 0) & (kind[first] == kind[rows])
+    simple &= (flat.b["emit"][first] == 0) & (flat.count[first] == flat.count[rows])
     result[rows[simple]] = first[simple]
+    return result
+
+
+def sums_after(before: Array) -> Array:
+    """The burst that is summed with each one and follows it (`before`: `sums_before`); else -1."""
+    result = np.full_like(before, -1)
+    chained = np.flatnonzero(before >= 0)
+    result[before[chained]] = chained
     return result
 
 
 def _pass_groups(a: Analysis, group: Array, before: Array) -> Array:
     """Group in which the product of each ACC burst is taken: that of the last pass that it is summed with (`before`: `sums_before`)."""
-    result = group.copy()
-    chained = np.flatnonzero(before >= 0)
-    for row in chained[np.argsort(-a.flat.b["t0"][chained], kind="stable")].tolist():
-        result[before[row]] = result[row]
+    after, own = sums_after(before), np.arange(len(before))
+    last = np.where(after >= 0, after, own)
+    while ((further := last[last]) != last).any():
+        last = further
+    result: Array = group[last]
     twin = np.flatnonzero((a.passes.acc >= 0) & (a.passes.partner >= 0))
     other = a.passes.acc[a.passes.partner[twin]]
     result[a.passes.acc[twin]] = np.maximum(result[a.passes.acc[twin]], np.where(other >= 0, result[other], -1))
@@ -128,7 +140,7 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
     np.maximum.at(total, joins.head[joins.first[owner[sums]] + k], when[sums])
     added = np.flatnonzero(passes.acc_source >= 0)
     stored = np.full(flat.size, -1, np.int64)
-    np.maximum.at(stored, passes.acc_row[passes.acc_source[added]], group[passes.acc_row[added]])
+    np.maximum.at(stored, passes.acc_row[passes.acc_source[added]], computed[passes.acc_row[added]])
     return result, total, stored
 
 

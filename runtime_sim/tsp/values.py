@@ -7,6 +7,7 @@ computes has bytes of its own. A pointer is (offset, step): lane l of the byte i
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from .legality import Analysis
 from .memory import UNDEFINED
 from .operands import Operand
 from .planes import plane_of
-from .schedule import group_bursts, last_uses, pass_kind, place, stored_sums, sums_before
+from .schedule import HALF, group_bursts, last_uses, pass_kind, place, stored_sums, sums_after, sums_before
+
+if TYPE_CHECKING:
+    from .byte_passes import ByteGroup
+    from .products import HalfGroup
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
 ALIGN = 64
@@ -29,14 +34,15 @@ ALIGN = 64
 class Values:
     """Pointers of one layout, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
-    `offset`, `step` per claim element (the last one: no element); elements `outer` are bytes of the places `outer_place`, which each block
-    fills in for itself. `base`, `width`, `count` of the result of each computing burst; `width_a`, `width_b` streams of its operands;
-    `leaf` the claim element (or -1 - place) that each claim element's bytes come from. Of ACC bursts: `kind` (`schedule.pass_kind`),
-    `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element that each of its elements adds; `before`,
-    `after`: fp16 passes that are summed as one (`schedule.sums_before`). `iw_plane`: local chip * 4 + plane of IW events. `fused`: ADD
-    bursts that only join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded
-    sum of each fp16 pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results.
-    `operands`: those of ALU groups by (first burst, tap), filled as they are needed.
+    `offset`, `step` per claim element; elements `outer` are bytes of the places `outer_place`, which each block fills in for itself. Behind
+    the claim elements are rows `old` of weight buffers (local plane * 320 + row) as they were before the block, and last no element at all.
+    `installed` [IW events, 320]: the one that each event installs. `base`, `width`, `count` of the result of each computing burst;
+    `width_a`, `width_b` streams of its operands; `leaf` the claim element (or -1 - place) that each claim element's bytes come from. Of ACC
+    bursts: `kind` (`schedule.pass_kind`), `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element
+    that each of its elements adds; `before`, `after`: passes that are summed as one (`schedule.sums_before`). `fused`: ADD bursts that only
+    join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded sum of each fp16
+    pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results. `operands` of ALU groups by
+    (first burst, tap), `halves` and `bytes` (groups of passes by first burst) are filled as they are needed.
     """
 
     groups: list[Array]
@@ -45,6 +51,8 @@ class Values:
     leaf: Array
     outer: Array
     outer_place: Array
+    installed: Array
+    old: Array
     base: Array
     width: Array
     count: Array
@@ -52,7 +60,6 @@ class Values:
     width_b: Array
     kind: Array
     pass_of: Array
-    iw_plane: Array
     add_first: Array
     add_source: Array
     before: Array
@@ -63,6 +70,8 @@ class Values:
     stored: Array
     size: int
     operands: dict[tuple[int, int], list[Operand]] = field(default_factory=dict)
+    halves: dict[int, HalfGroup] = field(default_factory=dict)
+    bytes: dict[int, ByteGroup] = field(default_factory=dict)
 
     def moved(self, by: int) -> Values:
         """The same values, with results `by` bytes further on."""
@@ -146,9 +155,9 @@ def place_values(a: Analysis) -> Values:
     even = halves[(flat.b["unit"][halves] - isa.MXM_BASE) // 3 % 2 == 0]
     sums = np.zeros(flat.size, np.int64)
     sums[even] = np.where(flat.b["emit"][even] == 1, flat.count[even] * 4 * vector, 0)
-    kept = np.where(stored_sums(a), flat.count * 4 * vector, 0)
-    before, after = sums_before(a), np.full(flat.size, -1, np.int64)
-    after[before[before >= 0]] = np.flatnonzero(before >= 0)
+    kind, before = pass_kind(a), sums_before(a)
+    after = sums_after(before)
+    kept = np.where(stored_sums(a) & ((after < 0) | (kind == HALF)), flat.count * 4 * vector, 0)
     (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins, before))
     offset, step = _pointers(a, leaf, base, width, joins, total)
     passes = a.passes
@@ -158,10 +167,13 @@ def place_values(a: Analysis) -> Values:
     sort = np.lexsort((passes.acc_k, passes.acc_row))
     add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
     outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
+    installed, old = _installed(a)
+    offset, step = (np.concatenate([column, np.full(len(old) + 1, none)]) for column, none in ((offset, -1), (step, 1)))
     return Values(
-        groups=groups, offset=offset, step=step, leaf=np.append(leaf, UNDEFINED), outer=outer, outer_place=-1 - leaf[outer],
+        groups=groups, offset=offset, step=step, leaf=np.append(leaf, np.full(len(old) + 1, UNDEFINED)), outer=outer,
+        outer_place=-1 - leaf[outer], installed=installed, old=old,
         base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
-        kind=pass_kind(a), pass_of=pass_of, iw_plane=plane_of(flat, a.passes.iw_burst), add_first=add_first, add_source=add_source,
+        kind=kind, pass_of=pass_of, add_first=add_first, add_source=add_source,
         before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end,
     )  # fmt: skip
 
@@ -184,5 +196,17 @@ def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins,
     offset, step = own[at] if claims.total else own, own_step[at] if claims.total else own_step
     offset[~computed] = -1
     step[~computed] = 1
-    offset, step = np.append(offset, -1), np.append(step, 1)
     return offset, step
+
+
+def _installed(a: Analysis) -> tuple[Array, Array]:
+    """(what every IW event installs in each row, as claim elements; rows of weight buffers that it takes as they were before the block).
+
+    The latter, local plane * 320 + row, are numbered from the number of claim elements on.
+    """
+    passes, vector = a.passes, a.machine.vector
+    result: Array = a.feeds.source[np.maximum(passes.content, 0)] if a.feeds.source.size else np.full(passes.content.shape, -1, np.int64)
+    event, row = np.nonzero(passes.content < 0)
+    old, number = np.unique(plane_of(a.flat, passes.iw_burst)[event] * vector + row, return_inverse=True)
+    result[event, row] = a.flat.claims.total + number
+    return result, old
