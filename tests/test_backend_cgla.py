@@ -401,15 +401,22 @@ def test_repeated_layers_are_one_segment() -> None:
 
 
 @pytest.mark.parametrize("form", ["fp16", "fp32"])
-def test_launches_beside_each_other_give_the_exact_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatialc.runtime_sim.cgla import run as runner
+def test_products_over_launches_are_the_sums_of_the_launches(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatialc.runtime_sim.cgla import products
 
     program = compiled(linear(40, 300, 700), weights(700, 300), precision=form)
     assert len(program.segments[0].tables["launches"]["lane"]) > 4
     inputs = {"x": RNG.standard_normal((40, 300)).astype(np.float32)}
     exact = execute(program, inputs, exact=True)
-    for least in (0, 1 << 60):
-        monkeypatch.setattr(runner, "THREADED_MACS", least)
-        found = execute(program, inputs)
-        assert found.violations == ()
-        np.testing.assert_array_equal(found.outputs["output_0"], exact.outputs["output_0"])
+    assert exact.order == "exact"
+    found = []
+    for least, packed in ((0, 1), (0, 1 << 20), (1 << 60, 1 << 20)):
+        monkeypatch.setattr(products, "SHARED_PRODUCTS", least)
+        monkeypatch.setattr(products, "PACKED_BYTES", packed)
+        monkeypatch.setattr(products, "THREADS", 2)
+        run = execute(program, inputs)
+        assert (run.violations, run.order) == ((), "blocked")
+        found.append(run.outputs["output_0"])
+        np.testing.assert_array_equal(found[-1], found[0])
+    error = np.linalg.norm(found[0] - exact.outputs["output_0"]) / np.linalg.norm(exact.outputs["output_0"])
+    assert 0 < error < 4 * np.finfo(np.float32).eps

@@ -267,7 +267,7 @@ def test_compiled_chains_equal_stepped_ones(product_head: bool, add: bool, steps
 @pytest.mark.parametrize("layout", ["split", "pairs", "low"])
 @pytest.mark.parametrize("expand", [0, 1, 2])
 @pytest.mark.parametrize("recipe", ["word", "low halves", "high halves"])
-def test_compiled_factors_equal_their_definition(recipe: str, expand: int, layout: str) -> None:
+def test_compiled_factors_equal_their_definition(recipe: str, expand: int, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from spatialc.runtime_sim.cgla import chains, packing
 
     rng = np.random.default_rng(expand)
@@ -277,22 +277,31 @@ def test_compiled_factors_equal_their_definition(recipe: str, expand: int, layou
     inner: tuple[Any, ...] = ("load",)
     if recipe != "word":
         inner = ("alu", OP1_CODE["X_H2F"], int(recipe == "high halves"), 0, 0, 0, 0, 0, 0, ("expand", 0, ("load",)), None, None)
-    index = rng.permutation(512)[: 2 * 3 * 2 * 5].reshape(2, 3, 2, 5)
-    index[0, 0, 0, :2] = 0, 1
-    part = packing.Gather(("expand", expand, inner), (2, 0), index, 8)
+    own = np.array([0, 8, 24, 16, 1000])
+    part = packing.Gather(
+        ("expand", expand, inner), (0, 2), np.array([0, 512]), np.array([0, 0]), 4096, np.array([0, 8]), np.array([16, 0, -8]) + 8, own, 8
+    )
     assert part.code() is not None
-    loaded = packing.compute(part.recipe, memory.view(np.uint64)[index])
-    lanes = w.parts(loaded, "<f4").view(np.uint32)
-    out = np.zeros((2, 2 if layout == "split" else 1, 3, 4, 16), dtype=np.float32)
-    chains.loops.pack(memory.view(np.uint64), index, np.array(part.links), *part.code(), packing.LAYOUTS[layout], out.view(np.uint32))
-    taken = out.view(np.uint32)[:, :, :, [2, 0]]
+    first = np.array([[0, 512], [64, 8]])
+    index = part.index(first)
+    assert index.shape == (2, 2, 3, 2, 5)
+    assert index[1, 1, 2, 0, 3] == 64 + 8 + 0 + 16
+    outs = []
+    for compiled in (chains.loops, None):
+        monkeypatch.setattr(packing, "kernels", lambda found=compiled: found)
+        out = np.zeros((2, 2, 2 if layout == "split" else 1, 3, 4, 16), dtype=np.float32)
+        packing.pack(memory, [part], [first], layout, out)
+        outs.append(out.view(np.uint32))
+        assert not out[..., [1, 3], :].any()
+    np.testing.assert_array_equal(outs[0], outs[1])
+    lanes = w.parts(packing.compute(part.recipe, memory.view(np.uint64)[index // 8]), "<f4").view(np.uint32)
+    taken = outs[0][..., [0, 2], :]
     if layout == "pairs":
-        np.testing.assert_array_equal(taken[:, 0, :, :, :10].reshape(2, 3, 2, 5, 2), lanes)
+        np.testing.assert_array_equal(taken[:, :, 0, :, :, :10].reshape(lanes.shape), lanes)
     elif layout == "low":
-        np.testing.assert_array_equal(taken[:, 0, :, :, :5], lanes[..., 0])
+        np.testing.assert_array_equal(taken[:, :, 0, :, :, :5], lanes[..., 0])
     else:
-        np.testing.assert_array_equal(np.moveaxis(taken[..., :5], 1, -1), lanes)
-    assert not out[:, :, :, [1, 3]].any()
+        np.testing.assert_array_equal(np.moveaxis(taken[..., :5], 2, -1), lanes)
 
 
 def test_changed_slots_change_the_numbers() -> None:

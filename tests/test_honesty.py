@@ -115,7 +115,6 @@ def test_summation_orders_agree(target: str) -> None:
             # the orders differ by roundings of fp32 sums, which later fp16 roundings carry along
             distance = np.linalg.norm(array - exact.outputs[name]) / np.linalg.norm(exact.outputs[name])
             assert distance < np.finfo(np.float16).eps
-    assert target != "cgla" or run(target).order == "exact"
 
 
 @pytest.mark.parametrize("target", TARGETS)

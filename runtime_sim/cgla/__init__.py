@@ -15,7 +15,7 @@ from ...machines.program import Program
 from ..execution import Execution
 from .account import breakdown, energy, host_ops, occupancy, totals, traffic, utilization
 from .decode import decode
-from .run import run_program
+from .run import Run, run_program
 from .seams import PROGRAM_END, Verdict, judge
 
 __all__ = ["END_CHECK", "check", "execute"]
@@ -40,23 +40,22 @@ def execute(
 ) -> Execution:
     """Judge and run a program. `inputs` and `states` are arrays in logical shape by binding name (missing states are zeros).
 
-    With `timing_only` no data move; with `exact` every slot is evaluated on all iterations instead of the proven-equal fast forms. A
-    program that breaks a rule other than lengths and order of time cannot be evaluated: its outputs are empty. Raises BadInput for wrong
-    inputs.
+    With `timing_only` no data move; with `exact` every slot is evaluated on all iterations. Without, fast forms take their place: equal
+    ones, and matrix products for launches that are sums of products (`order` is "blocked" then). A program that breaks a rule other than
+    lengths and order of time cannot be evaluated: its outputs are empty. Raises BadInput for wrong inputs.
     """
     verdict = judge(decode(program))
     violations = list(verdict.violations)
-    outputs: dict[str, np.ndarray] = {}
-    after: dict[str, np.ndarray] = {}
+    ran = Run({}, {}, [], False)
     if not timing_only and computable(verdict):
-        outputs, after, more = run_program(verdict, inputs, states or {}, exact)
-        violations += more
+        ran = run_program(verdict, inputs, states or {}, exact)
+        violations += ran.violations
     machine = verdict.decoded.machine
     counts = totals(verdict)
     joules = energy(machine, verdict.cycles, counts)
     return Execution(
-        outputs=outputs,
-        states=after,
+        outputs=ran.outputs,
+        states=ran.states,
         violations=tuple(_kept(violations, skip)),
         cycles=verdict.cycles,
         interval_cycles=verdict.cycles,
@@ -69,7 +68,7 @@ def execute(
         time_s=verdict.cycles / machine.clock_hz,
         load_s=_load_seconds(verdict),
         chips=1,
-        order="exact",
+        order="blocked" if ran.blocked else "exact",
         host_ops=host_ops(verdict),
     )
 

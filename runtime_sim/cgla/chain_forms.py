@@ -17,7 +17,7 @@ from ...machines.cgla.isa import OP2_CODE, Source
 from .chains import BLOCK, PASS, Floats, padded, run_chain
 from .dataflow import Dataflow
 from .kernel import COLUMNS, Slot, Value
-from .packing import Factor, Gather, gathers, pack, same_words, sizes_of, trace
+from .packing import Factor, Gather, gathers, heads, pack_lane, same_words, sizes_of, trace
 from .plan import Ints, LaunchPlan, MemoryAccess, Offsets
 
 PACKS_KEPT = 16
@@ -40,11 +40,19 @@ class LaneMemory:
         now = tuple(self.versions[row] for row in rows)
         known = self.packs.pop((key, layout), None)
         if known is None or known[0] != now:
-            known = now, pack(self.data, parts, links, multiple, layout, None if known is None else known[1])
+            known = now, self._pack(parts, links, multiple, layout, None if known is None else known[1])
         self.packs[(key, layout)] = known
         if len(self.packs) > PACKS_KEPT:
             del self.packs[next(iter(self.packs))]
         return known[1]
+
+    def _pack(self, parts: list[Gather], links: int, multiple: int, layout: str, known: Floats | None) -> Floats:
+        """Factors [batch * heads, steps, links, own padded to `multiple`], in the place of an older packing."""
+        batch, steps, own = parts[0].batch.size, parts[0].steps.size, parts[0].own.size
+        shape = batch * heads(layout), steps, links, padded(own * (2 if layout == "pairs" else 1), multiple)
+        result = np.zeros(shape, dtype=np.float32) if known is None else known
+        pack_lane(self.data.reshape(-1), parts, layout, result.reshape(1, batch, -1, *shape[1:]))
+        return result
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class ChainForm:
-    """How a summed chain is gathered: index arrays of its wide and narrow sides, axes by role and the shape of the result."""
+    """How a summed chain is gathered: its wide and narrow sides, axes by role and the shape of the result."""
 
     axes: Axes
     shape: tuple[int, ...]
@@ -78,6 +86,16 @@ class ChainForm:
     merged: bool
     wide_rows: tuple[int, ...]
     narrow_rows: tuple[int, ...]
+
+    @property
+    def layouts(self) -> tuple[str, str]:
+        """How the factors of the wide and of the narrow side are packed."""
+        return ("pairs", "low") if self.merged else ("split", "split")
+
+    @property
+    def links(self) -> int:
+        """Products of one step."""
+        return sum(len(part.links) for part in self.wide)
 
 
 @dataclass(frozen=True)
@@ -97,8 +115,7 @@ class SumGroup:
     def sums(self, plan: LaunchPlan, lane: LaneMemory, start: Floats) -> Floats:
         """The sums that begin with `start` [batch, narrow, wide], over the local memories of a lane."""
         form = self.form
-        layout = ("pairs", "low") if form.merged else ("split", "split")
-        links = sum(len(part.links) for part in form.wide)
+        layout, links = form.layouts, form.links
         left = lane.packed((id(plan), "wide", form.wide_key), form.wide_rows, form.wide, links, BLOCK, layout[0])
         right = lane.packed((id(plan), "narrow", form.narrow_key), form.narrow_rows, form.narrow, links, PASS, layout[1])
         head = np.zeros(self.extents[0], dtype=np.float32) if self.head is None else self.head
@@ -190,7 +207,7 @@ class GridLoads:
             if slot is None or chain is None or form is None:
                 continue
             head = None if chain.head is None else self.plan.constants.get((chain.head.row, chain.head.col, chain.head.part), 0)
-            shape = tuple((part.recipe, part.links, part.item, part.index.shape) for part in form.narrow)
+            shape = tuple((part.geometry, part.size, part.starts.tobytes(), (part.first - part.first[0]).tobytes()) for part in form.narrow)
             together.setdefault((form.wide_key, form.axes, form.shape, form.merged, head, shape), []).append((slot, chain, form))
         result = {}
         for (*_, head, _), members in together.items():
@@ -203,7 +220,7 @@ def _joined(members: Sequence[tuple[Slot, Chain, ChainForm]], head: int | None) 
     """One group of slots whose forms share their wide side."""
     slots, _, forms = zip(*members, strict=True)
     form, count = forms[0], len(forms)
-    narrow = [replace(part, index=np.concatenate([f.narrow[i].index for f in forms], axis=3)) for i, part in enumerate(form.narrow)]
+    narrow = [_beside([f.narrow[i] for f in forms]) for i in range(len(form.narrow))]
     rows = tuple(sorted({r for f in forms for r in f.narrow_rows}))
     pair = None if head is None else np.array([head], dtype=np.uint64).view(np.float32)
     merged = form.merged and (pair is None or bool(pair.view(np.uint32)[0] == pair.view(np.uint32)[1]))
@@ -223,6 +240,14 @@ def _joined(members: Sequence[tuple[Slot, Chain, ChainForm]], head: int | None) 
     places = tuple(np.ascontiguousarray(positions[:, i].reshape([*shape, 2]).transpose(back)) for i in range(count))
     value = None if pair is None else np.ascontiguousarray(np.full(batch, pair[0]) if merged else np.tile(pair, batch), dtype=np.float32)
     return SumGroup(slots, value, joined, extents, places)
+
+
+def _beside(parts: Sequence[Gather]) -> Gather:
+    """One side of several forms that differ in where it begins, as further elements of the own axis."""
+    begins = [int(part.first[0]) for part in parts]
+    low = min(begins)
+    own = np.concatenate([part.own + begin - low for part, begin in zip(parts, begins, strict=True)])
+    return replace(parts[0], first=parts[0].first + (low - begins[0]), own=own)
 
 
 def float_links(slot: Slot, flow: Dataflow) -> Chain | None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..jit import compiled
 
-HALF_STEP = np.float32(2.0**-24)
+LEAST_NORMAL = np.float32(2.0**-14)
+LEAST_BITS = np.uint32(0x38800000)
 
 
 @compiled
@@ -76,46 +77,57 @@ def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, bl
 def widened(half: Any) -> Any:
     """The bits of a half (uint32) as fp32, exact; infinities and NaN keep their payload."""
     size = half & np.uint32(0x7FFF)
-    bits = size << np.uint32(13)
+    bits = np.uint32(size << np.uint32(13))
     if size < np.uint32(0x0400):
-        bits = np.float32(np.float32(size) * HALF_STEP).view(np.uint32)
-    elif size >= np.uint32(0x7C00):
-        bits |= np.uint32(0x7F800000)
+        bits = np.float32(np.uint32(bits + LEAST_BITS).view(np.float32) - LEAST_NORMAL).view(np.uint32)
     else:
-        bits += np.uint32(0x38000000)
-    return bits | ((half & np.uint32(0x8000)) << np.uint32(16))
+        bits = bits | np.uint32(0x7F800000) if size >= np.uint32(0x7C00) else np.uint32(bits + np.uint32(0x38000000))
+    return bits | np.uint32((half & np.uint32(0x8000)) << np.uint32(16))
 
 
 @compiled
-def pack(words: Any, index: Any, links: Any, recipe: int, expand: int, layout: int, out: Any) -> None:
-    """Words at `index` [batch, steps, links, own] as the bits of fp32 into `out` [batch, heads, steps, all links, width].
+def pack(words: Any, first: Any, batch: Any, steps: Any, own: Any, links: Any, recipe: int, expand: int, layout: int, out: Any) -> None:
+    """Factors from 4-byte `words` as the bits of fp32 into `out` [sets, batch, heads, steps, all links, width]: the factor of a link lies
+    at `first` [sets, links] plus the steps of each axis (`own` unsigned), all in words.
 
-    `recipe`: 0 the word's two fp32, 1 and 2 its low and high pair of halves. `expand`: 0 both, 1 the first twice, 2 the second twice.
+    `recipe`: 0 the two fp32 there, 1 and 2 the low and high pair of halves. `expand`: 0 both, 1 the first twice, 2 the second twice.
     `layout`: 0 the two values in separate heads, 1 next to each other, 2 the first alone.
     """
-    batch, steps, count, own = index.shape
-    shift = np.uint64(32 if recipe == 2 else 0)
-    for b in range(batch):
-        for s in range(steps):
-            for i in range(count):
-                first = out[b, 0, s, links[i]]
-                second = out[b, out.shape[1] - 1, s, links[i]]
-                for o in range(own):
-                    word = words[index[b, s, i, o]]
-                    if recipe == 0:
-                        low, high = np.uint32(word & np.uint64(0xFFFFFFFF)), np.uint32(word >> np.uint64(32))
-                    else:
-                        pair = np.uint32((word >> shift) & np.uint64(0xFFFFFFFF))
-                        low, high = widened(pair & np.uint32(0xFFFF)), widened(pair >> np.uint32(16))
-                    if expand == 1:
-                        high = low
-                    elif expand == 2:
-                        low = high
-                    if layout == 0:
-                        first[o] = low
-                        second[o] = high
-                    elif layout == 1:
-                        first[2 * o] = low
-                        first[2 * o + 1] = high
-                    else:
-                        first[o] = low
+    count = own.size
+    pairs = np.empty(count, np.uint32)
+    halves = pairs.view(np.uint16)
+    other = np.uint64(1)
+    for f in range(first.shape[0]):
+        for b in range(batch.size):
+            for s in range(steps.size):
+                for i in range(links.size):
+                    source = words[first[f, i] + batch[b] + steps[s] + (1 if recipe == 2 else 0) :]
+                    low = out[f, b, 0, s, links[i]]
+                    high = out[f, b, out.shape[2] - 1, s, links[i]]
+                    if recipe == 0 and layout == 2:
+                        chosen = np.uint64(1 if expand == 2 else 0)
+                        for o in range(count):
+                            low[o] = source[own[o] + chosen]
+                        continue
+                    if recipe != 0:
+                        for o in range(count):
+                            pairs[o] = source[own[o]]
+                    if recipe != 0 and layout == 1 and expand == 0:
+                        for o in range(2 * count):
+                            low[o] = widened(np.uint32(halves[o]))
+                        continue
+                    for o in range(count):
+                        if recipe == 0:
+                            x, y = source[own[o]], source[own[o] + other]
+                        else:
+                            x, y = widened(np.uint32(halves[2 * o])), widened(np.uint32(halves[2 * o + 1]))
+                        x = y if expand == 2 else x
+                        y = x if expand == 1 else y
+                        if layout == 0:
+                            low[o] = x
+                            high[o] = y
+                        elif layout == 1:
+                            low[2 * o] = x
+                            low[2 * o + 1] = y
+                        else:
+                            low[o] = x

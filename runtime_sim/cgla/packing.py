@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from ...machines.cgla.isa import OP1, OP1_CODE, OP2, OP3, Source
 from . import words as w
-from .chains import kernels, padded
+from .chains import kernels
 from .kernel import Kernel, Value
-from .plan import Ints, MemoryAccess
+from .plan import WORD, Ints, MemoryAccess
 from .words import Words
 
 MAX_DEPTH = 8
@@ -115,12 +116,44 @@ def same_words(factor: Factor) -> bool:
 
 @dataclass(frozen=True)
 class Gather:
-    """Links with one recipe: their positions in the chain and the index array [batch, steps, links, own] into the memory words."""
+    """Links of a chain whose factors have one recipe and one set of address steps: the word of a link at a cell of the axes
+    (batch, steps, own) lies at logical address `first` of the link plus the steps of the three axes.
+
+    `links` are their positions in the chain, `starts` the byte of the lane where each one's partition of `size` bytes begins; `own` has
+    no negative step; `item` is the size of a word in bytes.
+    """
 
     recipe: tuple[Any, ...]
     links: tuple[int, ...]
-    index: Ints
+    first: Ints
+    starts: Ints
+    size: int
+    batch: Ints
+    steps: Ints
+    own: Ints
     item: int
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """First and last byte (exclusive) that a link touches, from its `first`."""
+        axes = (self.batch, self.steps, self.own)
+        return sum(int(axis.min()) for axis in axes), sum(int(axis.max()) for axis in axes) + self.item
+
+    @cached_property
+    def geometry(self) -> tuple[Any, ...]:
+        """All but the places of the links."""
+        return self.recipe, self.links, self.item, self.batch.tobytes(), self.steps.tobytes(), self.own.tobytes()
+
+    @cached_property
+    def wraps(self) -> bool:
+        """Whether the array of a link goes beyond the end of its partition."""
+        low, high = self.first + self.reach[0], self.first + self.reach[1] - 1
+        return bool((low // self.size != high // self.size).any())
+
+    def index(self, first: Ints) -> Ints:
+        """Bytes [..., batch, steps, links, own] of links that begin at `first` [..., links]."""
+        inner = self.batch[:, None, None, None] + self.steps[:, None, None] + self.own
+        return np.asarray(first[..., None, None, :, None] + inner)
 
     def code(self) -> tuple[int, int] | None:
         """(recipe, expand) as `kernels.pack` takes them, None for a recipe that it does not know."""
@@ -141,22 +174,24 @@ def gathers(
     row_bytes: int,
     groups: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
 ) -> list[Gather] | None:
-    """Index arrays of all links over the axes (batch, steps, own); None where a load is unaligned."""
-    by_recipe: dict[tuple[Any, ...], list[int]] = {}
+    """The factors over the axes (batch, steps, own); None where a load is unaligned."""
+    together: dict[tuple[Any, ...], list[int]] = {}
     for link, (factor, access) in enumerate(zip(factors, accesses, strict=True)):
-        by_recipe.setdefault((min(access.size, 8), factor.recipe), []).append(link)
+        if access.op == "LDRU":
+            return None
+        used = tuple(strides[link][axis] for group in groups for axis in group)
+        together.setdefault((min(access.size, 8), factor.recipe, access.part_size, used), []).append(link)
     result = []
-    for (item, recipe), links in by_recipe.items():
-        rows = []
+    for (item, recipe, size, _), links in together.items():
+        batch, steps, own = (_steps(group, strides[links[0]], digits) for group in groups)
+        low = int(own.min())
+        first, starts = [], []
         for link in links:
-            access = accesses[link]
-            if access.op == "LDRU":
-                return None
-            first = access.base + int(access.offsets.vector[0]) + (8 * factors[link].load.part if factors[link].load.kind == "wide" else 0)
-            parts = [_steps(group, strides[link], digits) for group in groups]
-            logical = first + parts[0][:, None, None] + parts[1][None, :, None] + parts[2][None, None, :]
-            rows.append((access.row * row_bytes + access.physical(logical)) // item)
-        result.append(Gather(recipe, tuple(links), np.ascontiguousarray(np.stack(rows, axis=2)), item))
+            access, load = accesses[link], factors[link].load
+            wide = 8 * load.part if load.kind == "wide" else 0
+            first.append(access.base + int(access.offsets.vector[0]) + low + wide)
+            starts.append(access.row * row_bytes + access.part_start)
+        result.append(Gather(recipe, tuple(links), np.array(first), np.array(starts), size, batch, steps, own - low, item))
     return result
 
 
@@ -168,34 +203,50 @@ def _steps(group: tuple[int, ...], strides: tuple[int, ...], digits: tuple[int, 
     return total
 
 
-def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], links: int, multiple: int, layout: str, known: Floats | None = None) -> Floats:
-    """Factors as fp32 [batch, steps, links, own padded to `multiple`], in the place of `known` where an older packing is given.
+def heads(layout: str) -> int:
+    """Batches that the two words of a factor take."""
+    return 2 if layout == "split" else 1
 
-    `layout`: `split` puts the two words of a factor in separate batches (batch * 2), `pairs` next to each other (own * 2), `low` takes
-    one word of factors whose words are equal.
+
+def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], firsts: Sequence[Ints], layout: str, packed: Floats) -> None:
+    """Factors as fp32 into `packed` [sets, batch, heads, steps, links, width]; `firsts` are, for each part, the first bytes of its links
+    in `memory`, [sets, links].
+
+    `layout`: `split` puts the two words of a factor in separate heads, `pairs` next to each other (own * 2), `low` takes one word of
+    factors whose words are equal.
     """
-    batch, steps, _, own = parts[0].index.shape
-    width = padded(own * (2 if layout == "pairs" else 1), multiple)
-    heads = 2 if layout == "split" else 1
-    result = np.zeros((batch * heads, steps, links, width), dtype=np.float32) if known is None else known
-    packed = result.reshape(batch, heads, steps, links, width)
     compiled = kernels()
-    for part in parts:
-        flat = memory.reshape(-1).view({8: np.uint64, 4: np.uint32, 1: np.uint8}[part.item])
+    for part, first in zip(parts, firsts, strict=True):
         code = part.code() if compiled is not None else None
         if compiled is not None and code is not None:
-            compiled.pack(flat, part.index, np.array(part.links), *code, LAYOUTS[layout], packed.view(np.uint32))
-            continue
-        loaded = flat[part.index].astype(np.uint64, copy=False)
-        lanes = w.parts(compute(part.recipe, loaded), "<f4")
-        where = _slice(part.links)
-        if layout == "pairs":
-            packed[:, 0][:, :, where, : 2 * own] = lanes.reshape(batch, steps, len(part.links), 2 * own)
-        elif layout == "low":
-            packed[:, 0][:, :, where, :own] = lanes[..., 0]
+            axes = (part.batch // WORD, part.steps // WORD, (part.own // WORD).astype(np.uint64), np.array(part.links))
+            words = memory[: memory.size // WORD * WORD].view(np.uint32)
+            compiled.pack(words, first // WORD, *axes, *code, LAYOUTS[layout], packed.view(np.uint32))
         else:
-            packed[:, :, :, where, :own] = np.transpose(lanes, (0, 4, 1, 2, 3))
-    return result
+            pack_at(memory, part, part.index(first), layout, packed)
+
+
+def pack_lane(memory: NDArray[np.uint8], parts: Sequence[Gather], layout: str, packed: Floats) -> None:
+    """`pack` from the local memories of a lane, where an array may wrap in its partition; `packed` has one set."""
+    for part in parts:
+        if part.wraps:
+            index = part.index(part.first) % part.size + part.starts[:, None]
+            pack_at(memory, part, index[None], layout, packed)
+        else:
+            pack(memory, [part], [(part.starts + part.first % part.size)[None]], layout, packed)
+
+
+def pack_at(memory: NDArray[np.uint8], part: Gather, index: Ints, layout: str, packed: Floats) -> None:
+    """One part from the bytes at `index` [sets, batch, steps, links, own]."""
+    words = memory[: memory.size // part.item * part.item].view({8: np.uint64, 4: np.uint32, 1: np.uint8}[part.item])
+    lanes = w.parts(compute(part.recipe, words[index // part.item].astype(np.uint64, copy=False)), "<f4")
+    where, own = _slice(part.links), part.own.size
+    if layout == "pairs":
+        packed[:, :, 0][:, :, :, where, : 2 * own] = lanes.reshape(*lanes.shape[:-2], 2 * own)
+    elif layout == "low":
+        packed[:, :, 0][:, :, :, where, :own] = lanes[..., 0]
+    else:
+        packed[:, :, :, :, where, :own] = np.moveaxis(lanes, -1, 2)
 
 
 def _slice(links: tuple[int, ...]) -> slice | list[int]:

@@ -1,45 +1,45 @@
 """Runs a judged program on data: instance after instance, each segment's steps in order of their start.
 
-What overlaps in the machine's time may overlap here: a launch runs in a thread until a launch of its lane starts, or data of a request
-move, after it has ended. The rules have shown that requests beside it touch other bytes (CGLA-025, CGLA-030), so a program that breaks any
-rule runs step by step.
+Launches that are matrix products run from DDR to DDR, many at once (`sources.py`): the rules have shown that every byte is there when it
+is read and stays until then. So a program that breaks any rule, and an exact run, take every step as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import Violation
 from ...machines.cgla.tables import BufferKind, Direction
-from ..threads import THREADS
 from .account import state_buffers
 from .chain_forms import LaneMemory
 from .chains import expect
 from .host import HostError, HostTask, run_task
 from .lane import RowPart, pieces
-from .launch import run_launch, summed_stores
+from .launch import run_launch
 from .memory import Ddr, check_names
 from .seams import Verdict
 from .segment import Row, SegmentReport
+from .sources import Step, make_tape, plain_tape
 
 Bytes = NDArray[np.uint8]
-THREADED_MACS = 1 << 17
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
+@dataclass(frozen=True)
+class Run:
+    """Outputs and states after a run, breaches that only data show, and whether sums were taken in another order than the machine's."""
+
+    outputs: dict[str, np.ndarray]
+    states: dict[str, np.ndarray]
+    violations: list[Violation]
+    blocked: bool
 
 
-def run_program(
-    verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[Violation]]:
-    """(outputs, states after, breaches that only data show). Raises BadInput for inputs that do not fit."""
+def run_program(verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool) -> Run:
+    """Runs it; without `exact`, launches may be taken as products. Raises BadInput for inputs that do not fit."""
     program, machine = verdict.decoded.program, verdict.decoded.machine
     check_names(program, inputs, "input")
     check_names(program, states, "state")
@@ -50,81 +50,53 @@ def run_program(
         if binding.name in states:
             ddr.put(number, states[binding.name])
     lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
-    threads = not exact and not verdict.violations
-    breaches: list[Violation] = []
     if not exact:
         expect(sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances))
+    joined = not exact and not verdict.violations
+    tapes = {number: make_tape(report, lanes) if joined else plain_tape(report) for number, report in verdict.reports.items()}
+    blocked = any(step.batch is not None for tape in tapes.values() for step in tape)
     for index, (segment, cycle) in enumerate(verdict.instances):
-        report = verdict.reports[segment]
-        runner = _Instance(report, ddr, verdict.binds[index], lanes, machine.t_dma, exact, threads)
-        for start, kind, number in report.steps:
+        runner = _Instance(verdict.reports[segment], ddr, verdict.binds[index], lanes, exact)
+        for step in tapes[segment]:
             try:
-                runner.step(start, kind, number)
+                runner.step(step)
             except HostError as error:
-                unit = f"instance {index} {kind} {number}"
-                breaches.append(Violation(error.rule, cycle + start, unit, str(error)))
-                return {}, {}, breaches
-        runner.finish()
+                kind = "dma" if step.kind in ("load", "drain") else step.kind
+                breach = Violation(error.rule, cycle + step.start, f"instance {index} {kind} {step.number}", str(error))
+                return Run({}, {}, [breach], blocked)
     outputs = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.OUTPUT)}
     after = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.STATE)}
-    return outputs, after, breaches
+    return Run(outputs, after, [], blocked)
 
 
 class _Instance:
     def __init__(
-        self,
-        report: SegmentReport,
-        ddr: Ddr,
-        binds: Mapping[int, tuple[int, int]],
-        lanes: Sequence[LaneMemory],
-        t_dma: int,
-        exact: bool,
-        threads: bool,
+        self, report: SegmentReport, ddr: Ddr, binds: Mapping[int, tuple[int, int]], lanes: Sequence[LaneMemory], exact: bool
     ) -> None:
         self.report = report
         self.ddr = ddr
         self.binds = binds
         self.lanes = lanes
-        self.t_dma = t_dma
         self.exact = exact
-        self.threads = threads
         self.launch_lane = report.segment.tables["launches"]["lane"].tolist()
-        self.launch_length = report.segment.tables["launches"]["length"].tolist()
-        self.running: dict[int, tuple[int, Future[None]]] = {}
 
     def view(self, symbol: int) -> Bytes:
         """The bytes of a symbol of this instance."""
         buffer, offset = self.binds[symbol]
         return self.ddr.buffers[buffer][offset : offset + self.report.symbols[symbol]]
 
-    def step(self, start: int, kind: str, number: int) -> None:
-        """One DMA, launch or host task."""
-        if kind == "launch":
-            lane = self.launch_lane[number]
-            self._wait(lane, start)
-            plan, memory = self.report.launches[number], self.lanes[lane]
-            if self.threads and plan.counts["macs"] >= THREADED_MACS and summed_stores(plan, memory) is not None:
-                self.running[lane] = start + self.launch_length[number], _pool().submit(run_launch, plan, memory, False)
-            else:
-                run_launch(plan, memory, self.exact)
-        elif kind == "dma":
-            row = self.report.dmas[number]
-            self._wait(row["lane"], start + self.t_dma)  # its data move from then on
-            self._dma(row, self.report.parts[number])
-        else:
-            task = self.report.tasks[number]
+    def step(self, step: Step) -> None:
+        """One DMA, launch, host task or batch of products."""
+        if step.batch is not None:
+            step.batch.run(self.view)
+        elif step.kind == "launch":
+            run_launch(self.report.launches[step.number], self.lanes[self.launch_lane[step.number]], self.exact)
+        elif step.kind == "host":
+            task = self.report.tasks[step.number]
             assert isinstance(task, HostTask)
             run_task(task, self.view)
-
-    def finish(self) -> None:
-        """Waits for every launch."""
-        for lane in list(self.running):
-            self._wait(lane, None)
-
-    def _wait(self, lane: int, start: int | None) -> None:
-        """Waits for the launch of a lane if it has ended by cycle `start` (None: in any case)."""
-        if lane in self.running and (start is None or self.running[lane][0] <= start):
-            self.running.pop(lane)[1].result()
+        else:
+            self._dma(self.report.dmas[step.number], self.report.parts[step.number])
 
     def _dma(self, row: Row, parts: Sequence[RowPart]) -> None:
         offset = row["offset"]
