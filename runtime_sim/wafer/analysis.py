@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .flows import Fabric, Hops
 from .hazards import Hazards
 from .liveness import Liveness
 from .model import BurstView, Ints, SegmentView, view_segment
-from .order import Step, order
+from .order import Step, Wave, order, unfolded
 from .plan import Plan, make_plan
 from .rates import arrival_claims, check_core_rates, check_link_rates, issue_claims, send_claims
 from .triggers import Triggers
@@ -52,7 +53,7 @@ class Analysis:
     """Intervals [start, end) in which some core computes; `moves`: in which some core sends or receives; `flight`: wavelets on the way."""
     moves: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     flight: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step | Wave] = field(default_factory=list)
     _plans: dict[tuple[bool, frozenset[int], frozenset[int], bool], Plan] = field(default_factory=dict)
     _engine: Engine | None = None
 
@@ -60,7 +61,9 @@ class Analysis:
         """What to run for values (`make_plan`): loops in closed form unless `exact` (N6)."""
         key = exact, held, kept, plain
         if key not in self._plans:
-            steps = list(self.steps) if exact else close_loops(self.seg, self.deliveries, self.steps)
+            steps: list[Any] = list(self.steps)
+            if self.seg.loops and not exact:
+                steps = close_loops(self.seg, self.deliveries, unfolded(steps))
             self._plans[key] = make_plan(self.seg, self.deliveries, steps, held, kept, exact, plain)
         return self._plans[key]
 
@@ -150,7 +153,7 @@ def intervals(bursts: list[BurstView]) -> Ints:
     """Union of [T, E) over cores and repetitions, as sorted disjoint intervals [n, 2]."""
     parts = []
     for burst in bursts:
-        starts = np.array([burst.time.low]) if burst.time.uniform else np.unique(burst.time.array)
+        starts = burst.time.values
         if burst.repetitions == 1:
             parts.append(np.stack([starts, starts + burst.span], axis=1))
             continue

@@ -232,7 +232,7 @@ class LineSum:
 def replace(engine: Engine, run: Run, cells: Cells, values: Values, anew: bool) -> None:
     """Make `values` all that an object holds; core by core if `anew`."""
     h, w, size = engine.memory.shape(run.obj)
-    array = engine.memory.blank((*cells.small, size), values.dtype, written=len(cells.cell) * run.count)
+    array = engine.memory.blank((*cells.small, size), values.dtype)
     if cells.all_in_order:
         array.reshape(-1, size)[:, run.begin : run.begin + run.count] = values
     else:

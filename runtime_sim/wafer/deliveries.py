@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -43,13 +44,11 @@ class Delivery:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Sorted by (receiving event, position in its role)."""
+    """What arrives at every receiving event, by position in its role: number of the sending event, source core, `T_send + H`."""
 
-    send: Ints
-    src: Ints
-    arrive: Ints
-    recv: Ints
-    at: Ints
+    send: list[Ints]
+    src: list[Ints]
+    arrive: list[Ints]
 
 
 class Deliveries:
@@ -114,31 +113,51 @@ class Deliveries:
 
     def _pair(self, colour: int, sends: Sequence[Event], receives: Sequence[Event], report: bool = True) -> _Pairs | None:
         """Match in order at each core; W33 and W34 where the counts differ."""
-        size = self.fabric.size
-        s_core, s_time, s_index, s_src = [], [], [], []
-        when = np.zeros(size, np.int64)
-        for i, event in enumerate(sends):
-            flow = self.flow(event)
-            when[event.burst.core_ids] = event.time.array
-            s_core.append(flow.dst)
-            s_time.append(when[flow.src] + flow.hops)
-            s_index.append(np.full(len(flow.dst), i))
-            s_src.append(flow.src)
-        r_core = [e.burst.core_ids.reshape(-1) for e in receives]
-        r_time = [e.time.array.reshape(-1) for e in receives]
-        r_index = [np.full(e.burst.cores, i) for i, e in enumerate(receives)]
-        r_at = [np.arange(e.burst.cores) for e in receives]
-        sc, st, si, ss = (_cat(x) for x in (s_core, s_time, s_index, s_src))
-        rc, rt, ri, ra = (_cat(x) for x in (r_core, r_time, r_index, r_at))
-        difference = np.bincount(rc, minlength=size) - np.bincount(sc, minlength=size)
+        flows = [self.flow(event) for event in sends]
+        s_time, when = [], np.zeros(self.fabric.size, np.int64)
+        for event, flow in zip(sends, flows, strict=True):
+            if event.time.uniform:
+                s_time.append(flow.hops + event.low)
+            else:
+                when[event.burst.core_ids] = event.time.array
+                s_time.append(when[flow.src] + flow.hops)
+        s_core, r_core = [flow.dst for flow in flows], [e.burst.core_ids.reshape(-1) for e in receives]
+        came, s_rank = self._ranks(s_core, s_time)
+        taken, r_rank = self._ranks(r_core, [e.time.array.reshape(-1) for e in receives])
+        difference = taken - came
         if difference.any():
             if report:
-                self._unmatched(colour, difference, sends, receives, (sc, si), (rc, ri))
+                index = tuple(_numbered(cores) for cores in (s_core, r_core))
+                self._unmatched(colour, difference, sends, receives, (_cat(s_core), index[0]), (_cat(r_core), index[1]))
             return None
-        # both lists run by event and, in it, by position, which settles equal times
-        take = np.empty(len(rc), np.int64)
-        take[np.lexsort((rt, rc))] = np.lexsort((st, sc))
-        return _Pairs(si[take], ss[take], st[take], ri, ra)
+        first = np.cumsum(came) - came
+        place = np.empty(int(came.sum()), np.int64)
+        for cores, rank, begin in zip(s_core, s_rank, _starts(s_core), strict=True):
+            place[first[cores] + rank] = np.arange(begin, begin + len(cores))
+        take = [place[first[cores] + rank] for cores, rank in zip(r_core, r_rank, strict=True)]
+        send, src, time = _numbered(s_core), _cat([flow.src for flow in flows]), _cat(s_time)
+        return _Pairs([send[t] for t in take], [src[t] for t in take], [time[t] for t in take])
+
+    def _ranks(self, cores: Sequence[Ints], times: Sequence[Ints]) -> tuple[Ints, list[Ints]]:
+        """How often every core occurs in the lists of an event each, and for every event the rank of its cores' times among all of the same
+        core; equal times by event."""
+        count, last = np.zeros(self.fabric.size, np.int64), np.full(self.fabric.size, np.iinfo(np.int64).min)
+        ranks = []
+        for here, time in zip(cores, times, strict=True):
+            if (time < last[here]).any() or (here[1:] <= here[:-1]).any():
+                break
+            ranks.append(count[here])
+            count[here] += 1
+            last[here] = time
+        if len(ranks) == len(cores):
+            return count, ranks
+        # the events are not in order on some core, or one of them reaches it twice
+        every, number = _cat(cores), _cat(times)
+        count = np.bincount(every, minlength=self.fabric.size)
+        order = np.lexsort((number, every))
+        rank = np.empty(len(every), np.int64)
+        rank[order] = np.arange(len(every)) - (np.cumsum(count) - count)[every[order]]
+        return count, [rank[a : a + len(c)] for a, c in zip(_starts(cores), cores, strict=True)]
 
     def _unmatched(
         self, colour: int, difference: Ints, sends: Sequence[Event], receives: Sequence[Event], s: tuple[Ints, Ints], r: tuple[Ints, Ints]
@@ -156,28 +175,23 @@ class Deliveries:
 
     def _keep_invariant(self, pairs: _Pairs, sends: list[Event], receives: list[Event]) -> bool:
         """Whether pairs join equal repetitions in one way; if so, keep one delivery a burst."""
-        s_rep = np.array([(e.k, e.outer, e.burst.loop.id) for e in sends]).reshape(-1, 3)
-        r_rep = np.array([(e.k, e.outer, e.burst.loop.id) for e in receives]).reshape(-1, 3)
-        rows = np.array([e.burst.row for e in sends])
-        if (s_rep[pairs.send] != r_rep[pairs.recv]).any():
-            once = all(e.burst.repetitions == 1 for e in (*sends, *receives))
-            if not once:
+        if not all(e.burst.repetitions == 1 for e in (*sends, *receives)):
+            s_rep = np.array([(e.k, e.outer, e.burst.loop.id) for e in sends]).reshape(-1, 3)
+            if any((s_rep[send] != (e.k, e.outer, e.burst.loop.id)).any() for send, e in zip(pairs.send, receives, strict=True)):
                 return False
         kept: dict[int, Delivery] = {}
-        bounds = np.searchsorted(pairs.recv, np.arange(len(receives) + 1))
-        order = sorted(range(len(receives)), key=lambda i: receives[i].key)
         first: dict[int, tuple[Ints, Ints]] = {}
-        for i in order:
-            part = slice(bounds[i], bounds[i + 1])
-            row, src = rows[pairs.send[part]], pairs.src[part]
-            burst = receives[i].burst
+        rows = np.array([e.burst.row for e in sends])
+        for i in sorted(range(len(receives)), key=lambda i: receives[i].key):
+            send, src, burst = pairs.send[i], pairs.src[i], receives[i].burst
             if burst.row in first:
-                if not (np.array_equal(first[burst.row][0], row) and np.array_equal(first[burst.row][1], src)):
+                if not (np.array_equal(first[burst.row][0], rows[send]) and np.array_equal(first[burst.row][1], src)):
                     return False
                 continue
-            first[burst.row] = (row, src)
-            parts = tuple(Part((r, 0, 0), np.flatnonzero(row == r), src[row == r]) for r in _values(row))
-            kept[burst.row] = Delivery(parts, pairs.arrive[part].reshape(len(burst.rows), len(burst.cols)))
+            if burst.repetitions > 1:
+                first[burst.row] = (rows[send], src)
+            parts = tuple(Part((sends[s].burst.row, 0, 0), at, src[at]) for s, at in _groups(send))
+            kept[burst.row] = Delivery(parts, pairs.arrive[i].reshape(len(burst.rows), len(burst.cols)))
         self.invariant |= kept
         return True
 
@@ -269,14 +283,27 @@ def _cat(parts: Sequence[Ints]) -> Ints:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
+def _starts(parts: Sequence[Ints]) -> list[int]:
+    """Where every part begins in all of them, one after the other."""
+    return [0, *accumulate(len(part) for part in parts)][: len(parts)]
+
+
+def _numbered(parts: Sequence[Ints]) -> Ints:
+    """The number of its part for every element of all of them."""
+    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
+def _groups(values: Ints) -> list[tuple[int, Ints]]:
+    """Values and where they are, ascending."""
+    found = _values(values)
+    return [(found[0], np.arange(len(values)))] if len(found) == 1 else [(value, np.flatnonzero(values == value)) for value in found]
+
+
 def _split(pairs: _Pairs, sends: Sequence[Event], receives: Sequence[Event]) -> dict[Key, Delivery]:
-    bounds = np.searchsorted(pairs.recv, np.arange(len(receives) + 1))
     out = {}
-    for i, event in enumerate(receives):
-        part = slice(bounds[i], bounds[i + 1])
-        send, src = pairs.send[part], pairs.src[part]
-        parts = tuple(Part(sends[s].key, np.flatnonzero(send == s), src[send == s]) for s in _values(send))
-        out[event.key] = Delivery(parts, pairs.arrive[part].reshape(len(event.burst.rows), len(event.burst.cols)))
+    for send, src, arrive, event in zip(pairs.send, pairs.src, pairs.arrive, receives, strict=True):
+        parts = tuple(Part(sends[s].key, at, src[at]) for s, at in _groups(send))
+        out[event.key] = Delivery(parts, arrive.reshape(len(event.burst.rows), len(event.burst.cols)))
     return out
 
 

@@ -199,7 +199,7 @@ class Engine:
         cut = seen_once(values)
         small = (1 if cut.shape[0] == 1 else h, 1 if cut.shape[1] == 1 else w)
         index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
-        array = self.memory.blank((*small, size), values.dtype, written=cut.size)
+        array = self.memory.blank((*small, size), values.dtype)
         strided(array[index], int(self.begin(step.event, "d")), step.event.burst.d.stride, ext)[...] = cut
         self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
 

@@ -23,7 +23,7 @@ from .breaches import Breaches
 from .events import Event, ends
 from .flows import Fabric
 from .model import BurstView, Ints, SegmentView
-from .order import Step
+from .order import Step, Wave
 
 FILLED = (tb.ObjectKind.WEIGHT, tb.ObjectKind.CONSTANT, tb.ObjectKind.STATE, tb.ObjectKind.INPUT)
 PRELOADED = (tb.ObjectKind.WEIGHT, tb.ObjectKind.CONSTANT)
@@ -112,8 +112,9 @@ class Liveness:
 
     # -- the pass ------------------------------------------------------------------------------------------------------------------
 
-    def walk(self, steps: Sequence[Step], fabric: Fabric, out: Breaches) -> None:
+    def walk(self, items: Sequence[Step | Wave], fabric: Fabric, out: Breaches) -> None:
         """W44 over all steps; fills what `written` and `needed` give."""
+        steps = [step for item in items for step in (_steps_of(item) if isinstance(item, Wave) else (item,))]
         self._find_atoms(steps)
         reported: set[tuple[int, str]] = set()
         satisfied: set[tuple[tuple[int, int, int], str]] = set()
@@ -260,6 +261,13 @@ class Liveness:
         core = int(burst.core_ids.reshape(-1)[at[missing.reshape(-1)[at]][0]])
         message = f"operand {name} reads words of object {number} that nothing has written"
         out.add("W44", fabric.core(core), message, cycle=event.low, claimants=[burst.name], prov=[burst.prov])
+
+
+def _steps_of(wave: Wave) -> list[Step]:
+    """The steps of a wave; whole events where none reads what one of them writes, so that their order does not matter here."""
+    written = {e.burst.operand(p).obj for e in wave.events for p in writes(e.burst)}
+    read = {e.burst.operand(p).obj for e in wave.events for p in reads(e.burst)}
+    return wave.steps if written & read else [Step(e) for e in wave.events]
 
 
 @lru_cache(maxsize=4096)

@@ -117,6 +117,14 @@ class Separable:
         return int(self.array.max()) if self.dense is not None else self.base + int(self.u.max()) + int(self.v.max())
 
     @property
+    def values(self) -> Ints:
+        """All values, ascending."""
+        if self.dense is not None:
+            return np.unique(self.array)
+        u, v = (side[:1] if (side == side[0]).all() else np.unique(side) for side in (self.u, self.v))
+        return self.base + (u + v if 1 in (len(u), len(v)) else np.unique(u[:, None] + v[None, :]))
+
+    @property
     def uniform(self) -> bool:
         """Whether all cores have the same value."""
         return self.low == self.high

@@ -7,8 +7,9 @@ to receiver. An event in a cycle of that graph (a chain reduction feeds itself c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -38,10 +39,27 @@ class Step:
     """Whether what it writes is all that its object holds, to which other cores then add."""
 
 
-def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:
-    """Steps in a legal order, the same on every run."""
+@dataclass(frozen=True)
+class Wave:
+    """Events that see their own results, or one another's, core by core: evaluated in levels of equal start time."""
+
+    events: tuple[Event, ...]
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The levels, in order."""
+        return _levels(self.events)
+
+
+def unfolded(items: Iterable[Any]) -> list[Any]:
+    """Items with every wave as its steps."""
+    return [step for item in items for step in (item.steps if isinstance(item, Wave) else (item,))]
+
+
+def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step | Wave]:
+    """Steps and waves in a legal order, the same on every run."""
     ranked = sorted(events, key=lambda e: (e.low, e.burst.id, e.outer, e.k))
-    out: list[Step] = []
+    out: list[Step | Wave] = []
     cluster: list[Event] = []
     reach = -1
     for event in ranked:
@@ -53,7 +71,7 @@ def order(events: Sequence[Event], deliveries: Deliveries) -> list[Step]:
     return out + (_cluster(cluster, deliveries) if cluster else [])
 
 
-def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step]:
+def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step | Wave]:
     if all(event.time.uniform for event in events):
         return [Step(event) for event in events]
     graph: Graph = nx.DiGraph()
@@ -61,13 +79,13 @@ def _cluster(events: list[Event], deliveries: Deliveries) -> list[Step]:
     _core_edges(events, graph)
     _delivery_edges(events, deliveries, graph)
     joined = nx.condensation(graph)
-    steps: list[Step] = []
+    steps: list[Step | Wave] = []
     for node in nx.lexicographical_topological_sort(joined, key=lambda n: min(joined.nodes[n]["members"])):
         members = sorted(joined.nodes[node]["members"])
         if len(members) == 1 and not graph.has_edge(members[0], members[0]):
             steps.append(Step(events[members[0]]))
         else:
-            steps += _levels([events[i] for i in members])
+            steps.append(Wave(tuple(events[i] for i in members)))
     return steps
 
 
@@ -98,7 +116,7 @@ def _delivery_edges(events: list[Event], deliveries: Deliveries, graph: Graph) -
                 graph.add_edge(place[part.send], i)
 
 
-def _levels(events: list[Event]) -> list[Step]:
+def _levels(events: Sequence[Event]) -> list[Step]:
     found: list[tuple[int, int, Step]] = []
     for rank, event in enumerate(events):
         times = event.time.array.reshape(-1)

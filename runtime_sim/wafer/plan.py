@@ -26,7 +26,7 @@ from .fields import operand_range
 from .liveness import FILLED
 from .lookups import lowest
 from .model import BurstView, Ints, SegmentView
-from .order import Step
+from .order import Step, Wave, unfolded
 from .products import kinds_of, summed_extents
 from .storage import dense, gapless
 
@@ -49,13 +49,22 @@ def make_plan(
 ) -> Plan:
     """The plan of a segment. `held` are objects whose words hold something before the segment starts, `kept` those that are read after it
     has ended, for this instance; `plain`: step by step, where objects of the instance are the same words."""
-    actions = list(steps) if plain else _Planner(seg, deliveries, steps, held, kept, exact).actions()
+    actions = unfolded(steps) if plain else _Planner(seg, deliveries, steps, held, kept, exact).actions()
     return Plan(actions, count_uses(actions, deliveries), last_uses(actions))
 
 
 def bursts_of(action: Any) -> Sequence[BurstView]:
     """The bursts that an action evaluates."""
+    if isinstance(action, Wave):
+        return [event.burst for event in action.events]
     return (action.event.burst,) if isinstance(action, Step) else action.bursts
+
+
+def events_of(action: Any) -> Sequence[Event]:
+    """The events of a step or a wave."""
+    if isinstance(action, Wave):
+        return action.events
+    return (action.event,) if isinstance(action, Step) else ()
 
 
 def last_uses(actions: Sequence[Any]) -> dict[int, list[int]]:
@@ -85,7 +94,7 @@ def count_uses(actions: Sequence[Any], deliveries: Deliveries) -> dict[Key, int]
 
 def receiving(actions: Iterable[Any]) -> list[Event]:
     """The events that receive, each once."""
-    found = {a.event.key: a.event for a in actions if isinstance(a, Step) and a.event.burst.n_in}
+    found = {event.key: event for a in actions for event in events_of(a) if event.burst.n_in}
     return list(found.values())
 
 
@@ -127,15 +136,14 @@ class _Planner:
         self.items: list[Any] = list(steps)
         self.places: dict[Key, list[int]] = {}
         self.events: dict[Key, Event] = {}
-        self.touched: dict[int, list[int]] = {}
         self.takers: dict[Key, list[Event]] = {}
         self._of_burst: dict[int, frozenset[int]] = {}
+        self._known: dict[bytes, Ints | None] = {}
         for number, item in enumerate(self.items):
-            if isinstance(item, Step):
-                self.places.setdefault(item.event.key, []).append(number)
-                self.events[item.event.key] = item.event
-            for obj in {obj for burst in bursts_of(item) for obj in self._objects(burst)}:
-                self.touched.setdefault(obj, []).append(number)
+            for event in events_of(item):
+                self.places.setdefault(event.key, []).append(number)
+                self.events[event.key] = event
+        self.touched = self._touched()
         self.uses = count_uses(self.items, deliveries)
         for event in receiving(self.items):
             for key in {part.send for part in self._parts(event)}:
@@ -149,8 +157,18 @@ class _Planner:
         for event in list(self.events.values()):
             if event.key in self.events and _is_move(event.burst) and event.burst.n_out:
                 self._spread(event)
+        self.items = unfolded(item for item in self.items if item is not None)
+        self.touched = self._touched()
         self._cover()
         return [item for item in self.items if item is not None]
+
+    def _touched(self) -> dict[int, list[int]]:
+        """Places of the actions that touch an object."""
+        out: dict[int, list[int]] = {}
+        for number, item in enumerate(self.items):
+            for obj in {obj for burst in bursts_of(item) for obj in self._objects(burst)}:
+                out.setdefault(obj, []).append(number)
+        return out
 
     def _objects(self, burst: BurstView) -> frozenset[int]:
         """Objects that a burst reads or writes."""
@@ -196,16 +214,22 @@ class _Planner:
                 members[part.send] = sender
                 if sender.burst.n_in:
                     todo.append(sender)
-        lines = _follow(root.burst.core_ids.reshape(-1), feeds)
-        count = sum(event.burst.cores for event in members.values())
-        complete = lines is not None and lines.size == count == np.count_nonzero(_among(lines, len(feeds)))
-        if not complete or lines is None or any(self.uses[key] != n or n != members[key].burst.cores for key, n in taken.items()):
+        lines, count = self._lines(root.burst.core_ids.reshape(-1), feeds), sum(event.burst.cores for event in members.values())
+        if lines is None or lines.size != count or any(self.uses[key] != n or n != members[key].burst.cores for key, n in taken.items()):
             return
         last = self._join(members, {own.obj}, {into.obj})
         if last is not None:
             region = root.burst.region
             bursts = tuple(event.burst for event in members.values())
             self.items[last] = LineSum(bursts, region, self._in_region(root.burst, lines), own, into, root.burst)
+
+    def _lines(self, ends: Ints, feeds: Ints) -> Ints | None:
+        """`_follow`, None where two lines share a core; the same array for equal lines."""
+        key = ends.tobytes() + feeds.tobytes()
+        if key not in self._known:
+            lines = _follow(ends, feeds)
+            self._known[key] = lines if lines is not None and lines.size == np.count_nonzero(_among(lines, len(feeds))) else None
+        return self._known[key]
 
     def _passes_on(self, sender: Event, root: Event, own: Run) -> bool:
         """Whether a sender adds its own elements to what it receives, or begins a line with them."""
@@ -220,6 +244,8 @@ class _Planner:
     def _in_region(self, burst: BurstView, cores: Ints) -> Ints:
         """Cores of the frame as flat positions in a burst's region."""
         r = burst.region
+        if (r.x, r.y, r.w) == (0, 0, self.seg.w):
+            return cores
         return np.asarray((cores // self.seg.w - r.y) * r.w + cores % self.seg.w - r.x)
 
     def _spread(self, send: Event) -> None:
@@ -249,8 +275,10 @@ class _Planner:
     def _join(self, members: dict[Key, Event], kept: set[int], free: set[int]) -> int | None:
         """Take the steps of a group out and return the place of the last; None where something in between writes an object of `kept` or
         touches one of `free`."""
-        places = sorted(n for key in members for n in self.places[key])
+        places = sorted({n for key in members for n in self.places[key]})
         own = set(places)
+        if any(event.key not in members for n in places for event in events_of(self.items[n])):
+            return None
         first, last = places[0], places[-1]
         for obj in kept | free:
             for number in self.touched.get(obj, ()):

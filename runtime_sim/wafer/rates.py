@@ -119,15 +119,17 @@ def check_link_rates(seg: SegmentView, fabric: Fabric, deliveries: Deliveries, e
     sends = [e for e in events if e.burst.n_out]
     flows = [deliveries.flow(e) for e in sends]
     reach = [int(f.link_hops.max()) if len(f.link_hops) else 0 for f in flows]
-    crowded = {id(f): len(np.unique(f.link)) < len(f.link) for f in {id(f): f for f in flows}.values()}
+    crowded = {id(f): bool((np.diff(np.sort(f.link)) == 0).any()) for f in {id(f): f for f in flows}.values()}
     shared: dict[tuple[int, int], bool] = {}
     suspects: set[int] = {i for i, f in enumerate(flows) if crowded[id(f)]}
-    lows = np.array([e.low for e in sends])
+    lows, mark = np.array([e.low for e in sends]), np.zeros(4 * fabric.size, bool)
     for i, e in enumerate(sends):
         for j in range(i + 1, int(np.searchsorted(lows, e.end + reach[i] + 1))):
             key = (id(flows[i]), id(flows[j]))
             if key not in shared:
-                shared[key] = bool(len(np.intersect1d(flows[i].link, flows[j].link)))
+                mark[flows[i].link] = True
+                shared[key] = bool(mark[flows[j].link].any())
+                mark[flows[i].link] = False
             if shared[key]:
                 suspects |= {i, j}
     if not suspects:

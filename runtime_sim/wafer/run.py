@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,6 @@ from .judge import Judgement, judge, missing_images
 from .model import Ints
 from .placing import LOGICAL, Map, checked
 from .storage import Memory, seen_from, strided
-
-_PAGES = 1 << 18
-"""Elements of an array from which on it pays to leave pages untouched."""
 
 
 class Arrays:
@@ -54,8 +50,6 @@ class Arrays:
         """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
         """Arrays of finished instances, used again: fresh pages are what costs most."""
-        self.sparse: set[int] = set()
-        """Arrays (by `id`) of which few elements were written: not used again, as most of their pages were never made."""
         self.padded: dict[Slot, Values] = {}
         """Tensors with the padding that a slot sees in them."""
         self.last: dict[Slot, Slot] = {}
@@ -160,26 +154,12 @@ class Arrays:
             array = array.base
         if array is None or not array.flags.c_contiguous or not array.flags.writeable or array.base is not None:
             return
-        if id(array) in self.sparse:
-            self.sparse.discard(id(array))
-        else:
-            self.spare.setdefault((array.shape, array.dtype), []).append(array)
+        self.spare.setdefault((array.shape, array.dtype), []).append(array)
 
-    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
-        """An array of which so many elements are about to be written; zeros elsewhere."""
-        size = prod(shape)
-        if written * 2 < size and size > _PAGES:
-            # pages that nothing touches are never made
-            array = np.zeros(shape, dtype)
-            self.sparse.add(id(array))
-            return array
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
+        """An array to be written: what nothing writes of it is not read (W44)."""
         spare = self.spare.get((shape, dtype))
-        if not spare:
-            return np.zeros(shape, dtype)
-        array = spare.pop()
-        if written < size:
-            array[...] = 0
-        return array
+        return spare.pop() if spare else np.zeros(shape, dtype)
 
     def read(self, binding: Binding) -> np.ndarray:
         """The value of an output or state at the end, in logical type and shape."""
@@ -234,9 +214,9 @@ class Part:
         self.arrays.reuse(self.arrays.arrays.get(root))
         self.arrays.arrays[root] = array
 
-    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
-        """An array of which so many elements are about to be written; zeros elsewhere."""
-        return self.arrays.blank(shape, dtype, written)
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
+        """An array to be written."""
+        return self.arrays.blank(shape, dtype)
 
     def release(self, obj: int) -> None:
         """After the last use of an object by this instance."""

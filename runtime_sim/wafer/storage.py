@@ -80,8 +80,8 @@ class Owner(Protocol):
         """Replace the array of an object."""
         ...
 
-    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
-        """An array of which so many elements are about to be written; zeros elsewhere."""
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
+        """An array to be written."""
         ...
 
     def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
@@ -149,12 +149,12 @@ class Memory:
         """Give an object that holds nothing of use an array to be written core by core."""
         array = self[obj]
         if not array.flags.c_contiguous:
-            self.put(obj, self.blank(array.shape, array.dtype, 0))
+            self.put(obj, self.blank(array.shape, array.dtype))
 
-    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: int) -> Values:
-        """An array of which so many elements are about to be written; zeros elsewhere."""
+    def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
+        """An array to be written."""
         assert self._owner is not None
-        return self._owner.blank(shape, dtype, written)
+        return self._owner.blank(shape, dtype)
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""

@@ -59,6 +59,8 @@ class Triggers:
 
     def _event(self, event: Event) -> None:
         burst = event.burst
+        if self._plainly(burst):
+            return
         wanted, waits = self._predecessors(event)
         if burst.trigger is tb.Trigger.ARRIVE:
             arrival = self.deliveries.earliest(event)
@@ -81,6 +83,19 @@ class Triggers:
             core = self.fabric.core(int(burst.core_ids[at]))
             message = f"starts at {int(actual[at])}, its trigger {burst.trigger.name} gives {int(wanted[at])} ({int(bad.sum())} cores)"
             self.out.add("W37", core, message, cycle=int(actual[at]), claimants=[burst.name], prov=[burst.prov])
+
+    def _plainly(self, burst: BurstView) -> bool:
+        """Whether a burst outside of loops starts, on all cores at one time, when the last of predecessors ends that are on all of them."""
+        if burst.loop.id != tb.NONE or burst.trigger is tb.Trigger.ARRIVE or not burst.after or not burst.time.uniform:
+            return False
+        last = -1
+        for number, lag in burst.after:
+            before = self.seg.by_id[number]
+            alike = before.region.id == burst.region.id and before.loop.id == tb.NONE and before.time.uniform and not lag
+            if not alike or not (_holds(before.rows, burst.rows) and _holds(before.cols, burst.cols)):
+                return False
+            last = max(last, before.time.high + before.span)
+        return burst.time.low == last
 
     def _predecessors(self, event: Event) -> tuple[Ints, NDArray[np.bool_]]:
         """Greatest end of the predecessors on each core (the first cycle of loop or region without any), and where there is one."""
@@ -121,3 +136,8 @@ class Triggers:
                     return None
                 return Event(before, rep - lag, 0) if common[mine] == 0 else Event(before, before.loop.rep - 1, rep - lag)
         return Event(before, before.loop.rep - 1, before.outer.rep - 1) if not lag else None
+
+
+def _holds(outer: range, inner: range) -> bool:
+    """Whether a progression holds all members of another one."""
+    return outer == inner or (inner[0] in outer and inner[-1] in outer and (len(inner) == 1 or inner.step % outer.step == 0))
