@@ -128,5 +128,5 @@ def test_a_result_without_bytes_has_no_place() -> None:
     groups = [np.array([0, 1]), np.array([2])]
     emitted, kept = np.array([64, 0, 64]), np.array([0, 64, 0])
     last = np.array([1, 1, 1]), np.array([1, 1, 1])
-    (first, second), end = schedule.place(groups, (emitted, kept), last)
+    (first, second), end = schedule.place(groups, (emitted, kept), last, np.arange(2))
     assert first.tolist() == [0, -1, 128] and second.tolist() == [-1, 64, -1] and end == 192

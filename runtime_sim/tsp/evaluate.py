@@ -16,6 +16,7 @@ from ..threads import each
 from . import alu, lanes
 from .arena import Arena
 from .byte_passes import Selections
+from .chains import make_chain
 from .flatten import ALU_CODES, Flat, expand
 from .layout import Array, Block
 from .legality import Analysis
@@ -70,9 +71,14 @@ class Evaluation:
     def run(self) -> None:
         """Compute all bursts, then leave in the store what outlives the block."""
         with np.errstate(all="ignore"):
-            for group in self.v.groups:
-                code = int(self.a.flat.b["opcode"][group[0]])
-                _HANDLERS[code](self, group)
+            number = 0
+            while number < len(self.v.groups):
+                group, until = self.v.groups[number], self.v.runs.get(number, -1)
+                if until < 0:
+                    _HANDLERS[int(self.a.flat.b["opcode"][group[0]])](self, group)
+                else:
+                    self.run_chain(number, until)
+                number = max(until, number) + 1
         self._leave()
 
     def _leave(self) -> None:
@@ -149,6 +155,16 @@ class Evaluation:
         return result
 
     # ALUs ----------------------------------------------------------------------------------------------------------------
+    def run_chain(self, first: int, last: int) -> None:
+        """The groups of a run; joined partial results (MX-8) are already where they belong."""
+        known = self.v.chains
+        if first not in known:
+            rows = np.concatenate(self.v.groups[first : last + 1])
+            rows = rows[~self.v.fused[rows]]
+            known[first] = make_chain(self, rows) if len(rows) else None
+        if (chain := known[first]) is not None:
+            chain.run(self)
+
     def run_alu(self, rows: Array) -> None:
         """A group of one ALU operation; joined partial results (MX-8) are already where they belong."""
         b, v = self.a.flat.b, self.v

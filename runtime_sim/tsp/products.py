@@ -158,15 +158,18 @@ class Products:
         """Passes over vectors, summed with rounded entries (MX-9)."""
         v, weights = self.v, np.empty((self.vector, self.vector), np.float32)
         for unit in units:
-            count, width = int(self.a.flat.count[unit.last]), unit.columns.stop - unit.columns.start
-            out, more = np.empty((2, count, width), np.float32)
-            out[...] = self._added(unit.first)[:, unit.columns] if self.a.flat.b["add"][unit.first] else 0
+            out, *others = (self._sums(unit.last, base)[:, unit.columns] for base in (v.total, v.stored) if base[unit.last] >= 0)
+            more, rows = np.empty(out.shape, np.float32), out.shape[1]
+            adds = bool(self.a.flat.b["add"][unit.first])
+            if adds:
+                out[...] = self._added(unit.first)[:, unit.columns]
             for number, part, source in unit.passes:
-                np.matmul(vectors[number][:, part], self._half(source, weights[:width])[:, part].T, out=more)
-                out += more
-            for base in (v.total, v.stored):
-                if base[unit.last] >= 0:
-                    self._sums(unit.last, base)[:, unit.columns] = out
+                np.matmul(vectors[number][:, part], self._half(source, weights[:rows])[:, part].T, out=more if adds else out)
+                if adds:
+                    out += more
+                adds = True
+            for other in others:
+                other[...] = out
 
     def _apart(self, row: int) -> None:
         """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9);

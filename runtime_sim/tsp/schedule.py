@@ -144,8 +144,10 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
     return result, total, stored
 
 
-def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]) -> tuple[list[Array], int]:
+def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...], ends: Array) -> tuple[list[Array], int]:
     """Offsets of each kind of result (`sizes` bytes a burst, taken last by group `last`; -1 for none), and the end of all.
+
+    ends[g]: the last of the groups that are computed together with group g; nothing is given back before that one is done.
 
     First fit over a list of free gaps: deterministic, and regions of one size are soon used again.
     """
@@ -162,7 +164,8 @@ def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]
             start = _take(free, size)
             offsets[rows] = np.where(bytes_ > 0, start + np.cumsum(space) - space, -1)
             end = max(end, start + size)
-            expiry.setdefault(max(int(until.max()), number), []).append((start, start + size))
+            until_group = max(int(until.max()), number)
+            expiry.setdefault(int(ends[until_group]) if until_group < len(ends) else _NEVER, []).append((start, start + size))
         for gap in expiry.pop(number, ()):
             _give(free, gap)
     return bases, end

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
+from .chains import chain_kinds, find_runs
 from .flatten import ACC_CODES, ALU_CODES, ROLE_A, ROLE_B, expand, result_dtype, tap_widths
 from .joins import Joins, find_joins, paired_passes
 from .layout import Array
@@ -24,6 +25,7 @@ from .schedule import HALF, group_bursts, last_uses, pass_kind, place, stored_su
 
 if TYPE_CHECKING:
     from .byte_passes import ByteGroup
+    from .chains import Chain
     from .products import HalfGroup
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
@@ -41,8 +43,9 @@ class Values:
     bursts: `kind` (`schedule.pass_kind`), `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element
     that each of its elements adds; `before`, `after`: passes that are summed as one (`schedule.sums_before`). `fused`: ADD bursts that only
     join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded sum of each fp16
-    pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results. `operands` of ALU groups by
-    (first burst, tap), `halves` and `bytes` (groups of passes by first burst) are filled as they are needed.
+    pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results. `chained`: what ALU
+    bursts are to `chains.py` (`chains.chain_kinds`); `runs`: last group of each run by its first. `chains` by first group, `operands` of
+    other ALU groups by (first burst, tap), and `halves` and `bytes`, groups of passes by first burst, are filled as they are needed.
     """
 
     groups: list[Array]
@@ -69,6 +72,9 @@ class Values:
     total: Array
     stored: Array
     size: int
+    chained: Array
+    runs: dict[int, int]
+    chains: dict[int, Chain | None] = field(default_factory=dict)
     operands: dict[tuple[int, int], list[Operand]] = field(default_factory=dict)
     halves: dict[int, HalfGroup] = field(default_factory=dict)
     bytes: dict[int, ByteGroup] = field(default_factory=dict)
@@ -158,7 +164,17 @@ def place_values(a: Analysis) -> Values:
     kind, before = pass_kind(a), sums_before(a)
     after = sums_after(before)
     kept = np.where(stored_sums(a) & ((after < 0) | (kind == HALF)), flat.count * 4 * vector, 0)
-    (base, total, stored), end = place(groups, (sizes, sums, kept), last_uses(a, groups, leaf, joins, before))
+    chained = chain_kinds(flat.b)
+    runs = find_runs(groups, chained, joins.whole)
+    ends, group = np.arange(len(groups)), np.zeros(flat.size, np.int64)
+    for number, rows in enumerate(groups):
+        group[rows] = number
+    for number, until in runs:
+        ends[number : until + 1] = until
+    last = last_uses(a, groups, leaf, joins, before)
+    if len(groups):
+        sizes[(chained >= 0) & (last[0] <= ends[group])] = 0
+    (base, total, stored), end = place(groups, (sizes, sums, kept), last, ends)
     offset, step = _pointers(a, leaf, base, width, joins, total)
     passes = a.passes
     pass_of = np.full(flat.size, -1, np.int64)
@@ -174,7 +190,8 @@ def place_values(a: Analysis) -> Values:
         outer_place=-1 - leaf[outer], installed=installed, old=old,
         base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
         kind=kind, pass_of=pass_of, add_first=add_first, add_source=add_source,
-        before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end,
+        before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end, chained=chained,
+        runs=dict(runs),
     )  # fmt: skip
 
 
