@@ -21,7 +21,7 @@ from spatialc.machines.program import Program
 from spatialc.machines.tsp.isa import ACC_OPS, DType, Opcode
 from spatialc.machines.tsp.tables import BURSTS, Kind, mask_slices
 from spatialc.runtime_sim.tsp.flatten import SXM_CODES
-from spatialc.runtime_sim.tsp.legality import analyse
+from spatialc.runtime_sim.tsp.legality import Judgement, analyse
 from spatialc.runtime_sim.tsp.memory import UNDEFINED
 from spatialc.runtime_sim.tsp.values import resolve_leaves
 
@@ -62,11 +62,9 @@ class Uses:
     that two programs share.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.judgement = analyse(program)[0]
-        assert self.judgement is not None
-        self.program, self.block = program, self.judgement.blocks[0]
-        self.a = self.judgement.layouts[0]
+    def __init__(self, program: Program, judgement: Judgement) -> None:
+        self.program, self.judgement = program, judgement
+        self.block, self.a = judgement.blocks[0], judgement.layouts[0]
         a, taps = self.a, self.a.flat.taps
         self.vector = a.machine.vector
         self.origin = np.append(resolve_leaves(a), UNDEFINED)
@@ -86,7 +84,7 @@ class Uses:
             return None
         if np.isin(judgement.layouts[0].flat.b["opcode"], (Opcode.GATHER, Opcode.SCATTER)).any():
             return None
-        return Uses(program)
+        return Uses(program, judgement)
 
     def _rows_read(self) -> tuple[np.ndarray, np.ndarray]:
         """(leaf, lanes [rows, 320]) of every row that holds a byte plane of an output or a state after the end."""
@@ -181,7 +179,7 @@ class Sweep:
         self.states: dict[int, np.ndarray] = {}
         self.use_of = np.full(flat.taps.total + 1, -1)
         self.use_of[u.element] = np.arange(len(u.element))
-        self.claims_of = _groups(flat.claims.burst, flat.size)
+        self.claims_of, self.taps_of = _groups(flat.claims.burst, flat.size), _groups(flat.taps.burst, flat.size)
         self.entries_of = _groups(passes.acc_row, flat.size)
         self.pass_of = {int(row): k for k, row in enumerate(passes.acc) if row >= 0}
         self.feeder = dict(zip(u.a.chain[1].tolist(), u.a.chain[0].tolist(), strict=True))
@@ -234,7 +232,7 @@ class Sweep:
         """The uses of each stream that a burst takes, byte planes of a before those of b."""
         flat = self.a.flat
         count = int(flat.count[row])
-        return [self.use_of[first : first + count] for first in flat.taps.first[flat.taps.burst == row].tolist()]
+        return [self.use_of[first : first + count] for first in flat.taps.first[self.taps_of[row]].tolist()]
 
     def _reduce(self, row: int) -> None:
         """Accumulating ALUs: element k2 of the result, or the state that goes on to another burst, depends on all k of k2."""
@@ -272,17 +270,17 @@ class Sweep:
         passes, flat = self.a.passes, self.a.flat
         abc, event = int(passes.abc[number]), int(passes.iw[number])
         content = passes.content[event]
-        loaded = np.flatnonzero(content >= 0)
-        weights = self.use_of[content[loaded]]
+        rows = np.flatnonzero(lanes.any(axis=0))
+        lanes, loaded = lanes[:, rows], content[rows] >= 0
+        weights = self.use_of[content[rows[loaded]]]
         exact = flat.b["dtype"][abc] == DType.I8
-        nothing = np.zeros((1, 1), bool)
-        of_weights = self.zeros[weights] if exact else nothing
-        held = np.ones((self.u.vector, self.u.vector), bool)
-        held[loaded] = ~of_weights
+        held = np.ones((len(rows), self.u.vector), bool)
+        if exact:
+            held[loaded] = ~self.zeros[weights]
         for mine in self._streams(abc):
             self._mark(mine, _any(lanes, held))
-            factor = ~(self.zeros[mine] if exact else nothing)
-            self._mark(weights, _any(lanes.T, np.broadcast_to(factor, (len(lanes), self.u.vector)))[loaded])
+            factor = ~self.zeros[mine] if exact else np.ones((len(lanes), self.u.vector), bool)
+            self._mark(weights, _any(lanes.T, factor)[loaded])
 
 
 def _any(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Changes that mean the same: for a mutant that no rule rejects and that changes no number, the reason why, where it can be verified.
 
 Each reason is a predicate on the unchanged and the changed program. A reason may rely on what the judge has already shown: that the
-changed program is legal and as long as the other. What no predicate explains is a survivor. Reasons by machine are in `docs/mutants.md`.
+changed program is legal and as long as the other. A reason that ends with `BY_RUNS` holds if the numbers are equal in more runs, which
+cover the range of the inputs. What no predicate explains is a survivor. Reasons by machine are in `docs/mutants.md`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from typing import Any
 
 import numpy as np
 from mutants_bytes import carries_nothing_live
+from mutants_poison import Runs, nothing_takes
 
-from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferKind, Direction
+from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferKind, Direction, Phase
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
-from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, Trigger
+from spatialc.machines.wafer.description import from_json
+from spatialc.machines.wafer.isa import OPS, Fmt, Op, Semantics
+from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, OperandKind, Trigger
 from spatialc.runtime_sim.cgla.dataflow import Dataflow, no_loads
 from spatialc.runtime_sim.cgla.decode import decode
 from spatialc.runtime_sim.cgla.host import HostTask
@@ -23,11 +27,20 @@ from spatialc.runtime_sim.cgla.kernel import Kernel
 from spatialc.runtime_sim.cgla.plan import LaunchPlan
 from spatialc.runtime_sim.cgla.seams import PROGRAM_END, Verdict, judge
 from spatialc.runtime_sim.tsp.bindings import Region, lay_out
+from spatialc.runtime_sim.wafer.breaches import Breaches
+from spatialc.runtime_sim.wafer.flows import Fabric, Flow, Hops
+from spatialc.runtime_sim.wafer.model import view_segment
+
+BY_RUNS = ", in every run over the range of the inputs"
 
 
-def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
-    """Why the change of one field (`column` empty: of a row; table `bindings`: of a region) means the same, or empty."""
-    return {"tsp": _tsp, "cgla": _cgla, "wafer": _wafer}[before.target](before, after, segment, table, row, column)
+def harmless(before: Program, after: Program, segment: int, table: str, row: int, column: str, runs: Runs) -> str:
+    """Why the change of one field (`column` empty: of a row; table `bindings`: of a region) means the same, or empty. `runs`: a few inputs
+    and states."""
+    reason = {"tsp": _tsp, "cgla": _cgla, "wafer": _wafer}[before.target](before, after, segment, table, row, column)
+    if not reason and before.target == "wafer" and table == "bursts" and column and nothing_takes(before, after, segment, row, runs):
+        return "reads other elements where nothing takes the result: absurd values in its place change no number"
+    return reason
 
 
 def _tables(program: Program, segment: int) -> Mapping[str, Table]:
@@ -55,7 +68,7 @@ def _tsp(before: Program, after: Program, segment: int, table: str, row: int, co
     if table == "objects" and column in ("rows", "west", "east"):
         return "a smaller object, which every access stays within (TSP-002)"
     if table == "bursts" and column == "modular":
-        return "what a cast or sum does with values beyond its range, where there are none"
+        return "what a cast or sum does with values beyond its range, which do not occur" + BY_RUNS
     if table == "bursts" and carries_nothing_live(before, after):
         return "moves other bytes, none of which an output or a state depends on"
     if table == "placements" and column == "image" and np.array_equal(before.images[f"image.{old}"], before.images[f"image.{new}"]):
@@ -101,9 +114,8 @@ def _tsp_region(before: Program, after: Program, row: int) -> str:
 
 def _cgla(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
     if not column:
-        if table == "descriptors" and len(after.tables[table]["set"]) < len(before.tables[table]["set"]):
-            closed = not before.tables[table]["write"][row] and not before.tables[table]["read"][row]
-            return "a closed descriptor that the lane holds already: the RANGE phase is as long without it (CGLA-032)" if closed else ""
+        if table == "descriptors" and _descriptors_held(before) == _descriptors_held(after):
+            return "a descriptor that the lane holds already: it holds the same ones after every RANGE phase"
         return ""
     old, new = _pair(before, after, segment, table, row, column)
     if column == "core":
@@ -124,17 +136,46 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
         return "another part of the offset, which has the same value in every iteration of every launch"
     if table == "slots" and _unread(before, after):
         return "results of padding: no request or task reads the bytes that they are drained to"
+    if column == "dtype" and table in ("host_operands", "host_exprs") and all(_zeros(p, segment, table, row) for p in (before, after)):
+        return "a task that stores 0, whose bytes are 0 in either type"
     if table == "host_exprs" and column == "real" and _guard(before, segment, row):
-        return "the value of a branch that no run takes: a guard against a sum of zero"
+        return "the value of a branch that is not taken" + BY_RUNS
     if table == "host_exprs" and column == "dtype" and _truth(before, segment, row):
-        return "a truth value held as another type: it stays 0 or 1"
+        return "a truth value held as another type that has 0 and 1" + BY_RUNS
     if table == "host_exprs" and column == "dtype" and _both_whole(old, new):
-        return "a whole number held in another width: it fits both, in every run over the range of the inputs"
+        return "a whole number held in another width that it fits" + BY_RUNS
     if table == "host_exprs" and column == "dtype" and HOST_DTYPES[old] in ("i64", "i32", "i16") and HOST_DTYPES[new] in ("f32", "f64"):
-        return "a whole number held as a float that has it exactly, in every run over the range of the inputs"
+        return "a whole number held as a float that has it exactly" + BY_RUNS
     if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
-        return "index arithmetic for values outside the range of the inputs: equal in every run over that range"
+        return "index arithmetic for values that the inputs do not lead to" + BY_RUNS
     return ""
+
+
+def _descriptors_held(program: Program) -> list[tuple[int, dict[tuple[int, int], tuple[int, int, int, int]]]]:
+    """(lane, all that it holds) after every RANGE phase, instance after instance."""
+    sets, found = decode(program).range_sets, []
+    lanes: dict[int, dict[tuple[int, int], tuple[int, int, int, int]]] = {}
+    for number in program.tables["instances"]["segment"].tolist():
+        phases = program.segments[number].tables["phases"]
+        for k in np.argsort(phases["start"], kind="stable").tolist():
+            if phases["kind"][k] == Phase.RANGE:
+                lane = int(phases["lane"][k])
+                lanes[lane] = lanes.get(lane, {}) | sets.get(int(phases["target"][k]), {})
+                found.append((lane, lanes[lane]))
+    return found
+
+
+def _zeros(program: Program, segment: int, table: str, row: int) -> bool:
+    """Whether a row of host operands or expressions is of a task that stores the constant 0, in a type of the same width as its result."""
+    tables = _tables(program, segment)
+    name = "operand" if table == "host_operands" else "expr"
+    first, count = tables["host_tasks"][f"first_{name}"], tables["host_tasks"][f"{name}s"]
+    task = int(np.flatnonzero((first <= row) & (row < first + count))[0])
+    expr, target = (int(tables["host_tasks"][column][task]) for column in ("first_expr", "first_operand"))
+    exprs, target_type = tables["host_exprs"], HOST_DTYPES[tables["host_operands"]["dtype"][target]]
+    zero = exprs["real"][expr] == 0 and not np.signbit(exprs["real"][expr]) and exprs["integer"][expr] == 0
+    alone = tables["host_tasks"]["exprs"][task] == 1 and tables["host_tasks"]["operands"][task] == 1
+    return bool(alone and EXPR_OPS[exprs["op"][expr]] == "const" and zero and target_type.endswith("32"))
 
 
 def _same_addresses(before: Program, after: Program) -> bool:
@@ -285,9 +326,17 @@ def _wafer(before: Program, after: Program, segment: int, table: str, row: int, 
         return "an object on other free words (W42) with the same bank conflicts (W11)"
     if table == "instances" and column in ("x", "y") and len(before.tables["instances"]["x"]) == 1:
         return "the whole program elsewhere on the wafer"
+    if table == "routes" and _same_flows(before, after, segment):
+        return "routers that no wavelet passes: every burst's wavelets go the same way"
     if table != "bursts":
         return ""
     bursts = _tables(before, segment)["bursts"]
+    if column == "id" and not np.isin(_tables(after, segment)["bursts"]["after"], (old, new)).any():
+        return "another name of a burst that no other names"
+    if column == "imm" and bursts["op"][row] == Op.SEL and OperandKind.IMM in (bursts["b_kind"][row], bursts["s_kind"][row]):
+        return "the value of a choice that is not taken" + BY_RUNS
+    if column == "ext" and _repeats(bursts, row, old, new):
+        return "an extent along which no operand steps: the same elements are made from the same ones again"
     trigger = int(bursts["trigger"][row])
     if column == "trigger" and new == Trigger.HOLD:
         return "held until the very cycle at which it would start (W37)"
@@ -300,6 +349,37 @@ def _wafer(before: Program, after: Program, segment: int, table: str, row: int, 
     if column.endswith("_wrap") and _no_phase(bursts, row, column[0], old, new):
         return "a modulus that no phase reaches"
     return ""
+
+
+def _same_flows(before: Program, after: Program, segment: int) -> bool:
+    """Whether the wavelets of every burst that sends go the same way; never, where routers change meanwhile."""
+    one, two = _flows(before, segment), _flows(after, segment)
+    return (
+        bool(one) and len(one) == len(two) and all(np.array_equal(a, b) for x, y in zip(one, two, strict=True) for a, b in _columns(x, y))
+    )
+
+
+def _columns(one: Flow, other: Flow) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(getattr(one, name), getattr(other, name)) for name in ("dst", "src", "hops", "link", "link_src", "link_hops")]
+
+
+def _flows(program: Program, segment: int) -> list[Flow]:
+    seg = view_segment(program.segments[segment], from_json(program.machine, "the program's machine"))
+    fabric = Fabric(seg, Hops.straight(seg.w, seg.h), Breaches(frozenset(), program.provenance))
+    senders = [burst for burst in seg.bursts if burst.n_out]
+    return [fabric.static_flow(burst) for burst in senders] if all(fabric.is_static(burst) for burst in senders) else []
+
+
+def _repeats(bursts: Table, row: int, old: list[int], new: list[int]) -> bool:
+    """Whether a burst of one operation an element steps in no operand along the extents that changed, and does not read what it writes."""
+    meaning = OPS[Op(int(bursts["op"][row])), Fmt(int(bursts["fmt"][row]))].meaning
+    if meaning not in (Semantics.UNARY, Semantics.BINARY, Semantics.SELECT, Semantics.CONVERT):
+        return False
+    kinds = {p: bursts[f"{p}_kind"][row] for p in OPERANDS}
+    memory = [p for p in OPERANDS if kinds[p] == OperandKind.MEM]
+    still = all(bursts[f"{p}_stride"][row][k] == 0 for p in memory for k in range(4) if old[k] != new[k])
+    reads = {int(bursts[f"{p}_obj"][row]) for p in memory if p != "d"}
+    return still and OperandKind.FABRIC not in kinds.values() and int(bursts["d_obj"][row]) not in reads
 
 
 def _no_phase(bursts: Table, row: int, operand: str, old: list[int], new: list[int]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mutants_changes import Mutant
-from mutants_harmless import harmless
+from mutants_harmless import BY_RUNS, harmless
 
 from spatialc import api, errors
 from spatialc.machines.program import Program
@@ -122,8 +122,9 @@ def judge(subject: Subject, expected: Sequence[Any], mutant: Mutant) -> Verdict:
         return Verdict(*told, "rejected", violations[0].rule, frozenset(v.rule for v in violations))
     if slower:
         return Verdict(*told, "cycles")
-    reason = harmless(subject.program, mutant.program, mutant.place.segment, mutant.place.table, mutant.row, mutant.column)
-    if mutant.place.table == "host_exprs" and reason and not agree(subject.program, mutant.program, subject.runs[RUNS:]):
+    place, few = mutant.place, subject.runs[:RUNS]
+    reason = harmless(subject.program, mutant.program, place.segment, place.table, mutant.row, mutant.column, few)
+    if reason.endswith(BY_RUNS) and not agree(subject.program, mutant.program, subject.runs[RUNS:]):
         return Verdict(*told, "numbers")
     reason = reason or _of_these_data(subject, mutant)
     return Verdict(*told, "harmless", reason) if reason else Verdict(*told, "survivor")

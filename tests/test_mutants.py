@@ -98,8 +98,8 @@ def test_a_field_without_a_reason_is_no_harmless_change() -> None:
     bursts = program.segments[0].tables["bursts"]
     place = changes.Place(0, "bursts")
     moved = changes.with_table(program, place, {**bursts, "t0": bursts["t0"] + 1})
-    assert harmless(program, moved, 0, "bursts", 0, "t0") == ""
-    assert harmless(program, moved, 0, "bursts", 0, "") == ""
+    assert harmless(program, moved, 0, "bursts", 0, "t0", ()) == ""
+    assert harmless(program, moved, 0, "bursts", 0, "", ()) == ""
 
 
 def test_rule_ids_are_those_of_the_pages() -> None:
