@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatialc import api
 from spatialc.backends.options import CompileOptions
 from spatialc.backends.tsp import compile_graph, lower_bound
 from spatialc.errors import Infeasible
@@ -37,6 +38,7 @@ from spatialc.ir.store import ConstantStore
 from spatialc.ir.types import F16, F32, I64
 from spatialc.machines.catalog import load_machine
 from spatialc.machines.tsp.description import TspMachine
+from spatialc.models.zoo import Request, build
 from spatialc.runtime_sim.tsp import execute
 
 Case = tuple[Graph, dict[str, np.ndarray], ConstantStore]
@@ -295,6 +297,18 @@ def test_layers_that_do_not_fit_one_chip_go_on_over_a_link() -> None:
     machine = load_machine("tsp").model_copy(update={"rows": 160})
     run = judged(wide_layers(), 1e-3, machine=machine)
     assert run.chips > 1
+
+
+def test_chips_with_less_memory_are_more_chips_and_nothing_is_refused_that_a_smaller_one_takes() -> None:
+    case = build("tiny", Request(seq=8))
+    chips = []
+    for rows in (96, 128, 160, 256):
+        run = api.compile(case.module, case.args, case.kwargs, target="tsp", changes={"rows": rows}).run(*case.args, **case.kwargs)
+        assert run.data.status == "ok"
+        chips.append(run.data.chips)
+    assert chips == [2, 1, 1, 1]
+    with pytest.raises(Infeasible, match=r"in section repeat1: needs 80 rows, has 64"):
+        api.compile(case.module, case.args, case.kwargs, target="tsp", changes={"rows": 64})
 
 
 def wide_layers() -> Case:

@@ -35,6 +35,8 @@ STORED = {DType.F16: "f16", DType.F32: "f32", DType.I8: "i8", DType.I16: "i16", 
 
 Place = tuple[tuple[int, int], ...]
 """(bank, first row) of every storage of a slot."""
+Spot = tuple[Storage, int, int]
+"""A storage with its bank and first row."""
 
 
 @dataclass(eq=False)
@@ -164,6 +166,8 @@ class _Layout:
         self.image_numbers: dict[Any, int] = {}
         self.end = 0
         self.pool: dict[str, int] = {}
+        self.scratch = np.logical_or.reduce([assembly.allocator.kept, *(item.written for item in assembly.lowered)])
+        """Rows of one chip that some section or slot uses."""
         for position, item in enumerate(assembly.lowered):
             self._join_provenance(position, item.timeline)
 
@@ -204,16 +208,12 @@ class _Layout:
         names = mapping(self.graph, item.section, copy) if copy else {}
         fixed = [s for s in item.timeline.objects if s.kind in (Kind.CONST, Kind.INPUT, Kind.STATE)]
         chip = self.chips[-1] if self.chips else self._new_chip()
-        rows = self._plan(chip, item, fixed, names)
-        if rows is None and chip.allocations:
+        rows, without = self._plan(chip, item, fixed, names)
+        if without is not None and chip.allocations:
             chip = self._new_chip()
-            rows = self._plan(chip, item, fixed, names)
-        if rows is None:
-            demand = sum(s.rows * len(s.units) for s in fixed) * LANES
-            raise Infeasible(
-                "memory", max(demand, self.machine.capacity_bytes + 1), self.machine.capacity_bytes, "bytes",
-                f"one chip for section {item.section.name}", ("a shorter sequence", "a smaller model"),
-            )  # fmt: skip
+            rows, without = self._plan(chip, item, fixed, names)
+        if without is not None:
+            raise self._no_room(item, without, rows)
         chip.scratch |= item.written
         for storage, bank, row in rows:
             units = sorted(storage.units)
@@ -240,14 +240,22 @@ class _Layout:
         for node, storages in item.borders.items():
             self.inputs.setdefault(names.get(node, node), []).append((number, storages))
 
-    def _plan(
-        self, chip: _Chip, item: Lowered, fixed: Sequence[Storage], names: Mapping[int, int]
-    ) -> list[tuple[Storage, int, int]] | None:
-        """(storage, bank, row) of everything that is not on the chip yet, large ones first; None where it does not fit."""
+    def _plan(self, chip: _Chip, item: Lowered, fixed: Sequence[Storage], names: Mapping[int, int]) -> tuple[list[Spot], Storage | None]:
+        """Rows for everything that is not on the chip yet, large ones first, and the first storage that finds none."""
         if (chip.fixed & item.written & ~self.assembly.allocator.reserved).any():
-            return None
-        taken = chip.fixed | chip.scratch | item.written
-        found = []
+            return [], fixed[0]
+        # rows where sections that come later have scratch are left to them while there are others: they may run on this chip too
+        found: list[Spot] = []
+        without: Storage | None = None
+        for scratch in (self.scratch, chip.scratch | item.written):
+            found, without = self._rows(chip, chip.fixed | scratch, fixed, names)
+            if without is None:
+                break
+        return found, without
+
+    def _rows(self, chip: _Chip, taken: Array, fixed: Sequence[Storage], names: Mapping[int, int]) -> tuple[list[Spot], Storage | None]:
+        """The same in rows that are not `taken` (which is changed)."""
+        found: list[Spot] = []
         for storage in sorted(fixed, key=lambda s: -s.rows):
             if self._key(storage, names) in chip.allocations:
                 continue
@@ -259,8 +267,19 @@ class _Layout:
                     found.append((storage, bank, row))
                     break
             else:
-                return None
-        return found
+                return found, storage
+        return found, None
+
+    def _no_room(self, item: Lowered, storage: Storage, found: Sequence[Spot]) -> Infeasible:
+        """The error for a section that an empty chip does not hold: `storage` has no stretch of rows beside what was `found`."""
+        taken = self.assembly.allocator.kept | item.written
+        for other, bank, row in found:
+            taken[sorted(other.units), bank, row : row + other.rows] = True
+        longest = max(self.assembly.allocator.longest(sorted(storage.units), bank, taken) for bank in range(self.machine.banks))
+        return Infeasible(
+            "memory", storage.rows, longest, "rows", f"every bank of {len(storage.units)} slices of one chip, for {storage.label} in "
+            f"section {item.section.name}", ("a shorter sequence", "a smaller model"),
+        )  # fmt: skip
 
     def _start(self, chip: _Chip, timeline: Timeline) -> int:
         shift = 0

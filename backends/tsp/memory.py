@@ -179,6 +179,11 @@ class Allocator:
         free = np.flatnonzero(count[rows:] == count[: len(count) - rows])
         return None if not len(free) else int(free[-1] if top else free[0])
 
+    def longest(self, units: Sequence[int], bank: int, taken: Array) -> int:
+        """Rows of the longest stretch that is not taken in any of `units`."""
+        ends = np.flatnonzero(np.concatenate([[True], taken[list(units), bank].any(axis=0), [True]]))
+        return int(np.diff(ends).max()) - 1
+
     def _scratch(
         self, dtype: DType, vectors: int, candidates: Sequence[tuple[Planes, tuple[int, ...]]], rows: int, kind: Kind, label: str,
         wishes: Sequence[bool] = (True, False),
@@ -261,7 +266,7 @@ class Allocator:
         beside: frozenset[int] = frozenset(),
     ) -> list[Storage]:  # fmt: skip
         """Linear storages for any number of vectors, all in one hemisphere."""
-        most = self.machine.rows if kind in FIXED else SCRATCH_ROWS
+        most = self.machine.rows * 3 // 4 if kind in FIXED else SCRATCH_ROWS  # a whole bank would leave no row of it to scratch
         if vectors <= most:
             return [self.linear(dtype, vectors, kind, avoid, label, spare, beside)]
         error: Infeasible | None = None
