@@ -223,13 +223,25 @@ class Chooser:
                             found[Split(a, shard.tile // c, shard.count)] = None
         if isinstance(node, Move):
             self._move_options(node, m, found)
-        if isinstance(node, Gather) and isinstance(self.graph[node.operands[0]], Constant):
-            dims = [d for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
-            extent = self.graph[node.operands[0]].shape[dims[0]]
-            if len(dims) == 1 and extent > 1:
-                tile = -(-extent // size)
-                found[Split(LOOKUP, tile, -(-extent // tile))] = None
+        if isinstance(node, Gather):
+            self._table_options(node, m, found)
         return list(found)
+
+    def _table_options(self, node: Gather, m: int, found: dict[Split | None, None]) -> None:
+        """Cuts of the looked-up dimension of a table: any of a constant, those in which a value lies already."""
+        dims = [d for d, entry in enumerate(node.accesses[0]) if isinstance(entry, Lookup)]
+        table = self.graph[node.operands[0]]
+        extent = table.shape[dims[0]]
+        if len(dims) > 1 or extent == 1:
+            return
+        if isinstance(table, Constant):
+            tile = -(-extent // self.size[m])
+            found[Split(LOOKUP, tile, -(-extent // tile))] = None
+            return
+        for value in self.stage.variants(table.id).values():
+            shard = value.shards[m]
+            if shard is not None and shard.dim == dims[0]:
+                found[Split(LOOKUP, shard.tile, shard.count)] = None
 
     def _move_options(self, node: Move, m: int, found: dict[Split | None, None]) -> None:
         """Cuts of the result that follow the cuts of what its pieces read."""
