@@ -420,3 +420,30 @@ def test_products_over_launches_are_the_sums_of_the_launches(form: str, monkeypa
         np.testing.assert_array_equal(found[-1], found[0])
     error = np.linalg.norm(found[0] - exact.outputs["output_0"]) / np.linalg.norm(exact.outputs["output_0"])
     assert 0 < error < 4 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("form", ["fp16", "fp32"])
+def test_products_of_other_register_sets_are_those_found_afresh(form: str) -> None:
+    from spatialc.runtime_sim.cgla.chain_forms import LaneMemory
+    from spatialc.runtime_sim.cgla.decode import decode
+    from spatialc.runtime_sim.cgla.products import product_form
+    from spatialc.runtime_sim.cgla.seams import judge
+
+    decoded = decode(compiled(linear(300, 300, 700), weights(700, 300), precision=form))
+    lane = LaneMemory(decoded.machine.rows, decoded.machine.lmm_bytes)
+    (report,) = judge(decoded).reports.values()
+    plans = {id(plan): plan for plan in report.launches.values() if plan.model is not plan}.values()
+    assert plans
+    for plan in plans:
+        assert plan.model is not None
+        found = product_form(plan, lane)
+        assert "sums" not in plan.forms
+        plan.forms, plan.model = {}, None
+        fresh = product_form(plan, lane)
+        assert found is not None
+        assert fresh is not None
+        assert (found.row, found.first, found.strides, found.size) == (fresh.row, fresh.first, fresh.strides, fresh.size)
+        for one, two in ((found.wide, fresh.wide), (found.narrow, fresh.narrow)):
+            assert (one.geometry, one.spans) == (two.geometry, two.spans)
+            for moved, made in zip(one.moved(np.arange(200)), two.moved(np.arange(200)), strict=True):
+                np.testing.assert_array_equal(moved, made)

@@ -247,7 +247,8 @@ def _beside(parts: Sequence[Gather]) -> Gather:
     begins = [int(part.first[0]) for part in parts]
     low = min(begins)
     own = np.concatenate([part.own + begin - low for part, begin in zip(parts, begins, strict=True)])
-    return replace(parts[0], first=parts[0].first + (low - begins[0]), own=own)
+    loads = tuple(places for part in parts for places in part.loads)
+    return replace(parts[0], first=parts[0].first + (low - begins[0]), own=own, loads=loads)
 
 
 def float_links(slot: Slot, flow: Dataflow) -> Chain | None:

@@ -320,7 +320,7 @@ def narrow(values: Array, dtype: str) -> Array:
     if dtype == "bool":
         return np.not_equal(values, 0).astype(np.uint8)
     whole = cast(values, dtype) if values.dtype.kind == "f" and dtype not in FLOATS else values
-    return whole.astype(_numpy(dtype))
+    return whole.astype(_numpy(dtype), copy=False)
 
 
 def run_task(task: HostTask, view: View) -> None:
@@ -353,7 +353,28 @@ def _put(task: HostTask, values: Array, view: View) -> None:
 
 
 def _map(task: HostTask, values: list[Array], view: View) -> None:
+    result = task.operands[0]
+    if len(task.entries) == 1 and task.entries[0].op == "arg" and result.dtype == task.entries[0].dtype in ("f32", "i32"):
+        _copy(task, task.operands[task.entries[0].a], values[task.entries[0].a], view)
+        return
     _put(task, evaluate(task.entries, values, _axes(task)), view)
+
+
+def _copy(task: HostTask, source: Operand, values: Array, view: View) -> None:
+    """Moves 4-byte items to the result, two at once where they lie in pairs on both sides."""
+    result = task.operands[0]
+    pairs = [operand.strides and operand.strides[-1] == 1 and not operand.lookups and not operand.offset % 8
+             and not any(stride % 2 for stride in operand.strides[:-1]) for operand in (result, source)]  # fmt: skip
+    if not all(pairs) or task.extents[-1] % 2:
+        _put(task, values, view)
+        return
+    extents = (*task.extents[:-1], task.extents[-1] // 2)
+    moved = []
+    for operand in (result, source):
+        shape = tuple(extent if stride else 1 for extent, stride in zip(extents, operand.strides, strict=True))
+        strides = tuple(stride * operand.item for stride in operand.strides[:-1])
+        moved.append(_strided(view(operand.symbol), "u8", shape, (*strides, 8), operand.offset))
+    moved[0][...] = moved[1]
 
 
 def _reduce(task: HostTask, values: list[Array], view: View) -> None:

@@ -173,6 +173,26 @@ class Kernel:
                 yield f"tr{k}", above, slot[f"tr{k}"]
 
     @cached_property
+    def data_constants(self) -> tuple[tuple[int, int, int], ...]:
+        """(row, col, k) of every constant that stored data or a predicate may depend on, other than through an address."""
+        found, seen = set(), set()
+        waiting: list[tuple[tuple[int, int], tuple[str, ...]]] = [
+            (position, ("ex", "pred", "tr")) for position, slot in self.slots.items() if slot.stores
+        ]
+        while waiting:
+            position, fields = waiting.pop()
+            if position in seen:
+                continue
+            seen.add(position)
+            for name, row, select in self.reads(position):
+                value = self.driver(row, select) if name.startswith(fields) else None
+                if value is not None and value.kind == "const":
+                    found.add((value.row, value.col, value.part))
+                elif value is not None and value.kind == "alu":
+                    waiting.append(((value.row, value.col), ("ex",)))
+        return tuple(sorted(found))
+
+    @cached_property
     def constants(self) -> frozenset[tuple[int, int, int]]:
         """(row, col, k) of every BR read as a constant by an active operand, predicate, address or passed value."""
         result = set()

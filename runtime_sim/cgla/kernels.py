@@ -76,51 +76,36 @@ def chain(a: Any, b: Any, head: Any, product_head: bool, add: bool, out: Any, bl
 @compiled
 def widened(half: Any) -> Any:
     """The bits of a half (uint32) as fp32, exact; infinities and NaN keep their payload."""
-    size = half & np.uint32(0x7FFF)
+    size = np.uint32(half & np.uint32(0x7FFF))
     bits = np.uint32(size << np.uint32(13))
-    if size < np.uint32(0x0400):
-        bits = np.float32(np.uint32(bits + LEAST_BITS).view(np.float32) - LEAST_NORMAL).view(np.uint32)
-    else:
-        bits = bits | np.uint32(0x7F800000) if size >= np.uint32(0x7C00) else np.uint32(bits + np.uint32(0x38000000))
+    small = np.float32(np.uint32(bits + LEAST_BITS).view(np.float32) - LEAST_NORMAL).view(np.uint32)
+    normal = np.uint32(bits + np.uint32(0x38000000))
+    bits = np.uint32(bits | np.uint32(0x7F800000)) if size >= np.uint32(0x7C00) else normal
+    bits = small if size < np.uint32(0x0400) else bits
     return bits | np.uint32((half & np.uint32(0x8000)) << np.uint32(16))
 
 
 @compiled
 def pack(words: Any, first: Any, batch: Any, steps: Any, own: Any, links: Any, recipe: int, expand: int, layout: int, out: Any) -> None:
     """Factors from 4-byte `words` as the bits of fp32 into `out` [sets, batch, heads, steps, all links, width]: the factor of a link lies
-    at `first` [sets, links] plus the steps of each axis (`own` unsigned), all in words.
+    at `first` [sets, links] plus the steps of each axis (`own` not negative), all in words.
 
     `recipe`: 0 the two fp32 there, 1 and 2 the low and high pair of halves. `expand`: 0 both, 1 the first twice, 2 the second twice.
     `layout`: 0 the two values in separate heads, 1 next to each other, 2 the first alone.
     """
-    count = own.size
-    pairs = np.empty(count, np.uint32)
-    halves = pairs.view(np.uint16)
-    other = np.uint64(1)
     for f in range(first.shape[0]):
         for b in range(batch.size):
             for s in range(steps.size):
                 for i in range(links.size):
-                    source = words[first[f, i] + batch[b] + steps[s] + (1 if recipe == 2 else 0) :]
+                    source = words[first[f, i] + batch[b] + steps[s] :]
                     low = out[f, b, 0, s, links[i]]
                     high = out[f, b, out.shape[2] - 1, s, links[i]]
-                    if recipe == 0 and layout == 2:
-                        chosen = np.uint64(1 if expand == 2 else 0)
-                        for o in range(count):
-                            low[o] = source[own[o] + chosen]
-                        continue
-                    if recipe != 0:
-                        for o in range(count):
-                            pairs[o] = source[own[o]]
-                    if recipe != 0 and layout == 1 and expand == 0:
-                        for o in range(2 * count):
-                            low[o] = widened(np.uint32(halves[o]))
-                        continue
-                    for o in range(count):
+                    for o in range(own.size):
                         if recipe == 0:
-                            x, y = source[own[o]], source[own[o] + other]
+                            x, y = source[own[o]], source[own[o] + 1]
                         else:
-                            x, y = widened(np.uint32(halves[2 * o])), widened(np.uint32(halves[2 * o + 1]))
+                            pair = source[own[o] + recipe - 1]
+                            x, y = widened(np.uint32(pair & np.uint32(0xFFFF))), widened(np.uint32(pair >> np.uint32(16)))
                         x = y if expand == 2 else x
                         y = x if expand == 1 else y
                         if layout == 0:
@@ -131,3 +116,33 @@ def pack(words: Any, first: Any, batch: Any, steps: Any, own: Any, links: Any, r
                             low[2 * o + 1] = y
                         else:
                             low[o] = x
+
+
+@compiled
+def pack_halves(words: Any, first: Any, batch: Any, steps: Any, count: int, stride: int, links: Any, out: Any) -> None:
+    """`pack` of `count` pairs of halves, `stride` words from one to the next, next to each other."""
+    pairs = np.empty(count, np.uint32)
+    halves = pairs.view(np.uint16)
+    for f in range(first.shape[0]):
+        for b in range(batch.size):
+            for s in range(steps.size):
+                for i in range(links.size):
+                    source = words[first[f, i] + batch[b] + steps[s] :]
+                    row = out[f, b, 0, s, links[i]]
+                    for o in range(count):
+                        pairs[o] = source[o * stride]
+                    for o in range(2 * count):
+                        row[o] = widened(np.uint32(halves[o]))
+
+
+@compiled
+def pack_words(words: Any, first: Any, batch: Any, steps: Any, count: int, stride: int, links: Any, out: Any) -> None:
+    """`pack` of `count` single words, `stride` from one to the next."""
+    for f in range(first.shape[0]):
+        for b in range(batch.size):
+            for s in range(steps.size):
+                for i in range(links.size):
+                    source = words[first[f, i] + batch[b] + steps[s] :]
+                    row = out[f, b, 0, s, links[i]]
+                    for o in range(count):
+                        row[o] = source[o * stride]

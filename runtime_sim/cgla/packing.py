@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from .plan import WORD, Ints, MemoryAccess
 from .words import Words
 
 MAX_DEPTH = 8
+Place = tuple[int, int, int]
 LAYOUTS = {"split": 0, "pairs": 1, "low": 2}
 Floats = NDArray[np.float32]
 
@@ -120,7 +122,8 @@ class Gather:
     (batch, steps, own) lies at logical address `first` of the link plus the steps of the three axes.
 
     `links` are their positions in the chain, `starts` the byte of the lane where each one's partition of `size` bytes begins; `own` has
-    no negative step; `item` is the size of a word in bytes.
+    no negative step; `item` is the size of a word in bytes. `loads` are the (row, slot, EA) of the links; where several sets of loads
+    were put beside each other, those of each set.
     """
 
     recipe: tuple[Any, ...]
@@ -132,6 +135,7 @@ class Gather:
     steps: Ints
     own: Ints
     item: int
+    loads: tuple[tuple[Place, ...], ...] = ()
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -143,6 +147,12 @@ class Gather:
     def geometry(self) -> tuple[Any, ...]:
         """All but the places of the links."""
         return self.recipe, self.links, self.item, self.batch.tobytes(), self.steps.tobytes(), self.own.tobytes()
+
+    @cached_property
+    def stride(self) -> int:
+        """The step of the own axis, 0 where its steps differ."""
+        step = int(self.own[1]) if self.own.size > 1 else self.item
+        return step if np.array_equal(self.own, np.arange(self.own.size) * step) else 0
 
     @cached_property
     def wraps(self) -> bool:
@@ -189,9 +199,10 @@ def gathers(
         for link in links:
             access, load = accesses[link], factors[link].load
             wide = 8 * load.part if load.kind == "wide" else 0
-            first.append(access.base + int(access.offsets.vector[0]) + low + wide)
+            first.append(access.first + low + wide)
             starts.append(access.row * row_bytes + access.part_start)
-        result.append(Gather(recipe, tuple(links), np.array(first), np.array(starts), size, batch, steps, own - low, item))
+        loads = tuple((accesses[link].row, accesses[link].col, accesses[link].ea) for link in links)
+        result.append(Gather(recipe, tuple(links), np.array(first), np.array(starts), size, batch, steps, own - low, item, (loads,)))
     return result
 
 
@@ -219,11 +230,28 @@ def pack(memory: NDArray[np.uint8], parts: Sequence[Gather], firsts: Sequence[In
     for part, first in zip(parts, firsts, strict=True):
         code = part.code() if compiled is not None else None
         if compiled is not None and code is not None:
-            axes = (part.batch // WORD, part.steps // WORD, (part.own // WORD).astype(np.uint64), np.array(part.links))
-            words = memory[: memory.size // WORD * WORD].view(np.uint32)
-            compiled.pack(words, first // WORD, *axes, *code, LAYOUTS[layout], packed.view(np.uint32))
+            _pack_compiled(compiled, memory, part, first, code, layout, packed)
         else:
             pack_at(memory, part, part.index(first), layout, packed)
+
+
+def _pack_compiled(
+    compiled: ModuleType, memory: NDArray[np.uint8], part: Gather, first: Ints, code: tuple[int, int], layout: str, packed: Floats
+) -> None:
+    """One part by the compiled loop for its recipe, layout and steps."""
+    recipe, expand = code
+    joined = recipe == 0 and expand == 0 and layout == "pairs"
+    unit = 2 * WORD if joined else WORD
+    words, out = (array.view(np.uint64 if joined else np.uint32) for array in (memory[: memory.size // unit * unit], packed))
+    links = np.array(part.links)
+    places = first // unit, part.batch // unit, part.steps // unit
+    if part.stride and recipe and expand == 0 and layout == "pairs":
+        compiled.pack_halves(words[recipe - 1 :], *places, part.own.size, part.stride // unit, links, out)
+    elif part.stride and recipe == 0 and (joined or layout == "low"):
+        compiled.pack_words(words[int(expand == 2) :], *places, part.own.size, part.stride // unit, links, out)
+    else:
+        words, out = (array.view(np.uint32) for array in (memory[: memory.size // WORD * WORD], packed))
+        compiled.pack(words, *(a // WORD for a in (first, part.batch, part.steps, part.own)), links, *code, LAYOUTS[layout], out)
 
 
 def pack_lane(memory: NDArray[np.uint8], parts: Sequence[Gather], layout: str, packed: Floats) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,11 @@ class MemoryAccess:
         low, high = vector[(self.enable & 1) != 0], vector[(self.enable & 2) != 0] + WORD
         return np.unique(np.concatenate([low, high]))
 
+    @property
+    def first(self) -> int:
+        """Logical address in iteration 0."""
+        return self.base + int(self.offsets.vector[0])
+
     def physical(self, logical: Ints) -> Ints:
         """Physical byte addresses in the row's LMM (1.9)."""
         return self.part_start + logical % self.part_size
@@ -103,7 +109,7 @@ def words_of(addresses: Ints, size: int) -> Ints:
 
 @dataclass
 class LaunchPlan:
-    """Everything about a launch that does not depend on data."""
+    """Everything about a launch that does not depend on data. `model` is the first plan of its `shape`."""
 
     kernel: Kernel
     constants: dict[tuple[int, int, int], int]
@@ -115,6 +121,20 @@ class LaunchPlan:
     addresses: dict[tuple[int, int, int], int] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     forms: dict[Any, Any] = field(default_factory=dict)
+    model: LaunchPlan | None = None
+
+    @cached_property
+    def by_place(self) -> dict[tuple[int, int, int], MemoryAccess]:
+        """Loads and stores by row, slot and EA."""
+        return {(access.row, access.col, access.ea): access for access in self.accesses}
+
+    @cached_property
+    def shape(self) -> tuple[Any, ...]:
+        """Plans of one shape differ in where their accesses begin alone."""
+        data = tuple(self.constants.get(place, 0) for place in self.kernel.data_constants)
+        steps = tuple((a.offsets.digits or id(a.offsets), a.data_gated) for a in self.accesses)
+        enabled = tuple(a.enable.tobytes() for a in self.accesses if a.enable is not None)
+        return self.kernel.number, self.loop0, self.loop1, data, steps, enabled
 
     @property
     def iterations(self) -> int:
@@ -136,12 +156,16 @@ class Planner:
         self.register_sets = register_sets
         self.plans: dict[tuple[int, int], LaunchPlan] = {}
         self.pool: dict[bytes, Offsets] = {}
+        self.models: dict[Any, LaunchPlan] = {}
 
     def plan(self, kernel: int, registers: int) -> LaunchPlan:
         """The plan of a kernel with a register set."""
         key = (kernel, registers)
         if key not in self.plans:
-            self.plans[key] = _PlanMaker(self, self.kernels[kernel], registers, self.register_sets.get(registers, {})).make()
+            plan = _PlanMaker(self, self.kernels[kernel], registers, self.register_sets.get(registers, {})).make()
+            if plan.usable:
+                plan.model = self.models.setdefault(plan.shape, plan)
+            self.plans[key] = plan
         return self.plans[key]
 
     def offsets(self, vector: Ints) -> Offsets:
@@ -192,6 +216,14 @@ class _PlanMaker:
     def _report(self, rule: str, place: tuple[int, int], message: str) -> None:
         unit = f"kernel {self.kernel.number} row {place[0]} slot {place[1]}"
         self.violations.append(Violation(rule, -1, unit, message, (f"register set {self.number}",), self.kernel.provenance))
+
+    def _scalar(self, slot: Slot, ea: int, part: str) -> int:
+        """The register part of the base or offset of an EA."""
+        if slot[f"ea{ea}_{part}"] != Address.REG:
+            return 0
+        value = self.registers[(slot.row, slot.col, _register(ea, part))]
+        mask = slot[f"ea{ea}_mask"] if part == "offset" else 0
+        return int(w.mask_offset(np.array([value], dtype=np.uint64), mask)[0]) if mask else value
 
     def make(self) -> LaunchPlan:
         self._constants()
@@ -248,12 +280,10 @@ class _PlanMaker:
         if kind == Address.NONE:
             return 0, None
         if kind == Address.REG:
-            register = (Register.EA0_BASE, Register.EA0_OFFSET, Register.EA1_BASE, Register.EA1_OFFSET)[2 * ea + (part == "offset")]
-            value = self.registers.get((slot.row, slot.col, int(register)))
-            if value is None:
+            if (slot.row, slot.col, _register(ea, part)) not in self.registers:
                 self._report("CGLA-031", (slot.row, slot.col), f"EA{ea} {part} register is used and not in the register set")
                 return 0, None
-            return int(w.mask_offset(np.array([value], dtype=np.uint64), mask)[0]), None
+            return self._scalar(slot, ea, part), None
         fold = bool(slot.fold) and ea == 0
         driver = self.kernel.driver(self.kernel.source_row(slot.row, fold), slot[f"br_{part}"])
         assert driver is not None
@@ -322,6 +352,11 @@ class _PlanMaker:
                 self._report("CGLA-014", (row, col), "EA1 of a pair load must be EA0 + 8 in every iteration")
 
 
+def _register(ea: int, part: str) -> int:
+    """The register of the base or offset of an EA."""
+    return int((Register.EA0_BASE, Register.EA0_OFFSET, Register.EA1_BASE, Register.EA1_OFFSET)[2 * ea + (part == "offset")])
+
+
 def partition(lmm_bytes: int, mode: int, col: int) -> tuple[int, int]:
     """(first physical byte, bytes) of the LMM partition of a slot (1.9)."""
     if mode == 1:
@@ -362,8 +397,28 @@ class StoreRules:
             return bool(np.intersect1d(one.offsets.unique + one.base, two.offsets.unique + two.base).size)
         return bool(np.intersect1d(one_words, two_words, assume_unique=True).size)
 
+    @staticmethod
+    def _apart(accesses: list[MemoryAccess]) -> bool:
+        """Whether each array of a row fits its partition and no two of them share a byte, by their hulls. Loads whose physical places lie
+        equally far from their logical ones are one array."""
+        hulls: dict[tuple[int, int], tuple[int, int]] = {}
+        for access in accesses:
+            if not access.words.size:
+                continue
+            logical, last = int(access.words[0]), int(access.words[-1])
+            low = logical % access.part_size
+            high = low + last - logical + WORD
+            if high > access.part_size:
+                return False
+            key = (access.part_start + low - logical, 1 + access.col if access.store else 0)
+            known = hulls.get(key, (access.part_start + low, access.part_start + high))
+            hulls[key] = min(known[0], access.part_start + low), max(known[1], access.part_start + high)
+        return all(one[1] <= two[0] for one, two in pairwise(sorted(hulls.values())))
+
     def _row(self, accesses: list[MemoryAccess], report: object) -> None:
         assert callable(report)
+        if self._apart(accesses):
+            return
         lies = np.full(self.lmm_bytes // WORD, -1, dtype=np.int64)
         places: set[tuple[int, int, int]] = set()
         for access in accesses:

@@ -8,7 +8,7 @@ terms are those of the launch, their order is that of BLAS. All of this follows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..threads import THREADS, each, one_thread_products
 from .chain_forms import LaneMemory
+from .lane import pieces
 from .launch import SummedStores, summed_stores
 from .packing import Gather, heads, pack
 from .plan import WORD, Ints, LaunchPlan
@@ -31,15 +32,15 @@ SHARED_PRODUCTS = 1 << 21
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a product: its factors by recipe, how they are packed ([batch, heads, steps, links, own]), for each partition that they
-    are read from (row, first byte, size) the logical addresses that they span, [first, end), and for each part the partition of each link
-    (as a position in `spans`)."""
+    """One side of a product: its factors by recipe, how they are packed ([batch, heads, steps, links, own]), and for each part the
+    partition that each link is read from. `spans` are what is read of local memory, at most: (row, first byte, end, partition), two of a
+    partition where that wraps."""
 
     parts: tuple[Gather, ...]
     layout: str
     shape: tuple[int, ...]
-    spans: dict[tuple[int, int, int], tuple[int, int]]
     owners: tuple[Ints, ...]
+    spans: tuple[tuple[int, int, int, int], ...]
 
     @cached_property
     def geometry(self) -> tuple[object, ...]:
@@ -85,11 +86,37 @@ class ProductForm:
 def product_form(plan: LaunchPlan, lane: LaneMemory) -> ProductForm | None:
     """The product that a launch is, None where it is something else; made once a plan."""
     if "product" not in plan.forms:
-        stores = summed_stores(plan, lane)
         row_bytes = lane.data.shape[1]
-        plan.forms["product"] = _product_form(stores[0], row_bytes) if stores is not None and len(stores) == 1 else None
+        model = plan.model
+        made = None if model is None or model is plan else _moved(plan, model, product_form(model, lane), row_bytes)
+        if made is None:
+            stores = summed_stores(plan, lane)
+            made = _product_form(stores[0], row_bytes) if stores is not None and len(stores) == 1 else None
+        plan.forms["product"] = made
     form: ProductForm | None = plan.forms["product"]
     return form
+
+
+def _moved(plan: LaunchPlan, model: LaunchPlan, form: ProductForm | None, row_bytes: int) -> ProductForm | None:
+    """The form of a plan from that of its model, whose accesses begin elsewhere; None where it is not that simple."""
+    moves = {place: access.first - model.by_place[place].first for place, access in plan.by_place.items()}
+    stores = [access for access in plan.accesses if access.store]
+    steps = {moves[(access.row, access.col, access.ea)] for access in stores}
+    starts = {(access.part_start, access.part_size) for access in stores}
+    if form is None or len(steps) != 1 or len(starts) != 1:
+        return None
+    (step,), ((start, size),) = steps, starts
+    sides = []
+    for side in (form.wide, form.narrow):
+        parts = []
+        for part in side.parts:
+            by = [[moves[place] for place in places] for places in part.loads]
+            if any(other != by[0] for other in by):
+                return None
+            parts.append(replace(part, first=part.first + np.array(by[0])))
+        sides.append(_side(parts, side.layout, side.shape[3], row_bytes))
+    first = (form.first - start + step) % size
+    return replace(form, wide=sides[0], narrow=sides[1], first=start + first) if first + form.size <= size else None
 
 
 def _product_form(stores: SummedStores, row_bytes: int) -> ProductForm | None:
@@ -115,18 +142,24 @@ def _product_form(stores: SummedStores, row_bytes: int) -> ProductForm | None:
 
 
 def _side(parts: Sequence[Gather], layout: str, links: int, row_bytes: int) -> Side:
-    spans: dict[tuple[int, int, int], tuple[int, int]] = {}
+    reach: dict[tuple[int, int, int], tuple[int, int]] = {}
     owners = []
     for part in parts:
         keys = [(*divmod(start, row_bytes), part.size) for start in part.starts.tolist()]
         for key, first in zip(keys, part.first.tolist(), strict=True):
             low, high = first + part.reach[0], first + part.reach[1]
-            known = spans.get(key, (low, high))
-            spans[key] = min(known[0], low), max(known[1], high)
-        owners.append(np.array([list(spans).index(key) for key in keys]))
+            known = reach.get(key, (low, high))
+            reach[key] = min(known[0], low), max(known[1], high)
+        order = {key: number for number, key in enumerate(reach)}
+        owners.append(np.array([order[key] for key in keys]))
     one = parts[0]
     shape = one.batch.size, heads(layout), one.steps.size, links, one.own.size * (2 if layout == "pairs" else 1)
-    return Side(tuple(parts), layout, shape, spans, tuple(owners))
+    spans = tuple(
+        (row, place, place + count, number)
+        for number, ((row, start, size), (low, high)) in enumerate(reach.items())
+        for place, _, count in pieces((row, low, high - 1, start, size))
+    )
+    return Side(tuple(parts), layout, shape, tuple(owners), spans)
 
 
 @dataclass

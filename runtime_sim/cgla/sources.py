@@ -137,21 +137,19 @@ class _Tracer:
                     self.refused.add(piece.source.launch)
 
     def _origin(self, lane: int, side: Side) -> tuple[int, list[int]] | None:
-        """The symbol that all factors of a side come from and, for each of its spans, how far they lie after their logical addresses."""
-        symbol, moves = -1, []
-        for (row, start, size), (first, end) in side.spans.items():
-            found: Loaded | None = None
-            held = self.rows.get((lane, row), ())
-            for low, _, count in pieces((row, first, end - 1, start, size)):
-                source = next((p.source for p in held if p.low <= low and low + count <= p.high), None)
-                if not isinstance(source, Loaded) or (found is not None and found[1:] != source[1:]):
-                    return None
-                found = source
-            if found is None or found.version != self.versions[found.symbol] or symbol not in (-1, found.symbol):
+        """The symbol that all factors of a side come from and, for each partition, how far they lie after their logical addresses."""
+        symbol, version = -1, -1
+        moves: list[int] = []
+        for row, low, high, partition in side.spans:
+            source = next((piece.source for piece in self.rows.get((lane, row), ()) if piece.low <= low and high <= piece.high), None)
+            if not isinstance(source, Loaded) or (symbol != -1 and (symbol, version) != (source.symbol, source.version)):
                 return None
-            symbol = found.symbol
-            moves.append(found.move)
-        return symbol, moves
+            symbol, version = source.symbol, source.version
+            if partition == len(moves):
+                moves.append(source.move)
+            elif source.move != moves[partition]:
+                return None
+        return (symbol, moves) if version == self.versions[symbol] else None
 
     # --- products that wait ------------------------------------------------------------------------------------------------------
 
