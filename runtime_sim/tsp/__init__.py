@@ -136,8 +136,7 @@ def _bind(j: Judgement, arena: Arena, binding: Binding, value: np.ndarray) -> No
     width = data.dtype.itemsize
     for where in binding.where or ():
         region = lay_out(where, binding.shape, j.machine)
-        vectors = np.where(region.elements >= 0, data[np.maximum(region.elements, 0)], data.dtype.type(0)).astype(data.dtype)
-        planes = vectors.view(np.uint8).reshape(len(vectors), vector, width)
+        planes = region.take(data.view(f"u{width}")).view(np.uint8).reshape(-1, vector, width)
         number = j.store.of_region(region) - arena.first
         for plane in range(width):
             arena.rows[number[plane]] = planes[:, :, plane]
@@ -147,8 +146,9 @@ def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     """A tensor after the end, each element from the first region that holds it."""
     stored = np.dtype(STORED[binding.stored])
     vector = j.machine.vector
-    result = np.zeros(int(np.prod(binding.shape)) + 1, stored)  # lanes that hold no element (-1) go into the last place
+    result = np.zeros(int(np.prod(binding.shape)), stored)
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
         number = j.store.of_region(region)
-        result[region.elements] = lanes.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number)).view(stored)
-    return logical(binding, result[:-1])
+        found = lanes.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number))
+        region.give(found.view(f"u{stored.itemsize}"), result.view(f"u{stored.itemsize}"))
+    return logical(binding, result)

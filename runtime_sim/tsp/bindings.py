@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ...errors import BadInput
 from ...machines.program import Binding
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.tables import STORED
+from . import regions
 from .layout import Array
 
 
@@ -19,45 +21,61 @@ from .layout import Array
 class Region:
     """One region laid out: vectors of the box in C order of (outer axes, lane tile).
 
-    `units, rows` [planes, vectors] MEM unit, and row in `allocation`, of every byte plane; `elements` [vectors, lanes] flat indices into
-    the logical tensor, -1 where a lane holds none.
+    `units, rows` [planes, vectors] MEM unit, and row in `allocation`, of every byte plane. Vector v holds `count`[v] elements in the lanes
+    from `lane` on: flat indices `first`[v], `first`[v] + `pitch`, ... into the logical tensor.
     """
 
     allocation: int
     units: Array
     rows: Array
-    elements: Array
+    first: Array
+    count: Array
+    lane: int
+    pitch: int
+    lanes: int
+
+    @cached_property
+    def elements(self) -> Array:
+        """[vectors, lanes] flat indices into the logical tensor, -1 where a lane holds none."""
+        k = np.arange(self.lanes) - self.lane
+        result: Array = np.where((k >= 0) & (k < self.count[:, None]), self.first[:, None] + k * self.pitch, -1)
+        return result
+
+    def take(self, flat: Array) -> Array:
+        """The vectors [vectors, lanes] of a flat tensor of unsigned numbers; zero in lanes that hold no element."""
+        result = np.zeros((len(self.first), self.lanes), flat.dtype)
+        regions.take(flat, self.first, self.count, self.lane, self.pitch, result)
+        return result
+
+    def give(self, vectors: Array, flat: Array) -> None:
+        """Write vectors [vectors, lanes] into a flat tensor of the same type."""
+        regions.give(vectors, self.first, self.count, self.lane, self.pitch, flat)
+
+    def mark(self, flat: Array) -> None:
+        """Set the elements that are held."""
+        regions.mark(self.first, self.count, self.pitch, flat)
 
 
 def lay_out(region: Mapping[str, Any], shape: tuple[int, ...], machine: TspMachine) -> Region:
     """Index arrays of a region that `structure.region_problem` accepts."""
     start, box, strides, axis = region["start"], region["shape"], region["strides"], region["lane_axis"]
-    tile, offset = region["lane_tile"], region["lane_offset"]
+    tile, lane = region["lane_tile"], region["lane_offset"]
     counts = [-(-n // tile) if a == axis else n for a, n in enumerate(box)]
     grid = np.indices(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 1), np.int64)
-    vector = np.zeros(grid.shape[1], np.int64)
-    pitch = np.ones(len(shape), np.int64)
-    for a in range(len(shape) - 2, -1, -1):
-        pitch[a] = pitch[a + 1] * shape[a + 1]
-    base = np.zeros(grid.shape[1], np.int64)
-    lane = np.arange(machine.vector) - offset
-    held = np.broadcast_to((lane >= 0) & (lane < (tile if axis is not None else 1)), (grid.shape[1], machine.vector))
-    extra = np.zeros((grid.shape[1], machine.vector), np.int64)
-    for a in range(len(shape)):
+    vector, first = np.zeros((2, grid.shape[1]), np.int64)
+    count, pitch, step = np.ones(grid.shape[1], np.int64), 0, 1
+    for a in range(len(shape) - 1, -1, -1):
         vector += grid[a] * strides[a]
+        first += (start[a] + grid[a] * (tile if a == axis else 1)) * step
         if a == axis:
-            along = grid[a][:, None] * tile + lane[None, :]
-            held = held & (along < box[a])
-            extra = (start[a] + along) * pitch[a]
-        else:
-            base += (start[a] + grid[a]) * pitch[a]
+            pitch, count = step, np.minimum(box[a] - grid[a] * tile, tile)
+        step *= shape[a]
     if axis is None and region["broadcast"]:
-        held = np.ones_like(held)
-    elements = np.where(held, base[:, None] + extra, -1)
+        count[:], lane = machine.vector, 0
     planes = np.array(region["planes"], np.int64)
     stripe = planes[:, vector % planes.shape[1], :]
     rows = np.broadcast_to(region["row"] + vector // planes.shape[1], stripe.shape[:2])
-    return Region(region["allocation"], stripe[..., 0] * 44 + stripe[..., 1], rows, elements)
+    return Region(region["allocation"], stripe[..., 0] * 44 + stripe[..., 1], rows, first, count, lane, pitch, machine.vector)
 
 
 def encode(binding: Binding, value: Array) -> Array:

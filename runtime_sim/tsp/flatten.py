@@ -70,6 +70,14 @@ class Flow:
         }  # fmt: skip
 
 
+def among(code: Array, some: Any) -> Array:
+    """Which opcodes are some of these."""
+    table = np.zeros(128, bool)
+    table[some if isinstance(some, np.ndarray) else [int(one) for one in some]] = True
+    result: Array = table[code]
+    return result
+
+
 def expand(counts: Array) -> tuple[Array, Array]:
     """(owner, index) of counts[0] + counts[1] + ... rows: owner r appears counts[r] times with index 0, 1, ..."""
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -119,7 +127,7 @@ class Flat:
 
     def of(self, *opcodes: int) -> Array:
         """Flat rows of these opcodes, ascending."""
-        return np.flatnonzero(np.isin(self.b["opcode"], opcodes))
+        return np.flatnonzero(among(self.b["opcode"], opcodes))
 
     def times(self, rows: Array) -> tuple[Array, Array]:
         """(owner index into `rows`, cycle) of all elements of the bursts `rows`, in order."""
@@ -206,9 +214,9 @@ def result_dtype(b: Columns) -> Array:
     """Number format of the result of each burst; NONE for bytes moved by MEM, SXM and links."""
     code, dtype, dtype2 = b["opcode"], b["dtype"], b["dtype2"]
     result = np.zeros_like(code)
-    alu = np.isin(code, ALU_CODES)
+    alu = among(code, ALU_CODES)
     result[alu] = dtype[alu]
-    other = np.isin(code, COMPARE_CODES) | (code == Opcode.CAST)
+    other = among(code, COMPARE_CODES) | (code == Opcode.CAST)
     result[other] = dtype2[other]
     return result
 
@@ -241,7 +249,7 @@ def _claim_flow(machine: TspMachine, g: Geometry, b: Columns, claim: Columns) ->
     side = (unit[c2c] - isa.SXM_BASE) // isa.SXM_QUEUES
     x[c2c], pos[c2c] = g.c2c_x(side), g.c2c_drive(side, direction[c2c])
     t0, n, i, n2, i2 = (b[name][row] for name in ("t0", "n", "i", "n2", "i2"))
-    reduce = np.isin(code, ACC_CODES)
+    reduce = among(code, ACC_CODES)
     t0, n, i = np.where(reduce, t0 + (n - 1) * i, t0), np.where(reduce, 1, n), np.where(reduce, 1, i)
     dtype = result_dtype(b)[row]
     width = _WIDTH[dtype]
@@ -260,21 +268,21 @@ def tap_widths(b: Columns, role: int) -> Array:
     """Streams that each burst takes as operand a, b or map m (0: it has none)."""
     code = b["opcode"]
     width = np.zeros_like(code)
-    alu = np.isin(code, ALU_CODES)
+    alu = among(code, ALU_CODES)
     if role == ROLE_A:
         width[alu] = _WIDTH[b["dtype"][alu]]
-        width[np.isin(code, (Opcode.LW, Opcode.TRANSPOSE))] = 16
-        width[np.isin(code, (Opcode.WRITE, Opcode.SCATTER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST, Opcode.SEND))] = 1
+        width[among(code, (Opcode.LW, Opcode.TRANSPOSE))] = 16
+        width[among(code, (Opcode.WRITE, Opcode.SCATTER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST, Opcode.SEND))] = 1
         abc = code == Opcode.ABC
         width[abc] = _WIDTH[b["dtype"][abc]]
         distribute = code == Opcode.DISTRIBUTE
         width[distribute] = np.where(b["lowest"][distribute] == 1, 1, 8)
     elif role == ROLE_B:
-        two = alu & np.isin(code, TWO_OPERANDS)
-        masked = np.isin(code, MASKED)
+        two = alu & among(code, TWO_OPERANDS)
+        masked = among(code, MASKED)
         width[two] = np.where(masked[two], _WIDTH[b["dtype2"][two]], _WIDTH[b["dtype"][two]])
     else:
-        width[np.isin(code, (Opcode.GATHER, Opcode.SCATTER, Opcode.DISTRIBUTE))] = 1
+        width[among(code, (Opcode.GATHER, Opcode.SCATTER, Opcode.DISTRIBUTE))] = 1
         width[code == Opcode.PERMUTE] = 2
     return width
 
@@ -285,9 +293,9 @@ def _tap_flow(g: Geometry, b: Columns) -> Flow:
         width = tap_widths(b, role)
         row, plane = expand(width)
         dtype = b["dtype"][row].copy()
-        typed = np.isin(b["opcode"][row], ALU_CODES) | (b["opcode"][row] == Opcode.ABC)
+        typed = among(b["opcode"][row], ALU_CODES) | (b["opcode"][row] == Opcode.ABC)
         if role == ROLE_B:
-            masked = np.isin(b["opcode"][row], MASKED)
+            masked = among(b["opcode"][row], MASKED)
             dtype[masked] = b["dtype2"][row][masked]
         dtype[~typed] = DType.NONE
         parts.append(

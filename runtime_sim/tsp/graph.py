@@ -7,7 +7,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import Opcode
 from . import kernels
-from .flatten import ALU_CODES, SXM_CODES, Flat
+from .flatten import ALU_CODES, SXM_CODES, Flat, among
 from .layout import Array
 from .memory import Memory
 from .planes import Passes
@@ -20,7 +20,7 @@ CODE = 1 << 32
 def computes(flat: Flat, memory: Memory) -> Array:
     """Bursts that make new bytes, as opposed to moving them."""
     code = flat.b["opcode"]
-    result: Array = (np.isin(code, ALU_CODES) & (code != Opcode.IDENTITY)) | (np.isin(code, SXM_CODES) & (flat.b["null"] == 0))
+    result: Array = (among(code, ALU_CODES) & (code != Opcode.IDENTITY)) | (among(code, SXM_CODES) & (flat.b["null"] == 0))
     result |= (code == Opcode.ACC) | (code == Opcode.GATHER) | memory.dynamic
     return result
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import Class, Opcode
-from .flatten import ACC_CODES, Flat, expand
+from .flatten import ACC_CODES, Flat, among, expand
 from .layout import Array, Columns
 from .report import Notes
 from .streams import meetings
@@ -32,7 +32,7 @@ def check_queues(flat: Flat, notes: Notes) -> None:
     runs = time_runs(flat, np.arange(flat.size))
     row = runs["row"]
     queue = b["chip"][row] * isa.QUEUES + b["unit"][row]
-    for one, other in _pairs(queue * 2 + np.isin(b["opcode"][row], _WRITES), runs):
+    for one, other in _pairs(queue * 2 + among(b["opcode"][row], _WRITES), runs):
         notes.bursts("TSP-004", "two instructions of one queue in a cycle", [row[one], row[other]])
     shared = np.flatnonzero((b["cls"][row] == Class.PERMUTOR) | (b["cls"][row] == Class.SHIFTER))
     part = {name: column[shared] for name, column in runs.items()}
@@ -49,7 +49,7 @@ def check_banks(flat: Flat, bank: Array, notes: Notes) -> None:
     runs = time_runs(flat, np.flatnonzero(b["cls"] == Class.MEM))
     row = runs["row"]
     queue, held = b["chip"][row] * isa.QUEUES + b["unit"][row], bank[b["bound"][row]]
-    writes = np.isin(b["opcode"][row], _WRITES)
+    writes = among(b["opcode"][row], _WRITES)
     for one, other in _pairs(queue * flat.machine.banks + held, runs):
         if writes[one] != writes[other]:
             notes.bursts("TSP-005", f"read and write of bank {held[one]} in one cycle", [row[one], row[other]])
@@ -65,13 +65,13 @@ def check_accumulating_alus(flat: Flat, notes: Notes) -> tuple[Array, Array]:
     b = flat.b
     alus = np.flatnonzero(b["cls"] == Class.VXM)
     queue = b["chip"][alus] * isa.QUEUES + b["unit"][alus]
-    reduces = np.isin(b["opcode"][alus], ACC_CODES)
+    reduces = among(b["opcode"][alus], ACC_CODES)
     busy = np.unique(queue[reduces])
     alus = alus[np.isin(queue, busy)]
-    n2 = np.where(np.isin(b["opcode"][alus], ACC_CODES), b["n2"][alus], 1)
+    n2 = np.where(among(b["opcode"][alus], ACC_CODES), b["n2"][alus], 1)
     owner, k2 = expand(n2)
     rows = alus[owner]
-    acc = np.isin(b["opcode"][rows], ACC_CODES)
+    acc = among(b["opcode"][rows], ACC_CODES)
     start = b["t0"][rows] + k2 * b["i2"][rows]
     end = np.where(acc, start + (b["n"][rows] - 1) * b["i"][rows], flat.last[rows])
     order = np.lexsort((end, start, b["chip"][rows] * isa.QUEUES + b["unit"][rows]))

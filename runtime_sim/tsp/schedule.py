@@ -12,6 +12,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import ACC_OPS, DType, Opcode
+from .flatten import among
 from .joins import Joins, leaf_of
 from .layout import Array
 from .legality import Analysis
@@ -49,7 +50,7 @@ def group_bursts(a: Analysis) -> list[Array]:
     kind = [pass_kind(a), b["modular"], b["dtype2"], b["dtype"], b["opcode"], a.level]
     shape = [b["n2"], b["n"], b["last"], b["first"]]
     order = rows[np.lexsort([rows, *(column[rows] for column in (*shape, *kind))])]
-    reduce = np.isin(b["opcode"][order], list(ACC_OPS))
+    reduce = among(b["opcode"][order], list(ACC_OPS))
     new = np.zeros(len(order), bool)
     for column in kind:
         new[1:] |= column[order][1:] != column[order][:-1]
@@ -115,7 +116,7 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
     for number, rows in enumerate(groups):
         group[rows] = number
     passes, code = a.passes, flat.b["opcode"]
-    taken = np.where(np.isin(code, (Opcode.LW, Opcode.ABC)), -1, group)
+    taken = np.where(among(code, (Opcode.LW, Opcode.ABC)), -1, group)
     with_acc = np.flatnonzero(passes.acc >= 0)
     computed = _pass_groups(a, group, before)
     taken[passes.abc[with_acc]] = computed[passes.acc[with_acc]]

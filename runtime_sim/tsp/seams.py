@@ -19,7 +19,7 @@ from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import Class, Opcode
 from ..threads import gather
 from . import kernels, planes
-from .flatten import ACC_CODES, Flat, Flow, flatten
+from .flatten import ACC_CODES, Flat, Flow, among, flatten
 from .layout import Array, Binds, Block, Columns, Layout, make_block
 from .report import Notes
 from .streams import sorted_runs
@@ -95,7 +95,7 @@ def _states(flat: Flat) -> tuple[Array, Array]:
     """(resources whose state comes from before, those that leave some): planes (TSP-020, 022, 025) and accumulating ALUs (TSP-034)."""
     passes = planes.analyse(flat, Notes(flat))
     b = flat.b
-    reduce = np.flatnonzero(np.isin(b["opcode"], ACC_CODES))
+    reduce = np.flatnonzero(among(b["opcode"], ACC_CODES))
     reduce = reduce[np.lexsort((b["t0"][reduce], b["unit"][reduce]))]
     unit = b["unit"][reduce]
     head = np.append(True, unit[1:] != unit[:-1])[: len(unit)]

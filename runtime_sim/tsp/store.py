@@ -113,10 +113,9 @@ def output_regions(program: Program, alloc: Columns, machine: TspMachine, store:
             continue
         regions = [lay_out(region, binding.shape, machine) for region in binding.where or ()]
         result[f"{binding.kind}:{binding.name}"] = regions
-        held = np.zeros(int(np.prod(binding.shape)) + 1, bool)  # lanes that hold no element (-1) mark the last place
+        held = np.zeros(int(np.prod(binding.shape)), bool)
         for region in regions:
-            held[region.elements] = True
-        held = held[:-1]
+            region.mark(held)
         if not held.all():
             report.add(
                 "TSP-061", f"{(~held).sum()} elements of {binding.kind} {binding.name} lie in no region", unit=f"binding {binding.name}"

@@ -16,13 +16,25 @@ from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import DType, Opcode
 from ...machines.tsp.tables import BURSTS, PROGRAM_TABLES, SEGMENT_TABLES, STORED, Kind, mask_slices
-from .flatten import ACC_CODES, ALU_CODES, COMPARE_CODES, MASKED, ROLE_A, ROLE_B, ROLE_M, SXM_CODES, TWO_OPERANDS, result_dtype, tap_widths
+from .flatten import (
+    ACC_CODES,
+    ALU_CODES,
+    COMPARE_CODES,
+    MASKED,
+    ROLE_A,
+    ROLE_B,
+    ROLE_M,
+    SXM_CODES,
+    TWO_OPERANDS,
+    among,
+    result_dtype,
+    tap_widths,
+)
 from .layout import Array, Columns
 from .report import Report, opcode_name
 
 COMMON = ("unit", "opcode", "t0", "n", "i", "n2", "i2", "provenance")
 FLAGS = ("add", "store", "emit", "first", "last", "modular", "null", "lowest", "a_dir", "b_dir", "m_dir")
-NO_CLAIMS = (Opcode.WRITE, Opcode.SCATTER, Opcode.LW, Opcode.IW, Opcode.ABC, Opcode.SEND)
 ONE_CLAIM = (Opcode.READ, Opcode.GATHER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST)
 TIME_LIMIT = 1 << 46
 """Cycles and positions beyond this are out of range: sums of them still fit 64 bits."""
@@ -145,7 +157,7 @@ class SegmentCheck:
             return
         self.fault("TSP-001", ~_TYPES[code, b["dtype"]], lambda r: f"dtype {DType(int(b['dtype'][r])).name} is not one of this opcode")
         ints = np.isin(b["dtype2"], (DType.I8, DType.I16, DType.I32))
-        wrong = (np.isin(code, COMPARE_CODES) | np.isin(code, MASKED)) & ~ints | (code == Opcode.CAST) & (b["dtype2"] == DType.NONE)
+        wrong = (among(code, COMPARE_CODES) | among(code, MASKED)) & ~ints | (code == Opcode.CAST) & (b["dtype2"] == DType.NONE)
         self.fault("TSP-001", wrong, lambda r: f"dtype2 {DType(int(b['dtype2'][r])).name} is not one of this opcode")
         lw = code == Opcode.LW
         rows = b["row0"] + m.lw_rows * b["n"]
@@ -156,7 +168,7 @@ class SegmentCheck:
         passing = (code == Opcode.ACC) & (b["add"] + b["store"] == 0)
         for name in ("entry", "entry_stride", "entry_stride2"):
             within(name, 0, 0, passing)
-        link = np.isin(code, (Opcode.SEND, Opcode.RECEIVE))
+        link = among(code, (Opcode.SEND, Opcode.RECEIVE))
         wrong = link & ((b["link"] < 0) | (b["link"] >= m.links) | (b["link"] // 8 != (b["unit"] - isa.SXM_BASE) // isa.SXM_QUEUES))
         self.fault("TSP-001", wrong, lambda r: f"link {b['link'][r]} is not of this hemisphere")
 
@@ -170,7 +182,7 @@ class SegmentCheck:
         code = b["opcode"]
         group = np.where(code == Opcode.TRANSPOSE, 16, np.where((code == Opcode.DISTRIBUTE) & (b["lowest"] == 0), 8, 1))
         self.fault("TSP-001", b["a_stream"] % group != 0, lambda r: f"stream {b['a_stream'][r]} does not start a group of {group[r]}")
-        mxm = np.isin(code, (Opcode.LW, Opcode.ABC))
+        mxm = among(code, (Opcode.LW, Opcode.ABC))
         width = np.where(mxm, tap_widths(b, ROLE_A), 1)
         inward = mxm & (b["a_dir"] != (b["unit"] - isa.MXM_BASE) // 6)
         self.fault("TSP-027", inward, lambda r: "the operand is not an outward stream")
@@ -194,17 +206,17 @@ class SegmentCheck:
             return
         code, of = b["opcode"], c["burst"]
         count = np.bincount(of, minlength=size)
-        alu, reduce = np.isin(code, ALU_CODES), np.isin(code, ACC_CODES)
+        alu, reduce = among(code, ALU_CODES), among(code, ACC_CODES)
         drives = (
             (alu & ~(reduce & (b["last"] == 0)))
-            | np.isin(code, SXM_CODES)
+            | among(code, SXM_CODES)
             | (code == Opcode.RECEIVE)
             | ((code == Opcode.ACC) & (b["emit"] == 1))
         )
-        drives |= np.isin(code, ONE_CLAIM)
+        drives |= among(code, ONE_CLAIM)
         self.fault("TSP-001", drives & (count == 0), lambda r: "the result is driven on no stream")
         self.fault("TSP-001", ~drives & (count > 0), lambda r: "a burst without a result claims streams")
-        self.fault("TSP-001", np.isin(code, ONE_CLAIM) & (count > 1), lambda r: f"{count[r]} streams claimed for a one-stream result")
+        self.fault("TSP-001", among(code, ONE_CLAIM) & (count > 1), lambda r: f"{count[r]} streams claimed for a one-stream result")
         width = np.ones(size, dtype=np.int64)
         width[alu] = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))])[result_dtype(b)[alu]]
         width[code == Opcode.ACC] = 4
@@ -242,10 +254,10 @@ class SegmentCheck:
 
     def _alus(self) -> None:
         b, c, code = self.b, self.c, self.b["opcode"]
-        alu = np.isin(code, ALU_CODES)
+        alu = among(code, ALU_CODES)
         number = np.where(alu, b["unit"] - isa.VXM_BASE, 0)
         self.fault("TSP-031", alu & _NEEDS_LARGE[code] & ~_LARGE[number], lambda r: f"ALU {number[r]} is small")
-        two = alu & np.isin(code, TWO_OPERANDS)
+        two = alu & among(code, TWO_OPERANDS)
         for role, prefix, rows in ((ROLE_A, "a", alu), (ROLE_B, "b", two)):
             stream, width = b[f"{prefix}_stream"], np.maximum(tap_widths(b, role), 1)
             far = rows & ~_REACH[number // 4, np.clip(stream // 4, 0, 7)]
@@ -263,7 +275,7 @@ class SegmentCheck:
     def _memory(self) -> None:
         b, o = self.b, self.o
         size = len(o["rows"])
-        mem = np.isin(b["opcode"], (Opcode.READ, Opcode.WRITE, Opcode.GATHER, Opcode.SCATTER))
+        mem = among(b["opcode"], (Opcode.READ, Opcode.WRITE, Opcode.GATHER, Opcode.SCATTER))
         self.fault("TSP-001", mem & ((b["object"] < 0) | (b["object"] >= size)), lambda r: f"object {b['object'][r]} is not declared")
         if self.broken or not size:
             return
@@ -274,7 +286,7 @@ class SegmentCheck:
         steps = ((b["n"] - 1) * b["stride"], (b["n2"] - 1) * b["stride2"])
         low = b["row"] + np.minimum(steps[0], 0) + np.minimum(steps[1], 0)
         high = b["row"] + np.maximum(steps[0], 0) + np.maximum(steps[1], 0)
-        direct = np.isin(b["opcode"], (Opcode.READ, Opcode.WRITE))
+        direct = among(b["opcode"], (Opcode.READ, Opcode.WRITE))
         out = direct & ((low < 0) | (high >= o["rows"][obj]))
         self.fault("TSP-002", out, lambda r: f"rows {low[r]}..{high[r]} are not within the {o['rows'][obj[r]]} rows of object {obj[r]}")
 

@@ -14,7 +14,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
 from .chains import chain_kinds, find_runs
-from .flatten import ACC_CODES, ALU_CODES, ROLE_A, ROLE_B, expand, result_dtype, tap_widths
+from .flatten import ACC_CODES, ALU_CODES, ROLE_A, ROLE_B, among, expand, result_dtype, tap_widths
 from .joins import Joins, find_joins, paired_passes
 from .layout import Array
 from .legality import Analysis
@@ -136,9 +136,9 @@ def result_shape(a: Analysis) -> tuple[Array, Array]:
     b = a.flat.b
     code = b["opcode"]
     count = np.where(a.computing, a.flat.count, 0)
-    reduce = np.isin(code, ACC_CODES)
+    reduce = among(code, ACC_CODES)
     count[reduce] = np.where(b["last"][reduce] == 1, b["n2"][reduce], 0)
-    count[np.isin(code, (Opcode.WRITE, Opcode.SCATTER)) | (code == Opcode.ACC) & (b["emit"] == 0)] = 0
+    count[among(code, (Opcode.WRITE, Opcode.SCATTER)) | (code == Opcode.ACC) & (b["emit"] == 0)] = 0
     width = _WIDTH[result_dtype(b)]
     width[code == Opcode.ACC] = 4
     width[code == Opcode.TRANSPOSE] = 16
@@ -198,7 +198,7 @@ def place_values(a: Analysis) -> Values:
 def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
     flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
     burst = claims.burst
-    interleaved = np.isin(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
+    interleaved = among(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
     stride = width[burst] * vector
     first = np.where(base[burst] >= 0, base[burst] + claims.plane * np.where(interleaved[burst], 1, vector), -1)
     of = a.feeds.claim_of
