@@ -13,7 +13,7 @@ product over the whole line). Then the elements in between, which nothing else r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from .events import Event
 from .model import BurstView, Ints, RegionView
 from .order import Step
 from .products import contraction, kinds_of, summed_extents
-from .storage import seen_from, stored_once, strided
+from .storage import seen_from, seen_once, stored_once, strided
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -89,6 +89,47 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where parts chosen by `index`, of `size` stored cores, go: element `taken[i]` of all parts is the only one (`alone`) that is added to
+    element `cell[i]` of all sums. `steps` where these are all sums in order: extents and strides of a nest through the parts."""
+
+    index: Values
+    size: int
+    alone: bool
+    cell: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    taken: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @cached_property
+    def steps(self) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
+        """Extents, strides and first element, None where the parts are no nest or leave gaps."""
+        count = len(self.cell)
+        if not count or self.cell.max() != count - 1:
+            return None
+        first = np.empty(count, np.int64)
+        first[self.cell] = self.taken
+        begin, ext, stride = int(first[0]), list[int](), list[int]()
+        while len(first) > 1:
+            jump = np.diff(first)
+            run = int(np.argmax(np.r_[jump != jump[0], True])) + 1
+            if len(first) % run or (np.diff(first.reshape(-1, run)) != jump[0]).any():
+                return None
+            ext.insert(0, run)
+            stride.insert(0, int(jump[0]))
+            first = first[::run]
+        return (tuple(ext), tuple(stride), begin) if len(ext) <= 6 else None
+
+    def add(self, parts: Values, out: Values) -> None:
+        """Store flat parts in sums that are zeros."""
+        if self.steps is None or self.cell.size != out.size:
+            out.reshape(-1)[self.cell] += parts[self.taken]
+            return
+        ext, stride, begin = self.steps
+        seen = np.lib.stride_tricks.as_strided(parts[begin:], ext, tuple(s * parts.itemsize for s in stride), writeable=False)
+        # no sum is a negative zero
+        np.add(seen, np.zeros((), parts.dtype), out=out.reshape(ext))
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a step stores among zeros: `place` [lines, length] is the position of every core of the lines in the step's role (-1 for a core
     without a part), `first` and `low` [cores of the role] the first element in the line's and the index that stores there."""
@@ -104,18 +145,26 @@ class Parts:
         values = engine.source("a", self.step, cores, None)
         assert values is not None
         visits, inner, limit, pace = 1, burst.count, 1, 0
-        index = np.zeros((burst.cores, 1), np.int32)
+        index = np.zeros((1, 1), np.int32)
         if burst.op.meaning is Semantics.STORE_INDEXED:
             visits, inner, limit, pace = prod(burst.ext[:3]), burst.ext[3], burst.look[1], burst.look[2]
             given = engine.scalar(self.step, cores, None)
             assert given is not None
-            index = np.ascontiguousarray(np.broadcast_to(given, (*cores.shape, *burst.ext[:3], 1))).reshape(-1, visits)
+            given = seen_once(given) if given.ndim == 6 else given
+            alike = given.ndim == 0 or given.shape[:2] == (1, 1)
+            lead = (1, 1) if alike else cores.shape
+            index = np.ascontiguousarray(np.broadcast_to(given, (*lead, *burst.ext[:3], 1))).reshape(-1, visits)
         whole = np.broadcast_to(values, (*cores.shape, *burst.ext))
         filled, source = flat_cores(whole, np.arange(burst.cores))
-        filled, steps, bits = filled.reshape(-1, visits, inner), nest(burst.ext, burst.d.stride).reshape(visits, inner), out.view(np.uint32)
-
-        if not kernels.pays(filled.size) and self._scatter(filled, source, index, steps, (limit, pace), out):
+        steps = nest(burst.ext, burst.d.stride).reshape(visits, inner)
+        known = engine.places.get(id(self))
+        if known is None or known.size != len(filled) or not np.array_equal(known.index, index):
+            known = engine.places[id(self)] = self._stored(len(filled), source, index, steps, (limit, pace), out.shape)
+        if known.alone:
+            known.add(filled.reshape(-1), out)
             return
+        index = np.ascontiguousarray(np.broadcast_to(index, (burst.cores, visits)))
+        filled, bits = filled.reshape(-1, visits, inner), out.view(np.uint32)
 
         def add(lines: slice) -> None:
             """The sums of some lines."""
@@ -125,19 +174,22 @@ class Parts:
 
         each(add, even(len(self.place), self.place.size * visits * inner))
 
-    def _scatter(self, filled: Values, source: Ints, index: Values, steps: Ints, reach: tuple[int, int], out: Values) -> bool:
-        """Store the parts [cores, visits, inner] where no two have an element in common, every sum having one term; False elsewhere."""
+    def _stored(
+        self, size: int, source: Ints, index: Values, steps: Ints, reach: tuple[int, int], shape: tuple[int, ...]
+    ) -> Stored:  # fmt: skip
+        """Where the parts [cores, visits, inner] of `size` stored cores go in the sums."""
         limit, pace = reach
         line, at = np.nonzero(self.place >= 0)
         core = self.place[line, at]
-        place = index[core].astype(np.int64) - self.low[core][:, None]
-        element = (self.first[core][:, None] + place * pace)[:, :, None] + steps
-        inside = ((place >= 0) & (place < limit))[:, :, None] & (element >= 0) & (element < out.shape[1])
-        cell = (line[:, None, None] * out.shape[1] + element)[inside]
+        place = np.broadcast_to(index, (len(self.low), index.shape[1]))[core] - self.low[core][:, None]
+        part, visit = np.nonzero((place >= 0) & (place < limit))
+        element = (self.first[core[part]] + place[part, visit] * pace)[:, None] + steps[visit]
+        inside = (element >= 0) & (element < shape[1])
+        cell = (line[part, None] * shape[1] + element)[inside]
         if np.bincount(cell, minlength=1).max() > 1:
-            return False
-        out.reshape(-1)[cell] += filled[source[core]][inside]
-        return True
+            return Stored(np.array(index), size, False)
+        taken = ((source[core[part]] * steps.shape[0] + visit) * steps.shape[1])[:, None] + np.arange(steps.shape[1])
+        return Stored(np.array(index), size, True, cell, taken[inside])
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Element, Fmt, Op, Semantics
-from ..threads import each, even
 from . import kernels, lookups
 from .addresses import nest, start
 from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
@@ -27,7 +26,10 @@ from .model import BurstView, Ints, SegmentView
 from .order import Step
 from .plan import Plan
 from .products import contraction, kinds_of, summed_extents
-from .storage import Memory, dense, seen_from, seen_once, stored_once, strided
+from .storage import Memory, copied, dense, seen_from, seen_once, stored_once, strided
+
+if TYPE_CHECKING:
+    from .collectives import Stored
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -59,6 +61,8 @@ class Engine:
     buffers: dict[Key, Values] = field(default_factory=dict)
     uses: dict[Key, int] = field(default_factory=dict)
     exact: bool = False
+    places: dict[int, Stored] = field(default_factory=dict)
+    """Where the parts of a line go, by `id` of the parts: the same in all runs of a plan in which their indices are."""
     blocked: bool = False
     """Whether a closed form was used since it was last cleared."""
     _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
@@ -87,19 +91,22 @@ class Engine:
         self._fresh.clear()
 
     def arranged(self, event: Event, name: str, form: str, values: Values, shape: tuple[int, ...]) -> Values:
-        """A view of an operand as an f32 array of its own, in another shape; copied once a run where nothing in the segment writes it."""
+        """An operand as f32 in another shape: a view where that is possible, else a copy, made once a run where nothing in the segment
+        writes the operand."""
         burst = event.burst
         operand = burst.operand(name)
+        if values.dtype == np.float32:
+            try:
+                return np.reshape(values, shape, copy=False)
+            except ValueError:
+                pass
         if operand.kind is not MEM or operand.obj in self.seg.written or operand.step != (0, 0):
             return values.reshape(shape).astype(np.float32, copy=False)
         key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
         if key not in self._fresh:
             self._fresh.add(key)
             # pages that were used before are what makes a copy fast
-            array = self._arranged.setdefault(key, np.empty(values.shape, np.float32))
-            axis = int(np.argmax(values.shape))
-            parts = [(slice(None),) * axis + (part,) for part in even(values.shape[axis], values.size)]
-            each(lambda part: np.copyto(array[part], values[part]), parts)
+            copied(values, self._arranged.setdefault(key, np.empty(values.shape, np.float32)))
         return self._arranged[key].reshape(shape)
 
     def cores(self, step: Step) -> Cores:
@@ -198,9 +205,15 @@ class Engine:
             return
         cut = seen_once(values)
         small = (1 if cut.shape[0] == 1 else h, 1 if cut.shape[1] == 1 else w)
+        begin, stride = int(self.begin(step.event, "d")), step.event.burst.d.stride
+        if values.flags.owndata and values.size == small[0] * small[1] * size and values.flags.c_contiguous and dense(ext, stride):
+            # nothing else sees what an operation has just made
+            array = values.reshape(*small, size)
+            self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
+            return
         index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
         array = self.memory.blank((*small, size), values.dtype)
-        strided(array[index], int(self.begin(step.event, "d")), step.event.burst.d.stride, ext)[...] = cut
+        strided(array[index], begin, stride, ext)[...] = cut
         self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
 
     def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:

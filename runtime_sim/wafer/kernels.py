@@ -17,6 +17,8 @@ from ..jit import compiled, elementwise, loaded
 _SIGN, _INFINITE, _OVER, _NORMAL = np.uint32(0x80000000), np.uint32(0x7F800000), np.uint32(0x477FF000), np.uint32(0x38800000)
 _HALF_ULP, _KEEP, _ONE, _SHIFT = np.uint32(0xFFF), np.uint32(0xFFFFE000), np.uint32(1), np.uint32(13)
 
+_SCALE = np.float32(2.0**112)
+
 _FEW = 1 << 17
 
 
@@ -60,6 +62,29 @@ def round_half(values: Any, bits: Any) -> None:
     step = 4096
     for i in range(0, values.size, step):
         _round_half(values[i : i + step], bits[i : i + step])
+
+
+@compiled
+def _from_half(halves: Any, values: Any, bits: Any) -> None:
+    """A run of f16 as uint16 to float32."""
+    for i in range(halves.size):
+        bits[i] = np.uint32(halves[i] & np.uint16(0x7FFF)) << _SHIFT
+    for i in range(halves.size):
+        # exponents of f16 are 112 less than those of float32; subnormals come out right too
+        values[i] = values[i] * _SCALE
+    for i in range(halves.size):
+        sign = np.uint32(halves[i] & np.uint16(0x8000)) << np.uint32(16)
+        bits[i] |= sign | (_INFINITE if halves[i] & np.uint16(0x7C00) == np.uint16(0x7C00) else np.uint32(0))
+
+
+@compiled
+def from_half(source: Any, out: Any, bits: Any) -> None:
+    """f16 as uint16 [x, y, run] to float32, block by block so that it stays in cache."""
+    step = 4096
+    for x in range(source.shape[0]):
+        for y in range(source.shape[1]):
+            for i in range(0, source.shape[2], step):
+                _from_half(source[x, y, i : i + step], out[x, y, i : i + step], bits[x, y, i : i + step])
 
 
 @compiled

@@ -11,6 +11,7 @@ from .addresses import nest
 from .arithmetic import Values
 from .model import BurstView, Ints
 from .order import Step
+from .storage import seen_once
 
 if TYPE_CHECKING:
     from .engine import Cores, Engine
@@ -23,11 +24,15 @@ def lowest(burst: BurstView) -> Ints:
 
 
 def indices(engine: Engine, step: Step, cores: Cores) -> tuple[Values, Values]:
-    """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1]."""
+    """Index minus lo, and whether it is in range: [*cores, n3, n2, n1, 1], one row or column where all are the same."""
     burst = step.event.burst
     low = cores.of(lowest(burst)).reshape(*cores.shape, 1, 1, 1, 1)
     index = engine.scalar(step, cores, None)
     assert index is not None
+    if cores.view and index.ndim == 6:
+        index = seen_once(index)
+        alike = [not pace and index.shape[axis] == 1 for axis, pace in enumerate(burst.look[3:])]
+        low = low[tuple(slice(0, 1) if one else slice(None) for one in alike)]
     offset = index.astype(np.int64) - low
     return offset, (offset >= 0) & (offset < burst.look[1])
 

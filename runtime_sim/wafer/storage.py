@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..threads import THREADS, each, even
+from . import kernels
 from .arithmetic import Values
 
 
@@ -58,6 +60,42 @@ def seen_from(array: Values, shape: tuple[int, int, int]) -> Values:
 def stored_once(array: Values) -> tuple[bool, bool]:
     """Whether all rows, and whether all columns, are one."""
     return array.strides[0] == 0 and array.shape[0] > 1, array.strides[1] == 0 and array.shape[1] > 1
+
+
+def copied(values: Values, out: Values) -> None:
+    """Copy an array, f16 perhaps, into a contiguous f32 one of its shape, in one part a thread."""
+    shape, strides = merged(values.shape, values.strides)
+    flat = out.reshape(shape)
+    given = np.lib.stride_tricks.as_strided(values, shape, strides, writeable=False)
+    half = values.dtype == np.float16 and len(shape) <= 3 and strides[-1] == 2 and kernels.pays(values.size)
+    if half:
+        lead = (1,) * (3 - len(shape))
+        flat, given = flat.reshape(*lead, *shape), given.view(np.uint16).reshape(*lead, *shape)
+    axis = next((i for i, n in enumerate(flat.shape) if n >= THREADS), 0)
+
+    def copy(part: slice) -> None:
+        """One part."""
+        index = (slice(None),) * axis + (part,)
+        if half:
+            kernels.from_half(given[index], flat[index], flat[index].view(np.uint32))
+        else:
+            np.copyto(flat[index], given[index])
+
+    each(copy, even(flat.shape[axis], values.size))
+
+
+def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Fewest axes that walk the same elements in the same order."""
+    out: list[tuple[int, int]] = []
+    for n, s in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if out and out[-1][1] == n * s:
+            out[-1] = (out[-1][0] * n, s)
+        else:
+            out.append((n, s))
+    out = out or [(1, 0)]
+    return tuple(n for n, _ in out), tuple(s for _, s in out)
 
 
 def seen_once(values: Values) -> Values:
