@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .graph import Access, Contract, Group, Index, Lookup, Nest
+from .graph import Access, Contract, Group, Index, Lookup
 
 Array = np.ndarray[Any, Any]
 Box = tuple[tuple[int, int], ...]  # for every axis (or dimension) the half-open interval [low, high)
@@ -113,18 +113,6 @@ def distinct(access: Access, box: Box, shape: Sequence[int]) -> int:
 def whole(axes: Sequence[int]) -> Box:
     """The box of the whole iteration space."""
     return tuple((0, extent) for extent in axes)
-
-
-def result_box(node: Nest, box: Box) -> Box:
-    """What of the result the box writes: per result dimension the smallest interval (exact where inner axes of a group are whole)."""
-    image = []
-    for group in node.groups:
-        low = high = 0
-        for axis in group:
-            low = low * node.axes[axis] + box[axis][0]
-            high = high * node.axes[axis] + box[axis][1] - 1
-        image.append((low, high + 1))
-    return tuple(image)
 
 
 @dataclass(frozen=True, slots=True)

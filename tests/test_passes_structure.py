@@ -14,7 +14,6 @@ from spatialc.ir.access import (
     contract_size,
     distinct,
     footprint,
-    result_box,
     strided,
     whole,
 )
@@ -236,7 +235,6 @@ def test_footprints_of_tiles() -> None:
     assert distinct(access, tile, (3, 13)) == 15
     assert footprint((Lookup(1), Index(1, ((0, 3),))), ((1, 3),), (9, 20)) == ((0, 9), (4, 8))
     assert distinct((Index(1, ((0, 3),)),), ((1, 3),), (20,)) == 2
-    assert result_box(GROUPED, ((0, 2), (1, 3), (0, 2), (0, 5), (2, 4), (0, 8))) == ((0, 2), (2, 6), (0, 5), (2, 4))
 
 
 def test_a_position_that_all_layers_read_stands_before_them() -> None:
