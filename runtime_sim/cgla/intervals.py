@@ -34,14 +34,12 @@ def crossing(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) 
     order = np.argsort(b[:, 0], kind="stable")
     starts = b[order, 0]
     running = np.maximum.accumulate(b[order, 1])
+    firsts = np.searchsorted(running, a[:, 0], side="right")
+    lasts = np.searchsorted(starts, a[:, 1], side="left")
     result = []
-    for i, (low, high) in enumerate(a.tolist()):
-        if low >= high:
-            continue
-        first = int(np.searchsorted(running, low, side="right"))
-        last = int(np.searchsorted(starts, high, side="left"))
-        near = order[first:last]
-        meets = np.maximum(b[near, 0], low) < np.minimum(b[near, 1], high)
+    for i in np.flatnonzero((firsts < lasts) & (a[:, 0] < a[:, 1])).tolist():
+        near = order[firsts[i] : lasts[i]]
+        meets = np.maximum(b[near, 0], a[i, 0]) < np.minimum(b[near, 1], a[i, 1])
         result += [(i, j) for j in near[meets].tolist()]
     return result
 
@@ -50,11 +48,11 @@ def rate_peak(requests: Iterable[tuple[int, int, Fraction, int]], limit: Fractio
     """(cycle, requests) where the sum of rates of active (start, end, rate, id) requests first exceeds `limit`."""
     known = [request for request in requests if request[1] > request[0]]
     unit = lcm(limit.denominator, *{rate.denominator for _, _, rate, _ in known})
-    amounts = {rate: int(rate * unit) for rate in {rate for _, _, rate, _ in known}}
     events = []
     for start, end, rate, name in known:
-        events.append((start, 1, name, amounts[rate]))
-        events.append((end, 0, name, -amounts[rate]))
+        amount = rate.numerator * (unit // rate.denominator)
+        events.append((start, 1, name, amount))
+        events.append((end, 0, name, -amount))
     total, most = 0, int(limit * unit)
     active: list[int] = []
     for cycle, begins, name, change in sorted(events):

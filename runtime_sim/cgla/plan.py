@@ -157,6 +157,7 @@ class Planner:
         self.plans: dict[tuple[int, int], LaunchPlan] = {}
         self.pool: dict[bytes, Offsets] = {}
         self.models: dict[Any, LaunchPlan] = {}
+        self.counts: dict[tuple[int, int], dict[str, float]] = {}
 
     def plan(self, kernel: int, registers: int) -> LaunchPlan:
         """The plan of a kernel with a register set."""
@@ -242,7 +243,11 @@ class _PlanMaker:
         self._pairs(plan)
         if not self.violations:
             StoreRules(plan, self.machine.lmm_bytes, self._report).check()
-        plan.counts = _counts(plan)
+        known = self.planner.counts
+        key = self.kernel.number, plan.iterations
+        plan.counts = dict(known[key]) if key in known and not self.violations else _counts(plan)
+        if not self.violations:
+            known[key] = plan.counts
         return plan
 
     def _constants(self) -> None:
