@@ -67,9 +67,8 @@ class Prepared:
         report = Report(self.program)
         selections = Selections(arena)
         with one_thread_products():
-            for block, number in zip(j.blocks, j.of, strict=True):
-                rows = j.store.rows(block, j.layouts[number].flat, j.binds.allocations)
-                place = Place(block, arena, rows, j.store.buffers, selections, report)
+            for block, number, rows in zip(j.blocks, j.of, j.rows, strict=True):
+                place = Place(block, arena, rows, j.store.buffers, selections, arena.views, report)
                 Evaluation(j.layouts[number], self.values[number], place, exact).run()
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, np.ndarray] = {}

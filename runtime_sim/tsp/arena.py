@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,12 @@ class Arena:
     start: int
     results: int
     kept: tuple[Array, ...]
+
+    @cached_property
+    def views(self) -> tuple[Array, Array, Array, Array]:
+        """The memory as numbers of 1, 2 and 4 bytes, and as fp32."""
+        memory = self.memory[: len(self.memory) // 4 * 4]
+        return memory, memory.view(np.uint16), memory.view(np.uint32), memory.view(np.float32)
 
     def offset(self, row: Array) -> Array:
         """Offsets of rows of the store; -1 for row -1."""

@@ -34,10 +34,19 @@ class Selections:
         self.arena, self.data = arena, arena.memory.view(np.int8)
         vector = arena.rows.shape[1]
         self.known: dict[bytes, int] = {}
+        self.recent: dict[int, tuple[Array, Array]] = {}
         self.size = 0
         self.lane, self.factor, self.runs, self.counts = (
             np.empty((16, *shape), np.int32) for shape in ((vector,), (vector,), (_RUNS, 4), ())
         )  # fmt: skip
+
+    def of(self, group: ByteGroup, offset: Array) -> Array:
+        """`numbers` of the tiles of a group, which mostly lie where they lay in the block before."""
+        before, result = self.recent.get(id(group), (None, None))
+        if before is None or result is None or not np.array_equal(before, offset):
+            result = self.numbers(offset, group.tiles[1])
+            self.recent[id(group)] = offset, result
+        return result
 
     def numbers(self, offset: Array, step: Array) -> Array:
         """Number of each of some tiles [tiles, 320], -1 for those that do more than move lanes or may change."""
@@ -118,7 +127,7 @@ class BytePasses:
         """Compute what needs no product; returns which vectors are left."""
         chosen = self.e.place.selections
         dense = np.zeros(len(offset), np.uint8)
-        picks = chosen.numbers(tile_offset, g.tiles[1])
+        picks = chosen.of(g, tile_offset)
 
         def compute(share: tuple[Array, Array, Array]) -> None:
             lanes.byte_passes(

@@ -87,12 +87,10 @@ class Chain:
     def run(self, e: Evaluation) -> None:
         """Compute all operations in the arena of a block."""
         self.where.reshape(-1)[self.outer] = e.offset[self.outer_source]
-        memory = e.arena[: len(e.arena) // 4 * 4]
-        halves, words, floats = (memory.view(kind) for kind in (np.uint16, np.uint32, np.float32))
 
         def compute(share: tuple[int, int]) -> None:
             ck.rows(
-                memory, halves, words, floats, self.kind, self.target, self.where, self.step, self.whole, *share, self.slots, e.vector
+                *e.place.views, self.kind, self.target, self.where, self.step, self.whole, *share, self.slots, e.vector
             )  # fmt: skip
 
         each(compute, self.shares)

@@ -35,13 +35,14 @@ _ALL = 1 << 62
 @dataclass(frozen=True)
 class Place:
     """Where a block computes: the arena with the store's rows, of which `buffers` is the first of its weight buffers (see `store.Store`);
-    `rows` the row number of each of the block's places."""
+    `rows` the row number of each of the block's places; `views` the arena as numbers of 1, 2 and 4 bytes and as fp32."""
 
     block: Block
     arena: Arena
     rows: Array
     buffers: int
     selections: Selections
+    views: tuple[Array, Array, Array, Array]
     report: Report
 
     def breach(self, rule: str, message: str, flat: Flat, row: int) -> None:

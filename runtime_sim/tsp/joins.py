@@ -12,6 +12,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
+from . import pointers
 from .flatten import expand
 from .layout import Array
 from .legality import Analysis
@@ -86,9 +87,10 @@ def _joined(a: Analysis, leaf: Array, adds: Array, even_of: Array, odd: Array) -
 
 def _needed_apart(a: Analysis, leaf: Array, halves: Array, whole: Array) -> bool:
     """Whether a partial result is used by anything but an ADD that joins it."""
-    claims, taps = a.flat.claims, a.flat.taps
-    half_claim = halves[claims.burst]
-    code = a.flat.b["opcode"]
+    claims, code = a.flat.claims, a.flat.b["opcode"]
     users = (a.computing | (code == Opcode.LW) | (code == Opcode.ABC)) & ~whole
-    used = leaf_of(a, leaf, np.concatenate([np.flatnonzero(users[taps.burst][a.feeds.tap_of]), a.leaving]))
-    return bool(half_claim[a.feeds.claim_of[used[used >= 0]]].any())
+    return bool(
+        pointers.takes_any(
+            a.leaving, a.feeds.tap_of, a.flat.taps.burst, users, a.feeds.source, leaf, a.feeds.claim_of, claims.burst, halves
+        )
+    )  # fmt: skip

@@ -51,7 +51,8 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A program as the executor sees it: `blocks` in an order in which they can be computed, block k resolved by `layouts[of[k]]`.
+    """A program as the executor sees it: `blocks` in an order in which they can be computed, block k resolved by `layouts[of[k]]`, its
+    places are rows `rows[k]` of the store.
 
     `used_rows`: rows that allocations cover, all chips. `outputs`: regions of outputs and states by "kind:name".
     """
@@ -63,6 +64,7 @@ class Judgement:
     layouts: list[Analysis]
     of: list[int]
     store: store.Store
+    rows: list[Array]
     outputs: dict[str, list[Region]]
     used_rows: int
     cycles: int
@@ -102,12 +104,11 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
     used_rows = store.check_capacity(program, binds, machine, report)
     chips = int(max(binds.instances["chip"].max(initial=0), binds.allocations["chip"].max(initial=0))) + 1
     rows = store.lay_store(binds, blocks, machine, chips)
-    for block, number in zip(blocks, of, strict=True):
-        _fill(block, layouts[number], rows, binds.allocations, report)
+    numbers = [_fill(block, layouts[number], rows, binds.allocations, report) for block, number in zip(blocks, of, strict=True)]
     outputs = store.output_regions(program, binds.allocations, machine, rows, report)
     if cycles != program.predicted_cycles:
         report.add("TSP-060", f"the program predicts {program.predicted_cycles} cycles, it takes {cycles}")
-    judgement = Judgement(program, machine, binds, blocks, layouts, of, rows, outputs, used_rows, cycles, chips)
+    judgement = Judgement(program, machine, binds, blocks, layouts, of, rows, numbers, outputs, used_rows, cycles, chips)
     return judgement, report.violations()
 
 
@@ -146,13 +147,12 @@ def analyse_layout(program: Program, machine: TspMachine, layout: Layout) -> tup
     return Analysis(machine, flat, feeds, rows, passes, chain, receives, sends, computing, level), notes
 
 
-def _fill(block: Block, a: Analysis, rows: store.Store, alloc: Columns, report: Report) -> None:
-    """TSP-009 between blocks: what a block reads from outside is there; then mark what it writes."""
-    if not len(a.memory.outside) and not len(a.memory.written):
-        return
+def _fill(block: Block, a: Analysis, rows: store.Store, alloc: Columns, report: Report) -> Array:
+    """TSP-009 between blocks: what a block reads from outside is there; then mark what it writes. Returns the row of each place."""
     number = rows.rows(block, a.flat, alloc)
     missing = a.memory.outside[~rows.holds(number[a.memory.outside])]
     if len(missing):
         for row in map(int, memory.unfilled_reads(a.flat, a.memory, missing)):
             report.bursts("TSP-009", "read of a row that was never written nor bound through its allocation", a.flat, block, [row])
     rows.filled[number[a.memory.written]] = True
+    return number

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import HALF_BOTH
-from ..threads import each
+from ..threads import THREADS, each
 from . import lanes
 from .byte_passes import BytePasses
 from .flatten import expand
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 _LANES_HALF = 160
-_JOBS, _UNITS = 16, 4
-"""Jobs into which the passes of a group are cut where there are as many, and units of one job at most."""
+_WHOLE = 16
+"""Passes of a group from which on a unit is a whole tile: fewer are cut in halves, so that threads get equal shares."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Products:
         vectors: list[Array] = []
         alike: dict[tuple[tuple[int, int, int], ...], list[list[Unit]]] = {}
         needed = rows[(v.total[rows] >= 0) | (v.stored[rows] >= 0)]
-        parts = 1 if len(needed) >= _JOBS else 2
+        parts = 1 if len(needed) >= _WHOLE else 2
         for row in needed.tolist():
             chain, taken = self.chain(row), []
             for k in v.pass_of[chain].tolist():
@@ -141,7 +141,7 @@ class Products:
                 key = tuple((number, part.start, part.stop) for number, part, _ in passes)
                 alike.setdefault(key, []).append([Unit(passes, columns, chain[0], row)])
         units = [unit for group in alike.values() for found in group for unit in found]
-        size = min(max(len(units) // _JOBS, 1), _UNITS)
+        size = max(-(-len(units) // (2 * THREADS)), 1)
         return HalfGroup(vectors, [units[low : low + size] for low in range(0, len(units), size)])
 
     def _half_passes(self, rows: Array) -> None:

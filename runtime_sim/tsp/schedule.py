@@ -12,8 +12,9 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import ACC_OPS, DType, Opcode
+from . import pointers
 from .flatten import among
-from .joins import Joins, leaf_of
+from .joins import Joins
 from .layout import Array
 from .legality import Analysis
 
@@ -125,20 +126,15 @@ def last_uses(a: Analysis, groups: list[Array], leaf: Array, joins: Joins, befor
     installed = np.full(len(passes.iw_burst), -1, np.int64)
     used = np.flatnonzero(passes.iw >= 0)
     np.maximum.at(installed, passes.iw[used], taken[passes.abc[used]])
-    elements = np.flatnonzero(taken[taps.burst][a.feeds.tap_of] >= 0)
-    when = taken[taps.burst[a.feeds.tap_of[elements]]]
     tile, row = np.nonzero(passes.content >= 0)
-    kept = a.leaving
-    elements = np.concatenate([elements, passes.content[tile, row], kept])
-    when = np.concatenate([when, installed[tile], np.full(len(kept), _NEVER)])
-    source = leaf_of(a, leaf, elements)
-    when, source = when[source >= 0], source[source >= 0]
-    owner = claims.burst[a.feeds.claim_of[source]]
-    sums = joins.whole[owner]
+    elements = np.concatenate([passes.content[tile, row], a.leaving])
+    when = np.concatenate([installed[tile], np.full(len(a.leaving), _NEVER)])
     result, total = np.full(flat.size, -1, np.int64), np.full(flat.size, -1, np.int64)
-    np.maximum.at(result, owner[~sums], when[~sums])
-    k = source[sums] - claims.first[a.feeds.claim_of[source[sums]]]
-    np.maximum.at(total, joins.head[joins.first[owner[sums]] + k], when[sums])
+    for times, by_burst in ((taken, True), (when, False)):
+        pointers.last_taken(
+            elements, a.feeds.tap_of, taps.burst, times, by_burst, a.feeds.source, leaf, a.feeds.claim_of, claims.first, claims.burst,
+            joins.whole, joins.first, joins.head, result, total,
+        )  # fmt: skip
     added = np.flatnonzero(passes.acc_source >= 0)
     stored = np.full(flat.size, -1, np.int64)
     np.maximum.at(stored, passes.acc_row[passes.acc_source[added]], computed[passes.acc_row[added]])

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...machines.tsp import isa
 from ...machines.tsp.isa import DType, Opcode
+from . import pointers
 from .chains import chain_kinds, find_runs
 from .flatten import ACC_CODES, ALU_CODES, ROLE_A, ROLE_B, among, expand, result_dtype, tap_widths
 from .joins import Joins, find_joins, paired_passes
@@ -88,30 +89,19 @@ class Values:
 def resolve_leaves(a: Analysis) -> Array:
     """Follow every claim element to the one that computed its bytes, or to a row as it was before the block."""
     flat, claims, source = a.flat, a.flat.claims, a.feeds.source
+    code = flat.b["opcode"]
+    how = np.full(flat.size, pointers.KEPT, np.int8)
+    how[(code == Opcode.READ) & ~a.memory.dynamic] = pointers.READ
+    how[(code == Opcode.IDENTITY) | ((code == Opcode.TRANSPOSE) & (flat.b["null"] == 1))] = pointers.MOVED
+    following = np.empty(claims.total, np.int64)
+    pointers.first_step(
+        claims.first, claims.n * claims.n2, claims.burst, claims.plane, how, flat.first_tap, flat.count, a.memory.link, source, UNDEFINED,
+        following,
+    )  # fmt: skip
     feed = np.append(source, UNDEFINED)
     feed[feed == -1] = UNDEFINED
-    following = np.arange(claims.total, dtype=np.int64)
-    code = flat.b["opcode"]
-    element_code = code[claims.burst][a.feeds.claim_of]
-    read = np.flatnonzero((element_code == Opcode.READ) & ~a.memory.dynamic[claims.burst][a.feeds.claim_of])
-    link = a.memory.link[read]
-    following[read] = np.where(link >= 0, feed[np.where(link >= 0, link, -1)], link)
-    moving = (code == Opcode.IDENTITY) | ((code == Opcode.TRANSPOSE) & (flat.b["null"] == 1))
-    through = np.flatnonzero(moving[claims.burst])
-    owner, k = expand((claims.n * claims.n2)[through])
-    owner = through[owner]
-    burst = claims.burst[owner]
-    following[claims.first[owner] + k] = feed[flat.first_tap[burst] + claims.plane[owner] * flat.count[burst] + k]
     _links(a, feed, following)
-    loose = np.flatnonzero(following != np.arange(claims.total))
-    while len(loose):
-        ahead = following[loose]
-        inside = ahead >= 0
-        loose, ahead = loose[inside], ahead[inside]
-        further = following[ahead]
-        changed = further != ahead
-        following[loose[changed]] = further[changed]
-        loose = loose[changed]
+    pointers.follow(following)
     return following
 
 
@@ -196,23 +186,13 @@ def place_values(a: Analysis) -> Values:
 
 
 def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
-    flat, claims, vector = a.flat, a.flat.claims, a.machine.vector
-    burst = claims.burst
+    flat, claims = a.flat, a.flat.claims
     interleaved = among(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
-    stride = width[burst] * vector
-    first = np.where(base[burst] >= 0, base[burst] + claims.plane * np.where(interleaved[burst], 1, vector), -1)
-    of = a.feeds.claim_of
-    k = np.arange(claims.total) - claims.first[of]
-    own = np.where(first[of] >= 0, first[of] + k * stride[of], -1)
-    added = np.flatnonzero(joins.whole[burst][of])
-    sums = joins.first[burst[of[added]]] + k[added]
-    own[added] = total[joins.head[sums]] + joins.k[sums] * 4 * vector + claims.plane[of[added]]
-    own_step = np.where(interleaved[burst], width[burst], 1)[of]
-    computed = leaf >= 0
-    at = np.where(computed, leaf, 0)
-    offset, step = own[at] if claims.total else own, own_step[at] if claims.total else own_step
-    offset[~computed] = -1
-    step[~computed] = 1
+    offset, step = np.empty((2, claims.total), np.int64)
+    pointers.addresses(
+        leaf, a.feeds.claim_of, claims.first, claims.burst, claims.plane, base, width, interleaved, joins.whole, joins.first, joins.head,
+        joins.k, total, a.machine.vector, offset, step,
+    )  # fmt: skip
     return offset, step
 
 
