@@ -17,7 +17,7 @@ from .deliveries import Deliveries
 from .engine import Engine
 from .events import Event, clipped, expanded
 from .fields import check_bursts, check_rows
-from .flows import Fabric, Hops
+from .flows import Fabric, Flow, Hops
 from .hazards import Hazards
 from .liveness import Liveness
 from .model import BurstView, Ints, SegmentView, view_segment
@@ -123,7 +123,14 @@ def analyse(segment: Segment, machine: WaferMachine, breaches: Breaches, hops: H
 
 
 def _count(seg: SegmentView, deliveries: Deliveries) -> Counters:
-    total = Counters()
+    total, lengths = Counters(), dict[int, int]()
+
+    def length_of(flow: Flow) -> int:
+        """Cycles that a wavelet is on all links of a flow."""
+        if id(flow) not in lengths:
+            lengths[id(flow)] = int(_link_length(deliveries, flow.link).sum())
+        return lengths[id(flow)]
+
     for burst in seg.bursts:
         runs = burst.repetitions * burst.cores
         total.beats += burst.m * runs
@@ -135,11 +142,11 @@ def _count(seg: SegmentView, deliveries: Deliveries) -> Counters:
         total.wavelets += burst.n_out * runs
         if burst.row in deliveries.flows:
             flow = deliveries.flows[burst.row]
-            links, length = len(flow.link) * burst.repetitions, int(_link_length(deliveries, flow.link).sum()) * burst.repetitions
+            links, length = len(flow.link) * burst.repetitions, length_of(flow) * burst.repetitions
         else:
             flows = [deliveries.event_flows[e.key] for e in expanded([burst]) if e.key in deliveries.event_flows]
             links = sum(len(f.link) for f in flows)
-            length = sum(int(_link_length(deliveries, f.link).sum()) for f in flows)
+            length = sum(length_of(f) for f in flows)
         total.link_cycles += burst.n_out * links
         total.wavelet_hops += burst.n_out * length
     return total
@@ -186,7 +193,8 @@ def _flight(seg: SegmentView, deliveries: Deliveries) -> Ints:
         shifts = (
             np.arange(burst.loop.rep)[:, None] * burst.loop.period + np.arange(burst.outer.rep)[None, :] * burst.outer.period
         ).reshape(-1)
-        low = min(int(np.min(_send_times(seg, p.send[0])[p.src])) for p in delivery.parts)
+        sends = [(seg.bursts[p.send[0]], p.src) for p in delivery.parts]
+        low = min(b.time.low if b.time.uniform else int(_send_times(seg, b.row)[src].min()) for b, src in sends)
         if burst.row in deliveries.invariant:
             parts.append(np.stack([low + shifts, event.end + shifts], axis=1))
         else:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import PER_WAVELET
 from ...machines.wafer.timing import arrival_lag, backlog
+from . import kernels
 from .breaches import Breaches
 from .events import Event, clipped, expanded
 from .flows import Fabric, Flow
@@ -114,50 +115,40 @@ class Deliveries:
     def _pair(self, colour: int, sends: Sequence[Event], receives: Sequence[Event], report: bool = True) -> _Pairs | None:
         """Match in order at each core; W33 and W34 where the counts differ."""
         flows = [self.flow(event) for event in sends]
-        s_time, when = [], np.zeros(self.fabric.size, np.int64)
+        times, when = [], np.zeros(self.fabric.size, np.int64)
         for event, flow in zip(sends, flows, strict=True):
             if event.time.uniform:
-                s_time.append(flow.hops + event.low)
+                times.append(flow.hops + event.low)
             else:
                 when[event.burst.core_ids] = event.time.array
-                s_time.append(when[flow.src] + flow.hops)
-        s_core, r_core = [flow.dst for flow in flows], [e.burst.core_ids.reshape(-1) for e in receives]
-        came, s_rank = self._ranks(s_core, s_time)
-        taken, r_rank = self._ranks(r_core, [e.time.array.reshape(-1) for e in receives])
-        difference = taken - came
+                times.append(when[flow.src] + flow.hops)
+        sc, st, ss = _cat([flow.dst for flow in flows]), _cat(times), _cat([flow.src for flow in flows])
+        rc, rt = _cat([e.burst.core_ids.reshape(-1) for e in receives]), _cat([e.time.array.reshape(-1) for e in receives])
+        send = np.repeat(np.arange(len(sends)), [len(flow.dst) for flow in flows])
+        difference = np.bincount(rc, minlength=self.fabric.size) - np.bincount(sc, minlength=self.fabric.size)
         if difference.any():
             if report:
-                index = tuple(_numbered(cores) for cores in (s_core, r_core))
-                self._unmatched(colour, difference, sends, receives, (_cat(s_core), index[0]), (_cat(r_core), index[1]))
+                index = np.repeat(np.arange(len(receives)), [e.burst.cores for e in receives])
+                self._unmatched(colour, difference, sends, receives, (sc, send), (rc, index))
             return None
-        first = np.cumsum(came) - came
-        place = np.empty(int(came.sum()), np.int64)
-        for cores, rank, begin in zip(s_core, s_rank, _starts(s_core), strict=True):
-            place[first[cores] + rank] = np.arange(begin, begin + len(cores))
-        take = [place[first[cores] + rank] for cores, rank in zip(r_core, r_rank, strict=True)]
-        send, src, time = _numbered(s_core), _cat([flow.src for flow in flows]), _cat(s_time)
-        return _Pairs([send[t] for t in take], [src[t] for t in take], [time[t] for t in take])
+        place = np.empty(len(sc), np.int64)
+        place[self._places(sc, st)] = np.arange(len(sc))
+        take = place[self._places(rc, rt)]
+        bounds = list(accumulate((e.burst.cores for e in receives), initial=0))
+        parts = ([values[a:z] for a, z in pairwise(bounds)] for values in (send[take], ss[take], st[take]))
+        return _Pairs(*parts)
 
-    def _ranks(self, cores: Sequence[Ints], times: Sequence[Ints]) -> tuple[Ints, list[Ints]]:
-        """How often every core occurs in the lists of an event each, and for every event the rank of its cores' times among all of the same
-        core; equal times by event."""
-        count, last = np.zeros(self.fabric.size, np.int64), np.full(self.fabric.size, np.iinfo(np.int64).min)
-        ranks = []
-        for here, time in zip(cores, times, strict=True):
-            if (time < last[here]).any() or (here[1:] <= here[:-1]).any():
-                break
-            ranks.append(count[here])
-            count[here] += 1
-            last[here] = time
-        if len(ranks) == len(cores):
-            return count, ranks
-        # the events are not in order on some core, or one of them reaches it twice
-        every, number = _cat(cores), _cat(times)
-        count = np.bincount(every, minlength=self.fabric.size)
-        order = np.lexsort((number, every))
-        rank = np.empty(len(every), np.int64)
-        rank[order] = np.arange(len(every)) - (np.cumsum(count) - count)[every[order]]
-        return count, [rank[a : a + len(c)] for a, c in zip(_starts(cores), cores, strict=True)]
+    def _places(self, cores: Ints, times: Ints) -> Ints:
+        """The place of every entry among all in order of core and time; equal times in order of the entries."""
+        count = np.bincount(cores, minlength=self.fabric.size)
+        if kernels.pays(len(cores)):
+            place, last = np.cumsum(count) - count, np.full(self.fabric.size, np.iinfo(np.int64).min)
+            out = np.empty(len(cores), np.int64)
+            if kernels.places_in_order(cores, times, place, last, out):
+                return out
+        out = np.empty(len(cores), np.int64)
+        out[np.lexsort((times, cores))] = np.arange(len(cores))
+        return out
 
     def _unmatched(
         self, colour: int, difference: Ints, sends: Sequence[Event], receives: Sequence[Event], s: tuple[Ints, Ints], r: tuple[Ints, Ints]
@@ -281,16 +272,6 @@ def _values(array: Ints) -> list[int]:
 
 def _cat(parts: Sequence[Ints]) -> Ints:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-def _starts(parts: Sequence[Ints]) -> list[int]:
-    """Where every part begins in all of them, one after the other."""
-    return [0, *accumulate(len(part) for part in parts)][: len(parts)]
-
-
-def _numbered(parts: Sequence[Ints]) -> Ints:
-    """The number of its part for every element of all of them."""
-    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
 def _groups(values: Ints) -> list[tuple[int, Ints]]:

@@ -6,6 +6,7 @@ Everything later trusts these: where one of them fails in a way that leaves a ro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .model import BurstView, OperandView, SegmentView
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 _CANONICAL = {"obj": -1, "addr": 0, "stride": [0] * 4, "step": [0, 0], "wrap": [0, 0], "py": 0, "px": 0, "pvy": -1, "pvx": -1}
+_TRIGGERS, _KINDS = frozenset(map(int, tb.Trigger)), frozenset(map(int, tb.OperandKind))
 FAR = 1 << 48
 """Cycles beyond which a time cannot be meant; keeps sums of times inside 64 bits."""
 
@@ -82,8 +84,9 @@ def _idle_values(bursts: list[dict[str, Any]], segment: Segment, widths: dict[in
         rows, cols = np.array(range(*b["rows"])), np.array(range(*b["cols"]))
         by_row = [b["vy"], *(b[f"{p}_pvy"] for p in tb.OPERANDS)]
         by_column = [b["vx"], *(b[f"{p}_pvx"] for p in tb.OPERANDS)]
-        dense = (rows[:, None] * widths[b["region"]] + cols[None, :]).reshape(-1)
-        for numbers, places in ((by_row, rows), (by_column, cols), ([b["dense"]], dense)):
+        if b["dense"] != tb.NONE:
+            reached[first[b["dense"]] + (rows[:, None] * widths[b["region"]] + cols[None, :]).reshape(-1)] = True
+        for numbers, places in ((by_row, rows), (by_column, cols)):
             for number in numbers:
                 if number != tb.NONE:
                     reached[first[number] + places] = True
@@ -186,14 +189,14 @@ def _burst(
         bad.append(f"region {b['region']}")
     if (b["op"], b["fmt"]) not in OPS:
         bad.append(f"operation {b['op']} in format {b['fmt']}")
-    if b["trigger"] not in list(tb.Trigger):
+    if b["trigger"] not in _TRIGGERS:
         bad.append(f"trigger {b['trigger']}")
     if b["loop"] != tb.NONE and b["loop"] not in loops:
         bad.append(f"loop {b['loop']}")
     bad += [
         f"predecessor {i} lag {lag}" for i, lag in zip(b["after"], b["lag"], strict=True) if (i != -1 and i not in ids) or lag not in (0, 1)
     ]
-    bad += [f"operand kind {b[f'{p}_kind']}" for p in tb.OPERANDS if b[f"{p}_kind"] not in list(tb.OperandKind)]
+    bad += [f"operand kind {b[f'{p}_kind']}" for p in tb.OPERANDS if b[f"{p}_kind"] not in _KINDS]
     bad += [f"object {b[f'{p}_obj']}" for p in tb.OPERANDS if b[f"{p}_kind"] == MEM and b[f"{p}_obj"] not in objects]
     bad += [f"{name} {b[name]}" for name in ("control",) if b[name] not in (0, 1)]
     if not 0 <= b["t0"] < FAR or not 1 <= b["span"] < 1 << 30 or np.isnan(b["imm"]):
@@ -264,7 +267,7 @@ def _operands(b: dict[str, Any], row: OpRow, unit: str, out: Breaches) -> None:
 def _extents(b: dict[str, Any], unit: str, out: Breaches) -> None:
     """W12: C8."""
     wrong = [f"extent {n}" for n in b["ext"] if not 1 <= n < 65536]
-    if int(np.prod(b["ext"], dtype=np.float64)) > 1 << 28:
+    if prod(b["ext"]) > 1 << 28:
         wrong.append(f"{b['ext']} elements")
     for p in tb.OPERANDS:
         outer, inner = b[f"{p}_stride"][:3], b[f"{p}_stride"][3]
@@ -304,7 +307,7 @@ def _fabric(b: dict[str, Any], row: OpRow, machine: WaferMachine, unit: str, out
     for name, colour in (("cin", b["cin"]), ("cout", b["cout"])):
         if colour != tb.NONE and colour not in machine.colours:
             out.add("W20", unit, f"{name} {colour} is not free on {machine.name}", prov=[b["prov"]])
-    count = int(np.prod(b["ext"], dtype=np.int64))
+    count = prod(b["ext"])
     limit = 1 if row.function else machine.widths.get(row.width, 1)
     for p, fmt in vectors:
         wavelets = -(-count // PER_WAVELET[fmt])

@@ -187,6 +187,19 @@ def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, 
                     target[core[i], base + steps[v, j]] = values[i, v, j]
 
 
+@compiled
+def places_in_order(cores: Any, times: Any, place: Any, last: Any, out: Any) -> bool:
+    """Number the entries of every core from place [core] on; False where times of a core fall."""
+    for i in range(cores.size):
+        core = cores[i]
+        if times[i] < last[core]:
+            return False
+        last[core] = times[i]
+        out[i] = place[core]
+        place[core] += 1
+    return True
+
+
 @elementwise
 def erf(x: float) -> float:
     """erf in float64."""
