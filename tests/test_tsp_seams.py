@@ -232,6 +232,42 @@ def test_streams_feed_other_instances() -> None:
     assert rules(handed_over(late=400)) == {"TSP-007", "TSP-008"}
 
 
+def moves(name: str, *times: tuple[int, int]) -> Segment:
+    """(slice, cycle): four rows go from that slice in the West to the same one in the East."""
+    s = SegmentBuilder(name)
+    for place, t in times:
+        x, y = s.object(4, [(0, place)]), s.object(4, [(1, place)])
+        hops = G.mem_take(1, place, E) // 16 - G.mem_drive(0, place, E) // 16
+        s.mem_read(0, place, x, 0, Out(place, E, G.mem_take(1, place, E)), t=t, n=4)
+        s.mem_write(1, place, y, 0, In(place, E), t=t + 1 + hops, n=4)
+    return s.segment()
+
+
+def test_only_what_waits_for_each_other_is_one_block() -> None:
+    """The first two use slice 0 in this order and slice 4 in the other; the third comes after both, and runs by itself."""
+    parts = (moves("a", (0, 0), (4, 200)), moves("b", (4, 100), (0, 100)), moves("c", (0, 300)))
+    order = [[0, 4], [4, 0], [0]]
+    b = Builder()
+    rows: dict[str, list[dict[str, Any]]] = {"allocations": [], "instances": [], "binds": []}
+    for k, places in enumerate(order):
+        rows["instances"].append({"segment": k})
+        for number, place in enumerate(places):
+            for side, kind in ((0, Kind.INPUT), (1, Kind.OUTPUT)):
+                at = len(rows["allocations"])
+                rows["binds"].append({"instance": k, "object": 2 * number + side, "allocation": at})
+                rows["allocations"].append({"kind": kind, "rows": 4, ("west", "east")[side]: 1 << place, "row": 4 * k})
+                role = ("input", "output")[side]
+                b.bind(f"{role}{at}", role, "int8", "i8", [4, 320], [region(at, [4, 320], 1, [1, 0], [[(side, place)]])])
+    types = {"allocations": tables.ALLOCATIONS, "instances": tables.INSTANCES, "binds": tables.BINDS}
+    made = program_tables(b) | {name: types[name].from_rows(rows[name]) for name in rows}
+    last = int(parts[2].tables["bursts"]["t0"].max()) + 3
+    program = Program("tsp", MACHINE.to_json(), tuple(b.bindings), made, parts, {}, last + 20)
+    judgement, violations = legality.analyse(program)
+    assert judgement is not None
+    assert violations == []
+    assert [block.members.tolist() for block in judgement.blocks] == [[0, 1], [2]]
+
+
 def test_depth_beyond_the_element_limit_is_timed() -> None:
     """Equal layers cost no more to judge: more elements than could be expanded."""
     depth = 3000

@@ -16,14 +16,14 @@ from ...machines.tsp.tables import STORED
 from ..execution import Execution
 from ..threads import gather, one_thread_products
 from . import lanes
-from .arena import Arena, make_arena
+from .arena import ALIGN, Arena, make_arena
 from .bindings import encode, lay_out, logical
 from .byte_passes import Selections
 from .counters import Counts, count
 from .evaluate import Evaluation, Place
 from .legality import Judgement, analyse
 from .report import Report
-from .values import ALIGN, Values, place_values
+from .values import Values, place_values
 
 __all__ = ["Prepared", "check", "execute", "prepare"]
 
@@ -56,7 +56,6 @@ class Prepared:
             if binding.kind == "input" and ("input", binding.name) not in given:
                 raise BadInput(f"input {binding.name} is missing")
         arena = _load(self, j)
-        arena.rows[:] = 0
         for binding in self.program.bindings:
             if binding.kind != "output":
                 value = given.pop((binding.kind, binding.name), None)
@@ -113,8 +112,9 @@ def execute(
 
 
 def _load(p: Prepared, j: Judgement) -> Arena:
-    """The arena: rows of the store with all constants, and room for the results of one block."""
+    """The arena: rows of the store, zero but for all constants, and room for the results of one block."""
     if p.arena is not None:
+        p.arena.rows[:] = 0
         return p.arena
     placed = p.program.tables["placements"]
     images = []
@@ -124,7 +124,7 @@ def _load(p: Prepared, j: Judgement) -> Arena:
         images.append((j.store.slices(allocation), p.program.images[f"image.{image}"]))
     values = gather(place_values, j.layouts)
     p.arena = make_arena(j.store, images, max((v.size for v in values), default=0) + ALIGN, j.machine.vector)
-    p.values = [v.moved(-(-p.arena.results // ALIGN) * ALIGN) for v in values]
+    p.values = [v.moved(-(-p.arena.results // ALIGN) * ALIGN, j.machine.vector) for v in values]
     return p.arena
 
 

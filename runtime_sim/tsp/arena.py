@@ -12,11 +12,15 @@ import numpy as np
 from .layout import Array
 from .store import Store
 
+ALIGN = 64
+"""Results begin at multiples of this, so that they can be seen as wider numbers."""
+
 
 @dataclass(frozen=True)
 class Arena:
-    """`memory` [bytes] begins at the lowest address of any image or of the arena's own bytes, and ends with the highest: a row is a plain
-    offset, and no constant is copied. Between them lies what is not the arena's; no offset leads there.
+    """`memory` [bytes] begins at the lowest address of any image or of the arena's own bytes, rounded down to a multiple of ALIGN, and ends
+    with the highest: a row is a plain offset, and no constant is copied. Between them lies what is not the arena's. No offset leads there:
+    those of rows are in `at`, those of results are compared with the room for them (`values.Values.moved`).
 
     `at[row]`: offset of each row of the store, -1 for rows of constants that no image holds. `rows` [rows, 320] the ones that can change,
     of which the first is row `first` of the store. `start`: offset of the first of its own bytes, `results` of the first after the rows.
@@ -49,12 +53,13 @@ class Arena:
 
 
 def make_arena(store: Store, images: Sequence[tuple[Array, Array]], space: int, vector: int) -> Arena:
-    """`images`: (number of row 0 of every slice, bytes [slices, rows, 320]) of each placed image; `space` bytes of results."""
+    """All rows are zero. `images`: (number of row 0 of every slice, bytes [slices, rows, 320]) of each placed image; `space` bytes of
+    results."""
     changing = store.size - store.constants
-    own = np.empty(changing * vector + space, np.uint8)
+    own = np.zeros(changing * vector + space, np.uint8)
     placed = [(first, np.ascontiguousarray(image)) for first, image in images]
     kept = (*(image for _, image in placed), own)
-    base = min(array.ctypes.data for array in kept)
+    base = min(array.ctypes.data for array in kept) // ALIGN * ALIGN
     end = max(array.ctypes.data + array.nbytes for array in kept)
     memory = np.frombuffer(memoryview((ctypes.c_uint8 * (end - base)).from_address(base)), np.uint8)
     at = np.full(store.size, -1, np.int64)

@@ -83,25 +83,22 @@ class Evaluation:
         self._leave()
 
     def _leave(self) -> None:
-        """Everything is read before anything is written: a value may lie in a row that is overwritten."""
-        memory, passes = self.a.memory, self.a.passes
+        """Rows that pass through are read before anything is written: they may be overwritten. Results lie apart from rows."""
+        memory, passes, arena = self.a.memory, self.a.passes, self.place.arena
         plane, row = np.nonzero(passes.buffer >= 0)
         chip = self.place.block.chips[passes.planes[plane] // 4]
         buffers = self.place.buffers + (chip * 4 + passes.planes[plane] % 4) * self.vector + row
         offset, step = self.at(self.a.leaving)
-        out = np.empty((len(offset), self.vector), np.uint8)
-        store = self.place.arena.rows
-        rows = np.concatenate([self.place.rows[memory.written], buffers]) - self.place.arena.first
+        target = arena.offset(np.concatenate([self.place.rows[memory.written], buffers]))
+        apart = offset >= arena.results
+        passing = lanes.fetch(self.arena, self.vector, offset[None, ~apart], step[None, ~apart])
 
-        def read(part: slice) -> None:
-            out[part] = lanes.fetch(self.arena, self.vector, offset[None, part], step[None, part])
-
-        def write(part: slice) -> None:
-            store[rows[part]] = out[part]
-
-        parts = [slice(low, low + _LEAVING) for low in range(0, len(out), _LEAVING)]
-        each(read, parts)
-        each(write, parts)
+        made = offset[apart], step[apart], target[apart]
+        each(
+            lambda low: lanes.move(self.arena, self.vector, *(column[low : low + _LEAVING] for column in made)),
+            range(0, len(made[0]), _LEAVING),
+        )
+        arena.rows[(target[~apart] - arena.start) // self.vector] = passing
 
     # operands ------------------------------------------------------------------------------------------------------------
     def at(self, taps: Array) -> tuple[Array, Array]:

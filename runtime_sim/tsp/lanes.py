@@ -81,6 +81,20 @@ def rows_of(arena: Any, offset: Any, out: Any) -> None:
 
 
 @compiled
+def move(arena: Any, lanes: int, offset: Any, step: Any, target: Any) -> None:
+    """The rows from arena[target[m]] on := bytes (offset[m], step[m])."""
+    for m in range(len(offset)):
+        o, s, row = offset[m], step[m], arena[target[m] : target[m] + lanes]
+        if s == 1:
+            line = arena[o : o + lanes]
+            for lane in range(lanes):
+                row[lane] = line[lane]
+        else:
+            for lane in range(lanes):
+                row[lane] = arena[o + lane * s]
+
+
+@compiled
 def selection(arena: Any, offset: Any, step: Any, lane: Any, factor: Any, runs: Any) -> int:
     """Whether every int8 row n of a tile has at most one nonzero lane; then lane[n] (-1: none) and factor[n] say which and its value.
 

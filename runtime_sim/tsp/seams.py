@@ -303,8 +303,16 @@ def _order(sets: _Sets, follows: list[tuple[int, int]], start: Array) -> list[Ar
             groups = np.split(rows, np.flatnonzero(np.diff(root[rows])) + 1) if size else []
             members = {int(root[group[0]]): group for group in groups}
             return [members[r] for r in done]
-        for r in stuck[1:]:
-            sets.join(stuck[0], r)
+        for one, other in _circles(stuck, after):
+            sets.join(one, other)
+
+
+def _circles(nodes: list[int], after: dict[int, set[int]]) -> list[tuple[int, int]]:
+    """Pairs of nodes that wait for each other in the graph `after`, enough to join all that do."""
+    import networkx as nx  # takes long to load, and few programs need it
+
+    graph = nx.DiGraph((one, other) for one in nodes for other in after.get(one, ()))
+    return [(min(circle), other) for circle in nx.strongly_connected_components(graph) for other in circle]
 
 
 def _begins(root: Array, start: Array) -> dict[int, int]:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .products import HalfGroup
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
-ALIGN = 64
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,10 @@ class Values:
     halves: dict[int, HalfGroup] = field(default_factory=dict)
     bytes: dict[int, ByteGroup] = field(default_factory=dict)
 
-    def moved(self, by: int) -> Values:
-        """The same values, with results `by` bytes further on."""
+    def moved(self, by: int, lanes: int) -> Values:
+        """The same values, with results `by` bytes further on; none may lie beyond their end."""
+        last = np.where(self.offset >= 0, self.offset + (lanes - 1) * self.step, -1)
+        assert int(last.max(initial=-1)) < self.size or not self.size, "a result lies outside the arena"
         offset, base, total, stored = (np.where(at >= 0, at + by, -1) for at in (self.offset, self.base, self.total, self.stored))
         return replace(self, offset=offset, base=base, total=total, stored=stored)
 
