@@ -20,7 +20,7 @@ from ..threads import THREADS, each, one_thread_products
 from .chain_forms import LaneMemory
 from .lane import pieces
 from .launch import SummedStores, summed_stores
-from .packing import Gather, heads, pack
+from .packing import Gather, heads, pack, pack_lane
 from .plan import WORD, Ints, LaunchPlan
 
 Bytes = NDArray[np.uint8]
@@ -160,6 +160,20 @@ def _side(parts: Sequence[Gather], layout: str, links: int, row_bytes: int) -> S
         for place, _, count in pieces((row, low, high - 1, start, size))
     )
     return Side(tuple(parts), layout, shape, tuple(owners), spans)
+
+
+def run_product(form: ProductForm, lane: LaneMemory) -> None:
+    """One launch on the local memories of its lane: the same bits as from DDR to DDR."""
+    sides = []
+    for side in (form.wide, form.narrow):
+        batch, head, steps, links, own = side.shape
+        packed = np.empty((1, batch, head, steps, links, own), dtype=np.float32)
+        pack_lane(lane.data.reshape(-1), side.parts, side.layout, packed)
+        sides.append(packed.reshape(batch * head, steps * links, own))
+    result: NDArray[np.float32] = np.ndarray(form.shape, np.float32, lane.data[form.row], form.first, form.strides)
+    with one_thread_products(), np.errstate(all="ignore"):
+        np.matmul(np.swapaxes(sides[1], 1, 2), sides[0], out=result)
+    lane.touch(form.row)
 
 
 @dataclass

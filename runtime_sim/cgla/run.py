@@ -21,6 +21,8 @@ from .host import HostError, HostTask, run_task
 from .lane import RowPart, pieces
 from .launch import run_launch
 from .memory import Ddr, check_names
+from .plan import LaunchPlan
+from .products import product_form, run_product
 from .seams import Verdict
 from .segment import Row, SegmentReport
 from .sources import Step, make_tape, plain_tape
@@ -54,9 +56,9 @@ def run_program(verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapp
         expect(sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances))
     joined = not exact and not verdict.violations
     tapes = {number: make_tape(report, lanes) if joined else plain_tape(report) for number, report in verdict.reports.items()}
-    blocked = any(step.batch is not None for tape in tapes.values() for step in tape)
+    blocked = False
     for index, (segment, cycle) in enumerate(verdict.instances):
-        runner = _Instance(verdict.reports[segment], ddr, verdict.binds[index], lanes, exact)
+        runner = _Instance(verdict.reports[segment], ddr, verdict.binds[index], lanes, exact, joined)
         for step in tapes[segment]:
             try:
                 runner.step(step)
@@ -64,6 +66,7 @@ def run_program(verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapp
                 kind = "dma" if step.kind in ("load", "drain") else step.kind
                 breach = Violation(error.rule, cycle + step.start, f"instance {index} {kind} {step.number}", str(error))
                 return Run({}, {}, [breach], blocked)
+        blocked = blocked or runner.blocked
     outputs = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.OUTPUT)}
     after = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.STATE)}
     return Run(outputs, after, [], blocked)
@@ -71,13 +74,21 @@ def run_program(verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapp
 
 class _Instance:
     def __init__(
-        self, report: SegmentReport, ddr: Ddr, binds: Mapping[int, tuple[int, int]], lanes: Sequence[LaneMemory], exact: bool
+        self,
+        report: SegmentReport,
+        ddr: Ddr,
+        binds: Mapping[int, tuple[int, int]],
+        lanes: Sequence[LaneMemory],
+        exact: bool,
+        joined: bool,
     ) -> None:
         self.report = report
         self.ddr = ddr
         self.binds = binds
         self.lanes = lanes
         self.exact = exact
+        self.joined = joined
+        self.blocked = False
         self.launch_lane = report.segment.tables["launches"]["lane"].tolist()
 
     def view(self, symbol: int) -> Bytes:
@@ -88,15 +99,24 @@ class _Instance:
     def step(self, step: Step) -> None:
         """One DMA, launch, host task or batch of products."""
         if step.batch is not None:
+            self.blocked = True
             step.batch.run(self.view)
         elif step.kind == "launch":
-            run_launch(self.report.launches[step.number], self.lanes[self.launch_lane[step.number]], self.exact)
+            self._launch(self.report.launches[step.number], self.lanes[self.launch_lane[step.number]])
         elif step.kind == "host":
             task = self.report.tasks[step.number]
             assert isinstance(task, HostTask)
             run_task(task, self.view)
         else:
             self._dma(self.report.dmas[step.number], self.report.parts[step.number])
+
+    def _launch(self, plan: LaunchPlan, lane: LaneMemory) -> None:
+        form = product_form(plan, lane) if self.joined else None
+        if form is None:
+            run_launch(plan, lane, self.exact)
+        else:
+            self.blocked = True
+            run_product(form, lane)
 
     def _dma(self, row: Row, parts: Sequence[RowPart]) -> None:
         offset = row["offset"]
