@@ -93,7 +93,7 @@ class Stored:
     """Where parts chosen by `index`, of `size` stored cores, go: element `taken[i]` of all parts is the only one (`alone`) that is added to
     element `cell[i]` of all sums. `steps` where these are all sums in order: extents and strides of a nest through the parts."""
 
-    index: Values
+    index: bytes
     size: int
     alone: bool
     cell: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -158,7 +158,7 @@ class Parts:
         filled, source = flat_cores(whole, np.arange(burst.cores))
         steps = nest(burst.ext, burst.d.stride).reshape(visits, inner)
         known = engine.places.get(id(self))
-        if known is None or known.size != len(filled) or not np.array_equal(known.index, index):
+        if known is None or known.size != len(filled) or known.index != index.tobytes():
             known = engine.places[id(self)] = self._stored(len(filled), source, index, steps, (limit, pace), out.shape)
         if known.alone:
             known.add(filled.reshape(-1), out)
@@ -187,9 +187,9 @@ class Parts:
         inside = (element >= 0) & (element < shape[1])
         cell = (line[part, None] * shape[1] + element)[inside]
         if np.bincount(cell, minlength=1).max() > 1:
-            return Stored(np.array(index), size, False)
+            return Stored(index.tobytes(), size, False)
         taken = ((source[core[part]] * steps.shape[0] + visit) * steps.shape[1])[:, None] + np.arange(steps.shape[1])
-        return Stored(np.array(index), size, True, cell, taken[inside])
+        return Stored(index.tobytes(), size, True, cell, taken[inside])
 
 
 @dataclass(frozen=True)

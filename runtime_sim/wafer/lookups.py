@@ -49,9 +49,9 @@ def load(engine: Engine, step: Step, cores: Cores) -> Values:
     first = begin[at // visits] + np.broadcast_to(offset, per_visit).reshape(-1)[at] * burst.look[2]
     steps = nest(burst.ext, burst.a.stride).reshape(visits, burst.ext[3])
     values = engine.memory.pick(burst.a.obj, flat[at // visits], first[:, None] + steps[at % visits])
-    out = np.zeros((len(flat) * visits, burst.ext[3]), values.dtype)
-    out[at] = values
-    return out.reshape(*cores.shape, *burst.ext)
+    out = np.zeros((*cores.shape, *burst.ext), values.dtype)
+    out.reshape(-1, burst.ext[3])[at] = values
+    return out
 
 
 def store(engine: Engine, step: Step, cores: Cores, streamed: Values | None) -> None:
