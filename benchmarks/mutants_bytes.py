@@ -1,11 +1,12 @@
 """Which bytes of a TSP program matter: a proof that a change of what its moves carry cannot reach an output or a state.
 
-Moves (Read, Write, Send, Receive, IDENTITY, a copying transposer) are followed to where their bytes come from, as the executor does.
-What is left is a graph of *uses*: every stream element that an ALU, the SXM or a matrix plane takes, and every row that is read after the
-end. Each use has an origin: an element of a result, or a row as it was before the program. Going backwards from the lanes that outputs and
-states are read from, a lane of a use is *live* if some live lane may depend on it. Dependences are taken wide: lane by lane in the vector
-unit, everything in the SXM, and in a matrix plane row n of the weights and the whole vector for lane n of the result. Only a product or an
-AND with a byte that is 0 in an image, in both programs, depends on nothing (products of int8 alone: in fp16 infinity times 0 is no 0).
+Moves (Read, Write, Send, Receive, IDENTITY, a copying transposer, LW and IW) are followed to where their bytes come from, as the executor
+does. What is left is a graph of *uses*: every stream element that an ALU, the SXM or a pass takes, every row of weights that a pass
+multiplies, and every row that is read after the end. Each use has an origin: an element of a result, or a row as it was before the program.
+Going backwards from the lanes that outputs and states are read from, a lane of a use is *live* if some live lane may depend on it.
+Dependences are taken wide: lane by lane in the vector unit, everything in the SXM, and in a matrix plane row n of the weights and the whole
+vector for lane n of the result. Only a product or an AND with a byte that is 0 in an image, in both programs, depends on nothing (products
+of int8 alone: in fp16 infinity times 0 is no 0).
 
 If two programs have the same results made from the same uses, and uses whose origins differ differ in no live lane, then all live lanes
 are equal: by induction over the graph, since whatever a live lane depends on is live and has the same origin in both.
@@ -25,7 +26,7 @@ from spatialc.runtime_sim.tsp.legality import Judgement, analyse
 from spatialc.runtime_sim.tsp.memory import UNDEFINED
 from spatialc.runtime_sim.tsp.values import resolve_leaves
 
-MOVES = (Opcode.READ, Opcode.WRITE, Opcode.SEND, Opcode.RECEIVE, Opcode.IDENTITY)
+MOVES = (Opcode.READ, Opcode.WRITE, Opcode.SEND, Opcode.RECEIVE, Opcode.IDENTITY, Opcode.LW, Opcode.IW)
 _ROW, _UNIT = 1 << 13, 256
 """Room for the row and the MEM unit in the name of a row."""
 
@@ -43,23 +44,20 @@ def carries_nothing_live(before: Program, after: Program) -> bool:
 
 
 def _same_work(one: Uses, two: Uses) -> bool:
-    """Whether all bursts but moves are the same, drive the same streams, and as many uses are left."""
-    b, c = one.a.flat.b, two.a.flat.b
-    if len(b["unit"]) != len(c["unit"]) or one.names.shape != two.names.shape:
-        return False
+    """Whether all bursts but moves are the same and drive the same streams."""
     fields = [column.name for column in BURSTS.columns if column.name != "provenance"]
-    works = ~np.isin(b["opcode"], MOVES)
-    same = all(np.array_equal(b[name][works], c[name][works]) for name in fields) and np.array_equal(b["opcode"], c["opcode"])
-    claims, others = one.a.flat.claims, two.a.flat.claims
-    return same and all(np.array_equal(getattr(claims, name), getattr(others, name)) for name in ("burst", "stream", "direction"))
+    works = one.works, two.works
+    pairs = [(one.a.flat.b[name][works[0]], two.a.flat.b[name][works[1]]) for name in fields]
+    pairs += list(zip(one.driven(), two.driven(), strict=True))
+    return all(np.array_equal(x, y) for x, y in pairs) and one.names.shape == two.names.shape
 
 
 class Uses:
     """The uses of a program of one block without data-dependent addresses.
 
-    Use u is tap element `element[u]`, ascending, of burst `burst[u]`; after these come the rows of outputs and states (burst -1) with the
-    lanes that are read of them. `leaf[u]` is the claim element that made its bytes, or -1 - place; `names[u]` says the same in a way
-    that two programs share.
+    Use u is tap element `element[u]`, ascending, of burst `burst[u]`; after these come, from `weights` on, 320 rows of weights a pass, and
+    last the rows of outputs and states, with the lanes that are read of them (both: burst -1). `leaf[u]` is the claim element that made its
+    bytes, or -1 - place; `names[u]` says the same in a way that two programs share.
     """
 
     def __init__(self, program: Program, judgement: Judgement) -> None:
@@ -68,12 +66,15 @@ class Uses:
         a, taps = self.a, self.a.flat.taps
         self.vector = a.machine.vector
         self.origin = np.append(resolve_leaves(a), UNDEFINED)
-        moves = np.isin(a.flat.b["opcode"], MOVES) | (a.flat.b["null"] == 1)
+        self.works = ~np.isin(a.flat.b["opcode"], MOVES) & (a.flat.b["null"] == 0)
         tap = np.repeat(np.arange(taps.size), taps.n * taps.n2)
-        self.element = np.flatnonzero(~moves[taps.burst[tap]])
+        self.element = np.flatnonzero(self.works[taps.burst[tap]])
+        self.weights = len(self.element)
+        content = np.append(a.passes.content, np.full((1, self.vector), -1), axis=0)[a.passes.iw].reshape(-1)
+        installed = np.where(content >= 0, self.origin[a.feeds.source[np.maximum(content, 0)]], UNDEFINED)
         rows, self.read_lanes = self._rows_read()
-        self.burst = np.append(taps.burst[tap[self.element]], np.full(len(rows), -1))
-        self.leaf = np.append(self.origin[a.feeds.source[self.element]], rows)
+        self.burst = np.append(taps.burst[tap[self.element]], np.full(len(content) + len(rows), -1))
+        self.leaf = np.concatenate([self.origin[a.feeds.source[self.element]], installed, rows])
         self.names = self._names()
 
     @staticmethod
@@ -85,6 +86,12 @@ class Uses:
         if np.isin(judgement.layouts[0].flat.b["opcode"], (Opcode.GATHER, Opcode.SCATTER)).any():
             return None
         return Uses(program, judgement)
+
+    def driven(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(work, stream, direction) of every claim of a work."""
+        claims = self.a.flat.claims
+        mine = self.works[claims.burst]
+        return np.cumsum(self.works)[claims.burst[mine]], claims.stream[mine], claims.direction[mine]
 
     def _rows_read(self) -> tuple[np.ndarray, np.ndarray]:
         """(leaf, lanes [rows, 320]) of every row that holds a byte plane of an output or a state after the end."""
@@ -113,10 +120,11 @@ class Uses:
         return allocation, flat.pair_unit[pair], row - self.judgement.binds.allocations["row"][allocation]
 
     def _names(self) -> np.ndarray:
-        """By use: claim and element of it, or allocation, unit and row; both are the same in two programs that have the same bursts."""
+        """By use: claim of a work and element of it, or allocation, unit and row: the same in two programs that do the same work."""
         claims = self.a.flat.claims
         owner = np.repeat(np.arange(claims.size), claims.n * claims.n2)
-        made = np.append(owner << 32 | np.arange(claims.total) - claims.first[owner], UNDEFINED)
+        rank = np.cumsum(self.works[claims.burst])
+        made = np.append(rank[owner] << 32 | np.arange(claims.total) - claims.first[owner], UNDEFINED)
         allocation, unit, row = self._places()
         place = np.append(-1 - ((allocation * _UNIT + unit) * _ROW + row), UNDEFINED)
         inside = (self.leaf < 0) & (self.leaf > UNDEFINED)
@@ -153,7 +161,8 @@ class Uses:
     @cached_property
     def zeros(self) -> np.ndarray:
         """bool [uses, 320]: bytes of operands of matrix planes and of AND that are 0 in an image."""
-        operand = np.isin(self.a.flat.b["opcode"][self.burst], (Opcode.LW, Opcode.ABC, Opcode.AND)) & (self.burst >= 0)
+        operand = np.isin(self.a.flat.b["opcode"][self.burst], (Opcode.ABC, Opcode.AND)) & (self.burst >= 0)
+        operand[self.weights : len(operand) - len(self.read_lanes)] = True
         which = self.known & operand
         result = np.zeros((len(self.leaf), self.vector), bool)
         result[which] = self.bytes_of(which) == 0
@@ -188,7 +197,7 @@ class Sweep:
     def run(self) -> np.ndarray:
         """The live lanes of all uses."""
         code, made = self.a.flat.b["opcode"], np.flatnonzero(self.a.computing)
-        self._mark(np.flatnonzero(self.u.burst < 0), self.u.read_lanes)
+        self._mark(np.arange(len(self.uses) - len(self.u.read_lanes), len(self.uses)), self.u.read_lanes)
         while self.more:
             self.more = False
             for row in made[np.argsort(-self.a.level[made], kind="stable")].tolist():
@@ -267,20 +276,15 @@ class Sweep:
 
     def _operands(self, number: int, lanes: np.ndarray) -> None:
         """Weights and vectors of one plane's pass whose result is live in `lanes` [vectors, 320 rows of the weights]."""
-        passes, flat = self.a.passes, self.a.flat
-        abc, event = int(passes.abc[number]), int(passes.iw[number])
-        content = passes.content[event]
+        abc = int(self.a.passes.abc[number])
         rows = np.flatnonzero(lanes.any(axis=0))
-        lanes, loaded = lanes[:, rows], content[rows] >= 0
-        weights = self.use_of[content[rows[loaded]]]
-        exact = flat.b["dtype"][abc] == DType.I8
-        held = np.ones((len(rows), self.u.vector), bool)
-        if exact:
-            held[loaded] = ~self.zeros[weights]
+        lanes, weights = lanes[:, rows], self.u.weights + number * self.u.vector + rows
+        exact = self.a.flat.b["dtype"][abc] == DType.I8
+        held = ~self.zeros[weights] if exact else np.ones((len(rows), self.u.vector), bool)
         for mine in self._streams(abc):
             self._mark(mine, _any(lanes, held))
             factor = ~self.zeros[mine] if exact else np.ones((len(lanes), self.u.vector), bool)
-            self._mark(weights, _any(lanes.T, factor)[loaded])
+            self._mark(weights, _any(lanes.T, factor))
 
 
 def _any(left: np.ndarray, right: np.ndarray) -> np.ndarray:

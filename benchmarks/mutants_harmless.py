@@ -7,16 +7,19 @@ cover the range of the inputs. What no predicate explains is a survivor. Reasons
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from mutants_bytes import carries_nothing_live
-from mutants_poison import Runs, nothing_takes
+from mutants_poison import Runs, no_constant_shows, nothing_takes
 
+from spatialc.machines.cgla.isa import MEMORY_CODE
 from spatialc.machines.cgla.tables import EXPR_OPS, HOST_DTYPES, LEAVES, BufferKind, Direction, Phase
 from spatialc.machines.program import Program, Table
 from spatialc.machines.tsp.description import TspMachine
+from spatialc.machines.tsp.isa import WIDTH, DType, Opcode
 from spatialc.machines.wafer.description import from_json
 from spatialc.machines.wafer.isa import OPS, Fmt, Op, Semantics
 from spatialc.machines.wafer.tables import OPERANDS, ObjectKind, OperandKind, Trigger
@@ -24,7 +27,8 @@ from spatialc.runtime_sim.cgla.dataflow import Dataflow, no_loads
 from spatialc.runtime_sim.cgla.decode import decode
 from spatialc.runtime_sim.cgla.host import HostTask
 from spatialc.runtime_sim.cgla.kernel import Kernel
-from spatialc.runtime_sim.cgla.plan import LaunchPlan
+from spatialc.runtime_sim.cgla.lane import pieces
+from spatialc.runtime_sim.cgla.plan import WORD, LaunchPlan
 from spatialc.runtime_sim.cgla.seams import PROGRAM_END, Verdict, judge
 from spatialc.runtime_sim.tsp.bindings import Region, lay_out
 from spatialc.runtime_sim.wafer.breaches import Breaches
@@ -38,8 +42,16 @@ def harmless(before: Program, after: Program, segment: int, table: str, row: int
     """Why the change of one field (`column` empty: of a row; table `bindings`: of a region) means the same, or empty. `runs`: a few inputs
     and states."""
     reason = {"tsp": _tsp, "cgla": _cgla, "wafer": _wafer}[before.target](before, after, segment, table, row, column)
+    if (
+        not reason
+        and before.target == "cgla"
+        and table == "host_exprs"
+        and column == "real"
+        and no_constant_shows(before, segment, row, runs)
+    ):
+        return "a constant that nothing takes: absurd values in its place change no number"
     if not reason and before.target == "wafer" and table == "bursts" and column and nothing_takes(before, after, segment, row, runs):
-        return "reads other elements where nothing takes the result: absurd values in its place change no number"
+        return "other results, or results on other cores, where nothing takes them: absurd values in their place change no number"
     return reason
 
 
@@ -58,6 +70,8 @@ def _pair(before: Program, after: Program, segment: int, table: str, row: int, c
 def _tsp(before: Program, after: Program, segment: int, table: str, row: int, column: str) -> str:
     if table == "bindings":
         return _tsp_region(before, after, row)
+    if table == "bursts" and column != "modular" and carries_nothing_live(before, after):
+        return "moves other bytes, none of which an output or a state depends on"
     if not column:
         return ""
     old, new = _pair(before, after, segment, table, row, column)
@@ -69,13 +83,19 @@ def _tsp(before: Program, after: Program, segment: int, table: str, row: int, co
         return "a smaller object, which every access stays within (TSP-002)"
     if table == "bursts" and column == "modular":
         return "what a cast or sum does with values beyond its range, which do not occur" + BY_RUNS
-    if table == "bursts" and carries_nothing_live(before, after):
-        return "moves other bytes, none of which an output or a state depends on"
+    if table == "bursts" and column == "dtype" and _bits_alone(before, segment, row, old, new):
+        return "the bits are the same whichever type of that width they have"
     if table == "placements" and column == "image" and np.array_equal(before.images[f"image.{old}"], before.images[f"image.{new}"]):
         return "another image with the same bytes"
     if table == "binds" and column == "allocation" and _same_constant(before, old, new):
         return "another constant with the same bytes"
     return ""
+
+
+def _bits_alone(program: Program, segment: int, row: int, old: int, new: int) -> bool:
+    """Whether a burst of the vector unit treats its operands as bits, as many in either type."""
+    bits = (Opcode.IDENTITY, Opcode.AND, Opcode.OR, Opcode.XOR, Opcode.SELECT, Opcode.MASK_BAR)
+    return _tables(program, segment)["bursts"]["opcode"][row] in bits and WIDTH[DType(old)] == WIDTH[DType(new)]
 
 
 def _same_constant(program: Program, one: int, other: int) -> bool:
@@ -130,10 +150,18 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
         return "a buffer or symbol at other bytes, which are free (CGLA-036)"
     if table == "launches" and column == "ranges":
         return "the launch relies on no descriptor (CGLA-022)"
+    if column in ("ea0", "ea1") and {old, new} <= {0, MEMORY_CODE["IM_PREF"], MEMORY_CODE["IM_DRAIN"]}:
+        return "the permission of a slot for requests during EXEC, of which none comes (CGLA-026)"
+    if column == "init" and old ^ new == 2 and all(plan.loop0 == 1 for plan in _plans(before, int(before.tables["slots"]["kernel"][row]))):
+        return "a gate that opens at the first step of the inner loop, which has one step"
+    if table == "dmas" and _sources(before) == _sources(after):
+        return "every launch and drain takes the same bytes of the same requests: what the lane lacks it holds already"
     if table == "slots" and column.startswith("expand") and _halves_equal(before, row, column):
         return "both halves of the operand are the same constant"
     if table == "slots" and column in ("ea0_mask", "ea1_mask") and _same_addresses(before, after):
         return "another part of the offset, which has the same value in every iteration of every launch"
+    if table == "slots" and _addresses_alone(before, after):
+        return "reaches addresses alone, which are the same in every iteration of every launch"
     if table == "slots" and _unread(before, after):
         return "results of padding: no request or task reads the bytes that they are drained to"
     if column == "dtype" and table in ("host_operands", "host_exprs") and all(_zeros(p, segment, table, row) for p in (before, after)):
@@ -149,6 +177,50 @@ def _cgla(before: Program, after: Program, segment: int, table: str, row: int, c
     if table == "host_exprs" and column in ("integer", "op", "a", "b", "c") and _whole(before, segment, row):
         return "index arithmetic for values that the inputs do not lead to" + BY_RUNS
     return ""
+
+
+def _plans(program: Program, kernel: int) -> list[LaunchPlan]:
+    """All launches of a kernel."""
+    return [plan for report in judge(decode(program)).reports.values() for plan in report.launches.values() if plan.kernel.number == kernel]
+
+
+def _sources(program: Program) -> dict[tuple[int, str, int], list[bytes]]:
+    """By (instance, "launch" or "dma", number): where what it takes of the local memories comes from. A word of a lane is named by the
+    symbol's byte that was loaded, with the number of writes of that symbol before it, or by the store of a launch."""
+    verdict = judge(decode(program))
+    machine = verdict.decoded.machine
+    memories = {lane: np.full((machine.rows, machine.lmm_bytes // WORD, 3), -1, np.int64) for lane in range(machine.lanes)}
+    found: dict[tuple[int, str, int], list[bytes]] = {}
+    for instance, (number, _) in enumerate(verdict.instances):
+        report, written = verdict.reports[number], Counter[int]()
+        lanes = report.segment.tables["launches"]["lane"].tolist()
+        dmas = {dma["index"]: dma for dma in report.dmas}
+        for _, kind, index in report.steps:
+            if kind == "host":
+                written[int(report.tasks[index].operands[0].symbol)] += 1
+            elif kind == "launch":
+                memory, accesses = memories[lanes[index]], report.launches[index].accesses
+                found[instance, kind, index] = [memory[a.row, a.physical(a.words) // WORD].tobytes() for a in accesses if not a.store]
+                for k, a in enumerate(accesses):
+                    if a.store:
+                        memory[a.row, a.physical(a.words) // WORD] = np.stack(
+                            np.broadcast_arrays(instance << 32 | index, -2 - k, a.words), axis=-1
+                        )
+            else:
+                dma = dmas[index]
+                taken = []
+                for part in report.parts[index]:
+                    for physical, logical, count in pieces(part):
+                        words = memories[dma["lane"]][part[0], physical // WORD : (physical + count) // WORD]
+                        byte = dma["offset"] + np.arange(logical, logical + count, WORD) - dma["lmm"]
+                        taken.append(words.tobytes() + byte.tobytes())
+                        if dma["direction"] == Direction.LOAD:
+                            name = dma["symbol"] if dma["index_symbol"] == -1 else -2 - index  # which bytes come follows from data
+                            words[:] = np.stack(np.broadcast_arrays(instance << 32 | name, written[dma["symbol"]], byte), axis=-1)
+                if dma["direction"] == Direction.DRAIN:
+                    found[instance, kind, index] = [dma["symbol"].to_bytes(8, "little"), *taken]
+                    written[dma["symbol"]] += 1
+    return found
 
 
 def _descriptors_held(program: Program) -> list[tuple[int, dict[tuple[int, int], tuple[int, int, int, int]]]]:
@@ -191,7 +263,17 @@ def _same_addresses(before: Program, after: Program) -> bool:
                     return False
                 if not np.array_equal(x.base + x.offsets.vector, y.base + y.offsets.vector):
                     return False
+                if (x.enable is None) != (y.enable is None) or not np.array_equal(x.enable, y.enable):
+                    return False
     return True
+
+
+def _addresses_alone(before: Program, after: Program) -> bool:
+    """Whether what changed reaches no stored value and no predicate of a store, and every launch accesses the same words."""
+    kernels = zip(decode(before).kernels, decode(after).kernels, strict=True)
+    return not any(new.slots[place].stores for old, new in kernels for place in _reached(old, new, ("ex", "pred"))) and _same_addresses(
+        before, after
+    )
 
 
 def _unread(before: Program, after: Program) -> bool:
@@ -224,25 +306,26 @@ def _loaded(plan: LaunchPlan, row: int, words: np.ndarray) -> bool:
     return any(not a.store and a.row == row and bool(np.intersect1d(a.words, words).size) for a in plan.accesses)
 
 
-def _reached(old: Kernel, new: Kernel) -> set[tuple[int, int]]:
-    """Slots of which an operand, predicate or stored value comes from elsewhere, and all that these reach. Addresses are no part of it."""
+def _reached(old: Kernel, new: Kernel, ways: tuple[str, ...] = ("ex", "pred", "br_")) -> set[tuple[int, int]]:
+    """Slots of which an operand, predicate, address or stored value comes from elsewhere, and all that these reach; `ways`: fields by which
+    a value reaches another slot."""
     if old.slots.keys() != new.slots.keys():
         return set(new.slots)
     found: set[tuple[int, int]] = set()
     while True:
-        more = {place for place in new.slots if place not in found and _differs(old, new, place, found)}
+        more = {place for place in new.slots if place not in found and _differs(old, new, place, found, ways)}
         if not more:
             return found
         found |= more
 
 
-def _differs(old: Kernel, new: Kernel, place: tuple[int, int], found: set[tuple[int, int]]) -> bool:
+def _differs(old: Kernel, new: Kernel, place: tuple[int, int], found: set[tuple[int, int]], ways: tuple[str, ...]) -> bool:
     kept = {name: value for name, value in old.slots[place].fields.items() if not name.startswith(("tr", "br"))}
     if any(new.slots[place][name] != value for name, value in kept.items()):
         return True
     sources = []
     for kernel in (old, new):
-        reads = [kernel.driver(row, select) for name, row, select in kernel.reads(place) if not name.startswith("tr")]
+        reads = [kernel.driver(row, select) for name, row, select in kernel.reads(place) if name.startswith(ways)]
         sources.append(
             reads + (list(Dataflow(kernel, {}, (1,), 1, no_loads).stored(kernel.slots[place])) if kernel.slots[place].stores else [])
         )
@@ -320,11 +403,16 @@ def _wafer(before: Program, after: Program, segment: int, table: str, row: int, 
     old, new = _pair(before, after, segment, table, row, column)
     if table == "objects" and column == "kind" and any({old, new} <= alike for alike in _ALIKE):
         return "weight and constant, activation and scratch are the same to every rule"
+    if table == "objects" and column == "kind" and new == ObjectKind.OUTPUT and old in (ObjectKind.ACTIVATION, ObjectKind.SCRATCH):
+        return "an object that is kept to the end, on words that stay free (W42)"
+    if table == "regions" and column in ("w", "h") and new > old:
+        return "a larger region, of which no more cores do anything (W02, W28)"
     if table == "objects" and column == "ext" and all(n >= o for o, n in zip(old, new, strict=True)):
         return "a longer object on free words (W42)"
     if (table, column) in (("objects", "word"), ("binds", "word")):
         return "an object on other free words (W42) with the same bank conflicts (W11)"
-    if table == "instances" and column in ("x", "y") and len(before.tables["instances"]["x"]) == 1:
+    alone = len(before.tables["instances"]["x"]) == 1 and all(len(s.tables["regions"]["x"]) == 1 for s in before.segments)
+    if table in ("instances", "regions") and column in ("x", "y") and alone:
         return "the whole program elsewhere on the wafer"
     if table == "routes" and _same_flows(before, after, segment):
         return "routers that no wavelet passes: every burst's wavelets go the same way"

@@ -43,8 +43,8 @@ class Verdict:
 VOCABULARY = 40
 WIDE_RUNS = VOCABULARY
 """Runs of a subject: as many as there are token ids; positions from the end of the cache (negative ones) are among them. The first few
-find what is to be found; the others prove integer arithmetic equal over the whole range of its inputs before a change of it is called
-harmless."""
+find what is to be found; the others are for what they leave open: they show integer arithmetic equal over the whole range of its inputs
+before a change of it is called harmless, and find what shows in few inputs, such as a low byte of a number that is rounded later."""
 RUNS = 4
 
 
@@ -124,9 +124,9 @@ def judge(subject: Subject, expected: Sequence[Any], mutant: Mutant) -> Verdict:
         return Verdict(*told, "cycles")
     place, few = mutant.place, subject.runs[:RUNS]
     reason = harmless(subject.program, mutant.program, place.segment, place.table, mutant.row, mutant.column, few)
-    if reason.endswith(BY_RUNS) and not agree(subject.program, mutant.program, subject.runs[RUNS:]):
-        return Verdict(*told, "numbers")
     reason = reason or _of_these_data(subject, mutant)
+    if (not reason or reason.endswith(BY_RUNS)) and not agree(subject.program, mutant.program, subject.runs[RUNS:]):
+        return Verdict(*told, "numbers")
     return Verdict(*told, "harmless", reason) if reason else Verdict(*told, "survivor")
 
 
