@@ -157,20 +157,20 @@ class Kernel:
     def reads(self, position: tuple[int, int]) -> Iterator[tuple[str, int, int]]:
         """(field, row of the BR, select) of every BR that a slot reads, transfer registers included."""
         row = position[0]
-        slot = self.slots[position]
-        fold_row = self.source_row(row, bool(slot.fold))
+        fields = self.slots[position].fields
+        fold_row = self.source_row(row, bool(fields["fold"]))
         above = (row - 1) % self.rows
         for name in ("ex1", "ex2", "ex3", "pred0", "pred1", "pred2", "pred3"):
-            if slot[name] >= 0:
-                yield name, fold_row, slot[name]
+            if fields[name] >= 0:
+                yield name, fold_row, fields[name]
         for part in ("base", "offset"):
-            select = slot[f"br_{part}"]
+            select = fields[f"br_{part}"]
             for ea in (0, 1):
-                if slot[f"ea{ea}_{part}"] == Address.BR and select >= 0:
+                if select >= 0 and fields[f"ea{ea}_{part}"] == Address.BR:
                     yield f"br_{part}", fold_row if ea == 0 else above, select
         for k in range(4):
-            if 0 <= slot[f"tr{k}"] < TR_FROM_ALU:
-                yield f"tr{k}", above, slot[f"tr{k}"]
+            if 0 <= fields[f"tr{k}"] < TR_FROM_ALU:
+                yield f"tr{k}", above, fields[f"tr{k}"]
 
     @cached_property
     def data_constants(self) -> tuple[tuple[int, int, int], ...]:

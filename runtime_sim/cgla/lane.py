@@ -119,7 +119,7 @@ class Residency:
                     loads.setdefault((access.row, access.base, id(access.offsets), access.part_start), access)
             words = [access.words for access in loads.values()]
             empty = np.empty(0, dtype=np.int64)
-            places = [a.row * row_words + a.physical(x) // WORD for a, x in zip(loads.values(), words, strict=True)]
+            places = [a.row * row_words + a.places // WORD for a in loads.values()]
             owner = np.repeat(np.arange(len(words)), [x.size for x in words])
             plan.forms["expected"] = (
                 np.concatenate([empty, *places]), np.concatenate([empty, *words]).astype(np.int32), owner, list(loads.values())
@@ -130,7 +130,7 @@ class Residency:
     def store(self, access: MemoryAccess) -> None:
         """Words that a store leaves behind; where it may or may not write, or writes parts of a word, only words that were there stay."""
         words = access.words
-        place = access.physical(words) // WORD
+        place = access.places // WORD
         if access.data_gated or access.op == "STBR":
             sure = self.logical[access.row, place] == words
             if access.op == "STBR" and not access.data_gated:

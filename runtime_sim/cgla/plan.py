@@ -39,6 +39,18 @@ class Offsets:
     vector: Ints
     digits: tuple[tuple[int, int], ...] | None
     unique: Ints
+    spread: dict[int, Ints] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def grain(self) -> int:
+        """The largest number that divides every difference of two values, 0 where there is one value."""
+        return int(np.gcd.reduce(self.unique - self.unique[0]))
+
+    def words(self, size: int) -> Ints:
+        """Distinct word addresses of accesses of `size` bytes without a base."""
+        if size not in self.spread:
+            self.spread[size] = words_of(self.unique, size)
+        return self.spread[size]
 
     @property
     def low(self) -> int:
@@ -76,6 +88,8 @@ class MemoryAccess:
     def words(self) -> Ints:
         """Distinct logical addresses of the 4-byte words touched, ascending."""
         if self.enable is None:
+            if self.base % WORD == 0:
+                return self.offsets.words(self.size) + self.base
             return words_of(self.offsets.unique + self.base, self.size)
         vector = self.offsets.vector + self.base
         if self.op != "STR":
@@ -87,6 +101,14 @@ class MemoryAccess:
     def first(self) -> int:
         """Logical address in iteration 0."""
         return self.base + int(self.offsets.vector[0])
+
+    @cached_property
+    def places(self) -> Ints:
+        """Physical byte addresses of `words`."""
+        words = self.words
+        if words.size and words[0] // self.part_size == words[-1] // self.part_size:
+            return words + (self.part_start - int(words[0]) // self.part_size * self.part_size)
+        return self.physical(words)
 
     def physical(self, logical: Ints) -> Ints:
         """Physical byte addresses in the row's LMM (1.9)."""
@@ -325,7 +347,7 @@ class _PlanMaker:
             self._report("CGLA-035", (row, col), f"EA{ea} reaches address {scalar + offsets.high:#x}, beyond 31 bits")
             return None
         op = MEMORY[slot[f"ea{ea}"]]
-        if op.name != "LDRU" and op.size > 1 and ((offsets.unique + scalar) & (op.size - 1)).any():
+        if op.name != "LDRU" and op.size > 1 and ((offsets.low + scalar) % op.size or offsets.grain % op.size):
             self._report("CGLA-016", (row, col), f"{op.name} on EA{ea} is not aligned to {op.size} bytes")
             return None
         start, size = partition(self.machine.lmm_bytes, slot.lmm, col)
@@ -432,7 +454,7 @@ class StoreRules:
                 continue
             places.add(key)
             words = access.words
-            place = access.physical(words) // WORD
+            place = access.places // WORD
             there = lies[place]
             if ((there != words) & (there >= 0)).any():
                 report("CGLA-020", (access.row, access.col), "two arrays of this launch lie on the same physical bytes of the row")
@@ -442,9 +464,9 @@ class StoreRules:
         loads = [access for access in accesses if not access.store]
         for store in (access for access in accesses if access.store):
             written = np.zeros(lies.size, dtype=bool)
-            written[store.physical(store.words) // WORD] = True
+            written[store.places // WORD] = True
             for load in loads:
-                if written[load.physical(load.words) // WORD].any() and not self._reload(load, store):
+                if written[load.places // WORD].any() and not self._reload(load, store):
                     message = f"loads bytes that slot {store.col} of the row stores in the same launch"
                     report("CGLA-018", (load.row, load.col), message)
 

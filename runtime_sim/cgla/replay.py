@@ -316,7 +316,7 @@ def _footprint(plan: LaunchPlan, lines: int) -> dict[int, tuple[Ints, Ints]]:
     for access in plan.accesses:
         if access.row not in marks:
             marks[access.row] = np.zeros(lines, dtype=bool), np.zeros(lines, dtype=bool)
-        marks[access.row][int(access.store)][access.physical(access.words) // 32] = True
+        marks[access.row][int(access.store)][access.places // 32] = True
     return {row: (np.flatnonzero(read), np.flatnonzero(written)) for row, (read, written) in marks.items()}
 
 

@@ -79,7 +79,7 @@ class _Tracer:
         self.needed: set[int] = set()
         self.steps: list[Step] = []
         self.now = 0
-        self.rows: dict[tuple[int, int], list[Piece]] = {}
+        self.rows: list[list[list[Piece]]] = [[[] for _ in memory.data] for memory in lanes]
         self.versions = [0] * len(report.symbols)
         self.pending: list[Product] = []
         self.reads: dict[int, int] = {}
@@ -109,18 +109,18 @@ class _Tracer:
     def _put(self, lane: int, row: int, low: int, high: int, source: Loaded | Product | None) -> None:
         """Bytes [low, high) of a row come from `source` now; None: they are there for real."""
         kept = []
-        for piece in self.rows.get((lane, row), ()):
+        for piece in self.rows[lane][row]:
             if piece.low < low:
                 kept.append(Piece(piece.low, min(piece.high, low), piece.source))
             if piece.high > high:
                 kept.append(Piece(max(piece.low, high), piece.high, piece.source))
         if source is not None:
             kept.append(Piece(low, high, source))
-        self.rows[(lane, row)] = kept
+        self.rows[lane][row] = kept
 
     def _add(self, lane: int, row: int, low: int, high: int, loaded: Loaded) -> None:
         """Bytes that a request brings; they join those beside them that come from the bytes beside theirs."""
-        for piece in self.rows.get((lane, row), ()):
+        for piece in self.rows[lane][row]:
             source = piece.source
             if (piece.high == low or piece.low == high) and isinstance(source, Loaded) and source[1:] == loaded[1:]:
                 low, high = min(low, piece.low), max(high, piece.high)
@@ -129,7 +129,7 @@ class _Tracer:
 
     def _need(self, lane: int, row: int, low: int, high: int) -> None:
         """A step reads these bytes in local memory."""
-        for piece in self.rows.get((lane, row), ()):
+        for piece in self.rows[lane][row]:
             if piece.low < high and low < piece.high:
                 if isinstance(piece.source, Loaded):
                     self.needed.update(piece.source.dmas)
@@ -140,8 +140,13 @@ class _Tracer:
         """The symbol that all factors of a side come from and, for each partition, how far they lie after their logical addresses."""
         symbol, version = -1, -1
         moves: list[int] = []
+        rows = self.rows[lane]
         for row, low, high, partition in side.spans:
-            source = next((piece.source for piece in self.rows.get((lane, row), ()) if piece.low <= low and high <= piece.high), None)
+            source: Loaded | Product | None = None
+            for piece in rows[row]:
+                if piece[0] <= low and high <= piece[1]:
+                    source = piece[2]
+                    break
             if not isinstance(source, Loaded) or (symbol != -1 and (symbol, version) != (source.symbol, source.version)):
                 return None
             symbol, version = source.symbol, source.version
@@ -263,7 +268,7 @@ class _Tracer:
         result = []
         for part in self.report.parts[number]:
             for place, logical, count in pieces(part):
-                inside = [p for p in self.rows.get((row["lane"], part[0]), ()) if p.low < place + count and place < p.high]
+                inside = [p for p in self.rows[row["lane"]][part[0]] if p.low < place + count and place < p.high]
                 if sum(p.high - p.low for p in inside) != count:
                     return None
                 for low, high, source in inside:
@@ -282,7 +287,7 @@ def _hulls(plan: LaunchPlan, store: bool) -> list[tuple[int, int, int, bool]]:
         hulls = set()
         for access in plan.accesses:
             if access.store == store and access.words.size:
-                place = access.physical(access.words)
+                place = access.places
                 low, high = int(place.min()), int(place.max()) + WORD
                 sure = not access.data_gated and access.op != "STBR" and np.unique(place).size * WORD == high - low
                 hulls.add((access.row, low, high, sure))
