@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
@@ -34,10 +34,27 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def gather(function: Callable[[P], R], parts: Sequence[P]) -> list[R]:
-    """What `function` returns for every part; it is called in any order. Parts of a part run where it runs."""
+    """What `function` returns for every part; it is called in any order, by this thread too. Parts of a part run where it runs."""
     if len(parts) < 2 or THREADS < 2 or getattr(_HERE, "pooled", False):
         return [function(part) for part in parts]
-    return list(_pool().map(function, parts))
+    found: dict[int, R] = {}
+    left = iter(range(len(parts)))  # each number is taken once: the interpreter lock is held while it is
+
+    def work() -> None:
+        for at in left:
+            found[at] = function(parts[at])
+
+    others = [_pool().submit(work) for _ in range(min(THREADS, len(parts)) - 1)]
+    _HERE.pooled = True
+    try:
+        work()
+    finally:
+        _HERE.pooled = False
+        started = [other for other in others if not other.cancel()]
+        wait(started)
+    for other in started:
+        other.result()
+    return [found[at] for at in range(len(parts))]
 
 
 def each(function: Callable[[P], None], parts: Sequence[P]) -> None:
