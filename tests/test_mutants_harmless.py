@@ -18,7 +18,7 @@ from mutants_harmless import harmless
 from mutants_poison import nothing_takes
 
 from spatialc.machines.program import Program
-from spatialc.machines.tsp.isa import Opcode
+from spatialc.machines.tsp.isa import DType, Opcode
 from spatialc.machines.wafer.isa import Op
 
 PLACE = changes.Place(0, "bursts")
@@ -150,3 +150,27 @@ def test_zeros_of_another_type() -> None:
         assert not shows(program, changed(program, exprs, row, "dtype", 4))
         one = changed(program, exprs, row, "real", 1.0)
         assert harmless(one, changed(one, exprs, row, "dtype", 4), 0, "host_exprs", row, "dtype", ()) == ""
+
+
+def test_requests_that_bring_what_a_lane_holds() -> None:
+    """Loads given to the other lane: what is legal and called harmless shows nowhere, and some load brings again what was there."""
+    program = subject("cgla").program
+    place = changes.Place(0, "dmas")
+    dmas = changes.tables_of(program)[place]
+    loads = np.flatnonzero((dmas["direction"] == 0) & (dmas["lane"] == 1))
+    found = []
+    for row in loads[:8].tolist():
+        other = changed(program, place, row, "lane", 0)
+        if legal(other):
+            found.append((bool(harmless(program, other, 0, "dmas", row, "lane", ())), shows(program, other)))
+    assert (True, False) in found
+    assert (True, True) not in found
+
+
+def test_bits_of_another_type() -> None:
+    program = subject("tsp").program
+    bursts = changes.tables_of(program)[PLACE]
+    for opcode, same in ((Opcode.OR, True), (Opcode.MUL, False)):
+        row = int(np.flatnonzero((bursts["opcode"] == opcode) & (bursts["dtype"] == DType.F32))[0])
+        other = changed(program, PLACE, row, "dtype", DType.I32)
+        assert bool(harmless(program, other, 0, "bursts", row, "dtype", ())) is same
