@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -420,6 +421,9 @@ def test_products_over_launches_are_the_sums_of_the_launches(form: str, monkeypa
         assert (run.violations, run.order) == ((), "blocked")
         found.append(run.outputs["output_0"])
         np.testing.assert_array_equal(found[-1], found[0])
+    other = execute(replace(program, predicted_cycles=program.predicted_cycles + 1), inputs)
+    assert (other.legal, other.order) == (False, "blocked")
+    np.testing.assert_array_equal(other.outputs["output_0"], found[0])
     monkeypatch.setattr(runner, "make_tape", lambda report, lanes: plain_tape(report))
     run = execute(program, inputs)
     assert (run.violations, run.order) == ((), "blocked")
