@@ -15,8 +15,10 @@ from spatialc.machines.program import Binding, Program
 from spatialc.machines.wafer.builder import NO_OPERAND, Operand, ProgramBuilder, SegmentBuilder, full, imm, mem
 from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, find
 from spatialc.machines.wafer.tables import ObjectKind
-from spatialc.runtime_sim.wafer import check, execute
+from spatialc.runtime_sim.wafer import check, execute, kernels
+from spatialc.runtime_sim.wafer.addresses import nest
 from spatialc.runtime_sim.wafer.kernels import round_half
+from spatialc.runtime_sim.wafer.storage import copied, gapless
 
 F16, F32, I16, I32 = Element.F16, Element.F32, Element.I16, Element.I32
 NAMES = {F16: "f16", F32: "f32", I16: "i16", I32: "i32"}
@@ -230,3 +232,36 @@ def test_inputs_are_checked() -> None:
     with pytest.raises(BadInput, match="shape"):
         execute(program, {"x": np.zeros((2, 3, 3), np.float32)})
     assert isinstance(program.bindings[0], Binding)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_halves_are_copied_as_they_are(pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every f16, subnormals, infinities and NaN among them, in one run and by a walk with gaps in another order."""
+    monkeypatch.setattr(kernels, "pays", lambda count: pays)
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    for halves in (every, every.reshape(64, 32, 32).transpose(1, 0, 2)[:, ::3], every.reshape(256, 256).T):
+        out = np.empty(halves.shape, np.float32)
+        copied(halves, out)
+        np.testing.assert_array_equal(out.view(np.uint32), halves.astype(np.float32).view(np.uint32))
+
+
+def test_walks_without_gaps() -> None:
+    walks = [
+        ((1, 1, 3, 8), (0, 0, 1, 3)), ((2, 3, 1, 4), (12, 4, 0, 1)), ((1, 1, 3, 4), (0, 0, 2, 1)), ((1, 2, 1, 4), (0, -4, 0, 1)),
+        ((1, 1, 2, 3), (0, 0, 4, 1)), ((1, 1, 2, 3), (0, 0, 1, 2)), ((1, 1, 2, 3), (0, 0, 0, 1)),
+    ]  # fmt: skip
+    for ext, stride in walks:
+        walked = np.unique(nest(ext, stride))
+        assert gapless(ext, stride) == (len(walked) == walked[-1] - walked[0] + 1)
+
+
+def test_places_of_entries_in_order() -> None:
+    """One pass where the times of every core rise, as sorting has it; it says so where they do not."""
+    rng = np.random.default_rng(1)
+    cores = rng.integers(0, 7, 200)
+    for times, rise in ((np.arange(200) // 3, True), (rng.integers(0, 9, 200), False)):
+        count = np.bincount(cores, minlength=7)
+        found, last = np.empty(200, np.int64), np.full(7, -1)
+        assert kernels.places_in_order(cores, times, np.cumsum(count) - count, last, found) == rise
+        if rise:
+            assert np.array_equal(np.argsort(found), np.lexsort((times, cores)))

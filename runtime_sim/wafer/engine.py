@@ -217,16 +217,26 @@ class Engine:
         self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
 
     def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:
-        """Store values that are the same on all rows or columns in an array that is stored once for them; False where they are not."""
+        """Store values that are the same on all rows or columns in an array that is stored once for them, or that is one value so far;
+        False where there is none."""
         burst = step.event.burst
         array = self.memory[burst.d.obj]
-        once = stored_once(array)
-        if not any(once) or array.strides[2] == 0 or values.ndim not in (0, 6):
+        h, w, size = array.shape
+        if values.ndim not in (0, 6):
             return False
-        if values.ndim and any(single and values.strides[axis] and values.shape[axis] > 1 for axis, single in enumerate(once)):
+        cut = seen_once(values) if values.ndim else values
+        if array.strides == (0, 0, 0) and size > 1 and values.ndim:
+            small = (1 if cut.shape[0] == 1 else h, 1 if cut.shape[1] == 1 else w)
+            if small == (h, w):
+                return False
+            whole = self.memory.blank((*small, size), array.dtype)
+            whole[...] = array[0, 0, 0]
+            array = seen_from(whole, (h, w, size))
+            self.memory.put(burst.d.obj, array)
+        once = stored_once(array)
+        if not any(once) or array.strides[2] == 0 or (values.ndim and any(o and cut.shape[axis] > 1 for axis, o in enumerate(once))):
             return False
         index = tuple(slice(0, 1) if single else cores.index[axis] for axis, single in enumerate(once))
-        cut = values[: 1 if once[0] else None, : 1 if once[1] else None] if values.ndim else values
         strided(array[index], int(self.begin(step.event, "d")), burst.d.stride, burst.ext)[...] = cut
         return True
 

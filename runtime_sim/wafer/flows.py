@@ -18,7 +18,6 @@ from .model import BurstView, Ints, SegmentView, progression
 
 E, W, N, S, RAMP = (int(p) for p in tb.Port)
 OPPOSITE = np.array([W, E, S, N], np.int64)
-MESH = 15
 
 
 @dataclass(frozen=True)
