@@ -22,9 +22,9 @@ class Arena:
     with the highest: a row is a plain offset, and no constant is copied. Between them lies what is not the arena's. No offset leads there:
     those of rows are in `at`, those of results are compared with the room for them (`values.Values.moved`).
 
-    `at[row]`: offset of each row of the store, -1 for rows of constants that no image holds. `rows` [rows, 320] the ones that can change,
-    of which the first is row `first` of the store. `start`: offset of the first of its own bytes, `results` of the first after the rows.
-    `kept`: the arrays that hold the bytes.
+    `at[row]`: offset of each row of the store, -1 for rows of constants that no image holds, and last -1 for row -1. `rows` [rows, 320] are
+    the ones that can change, of which the first is row `first` of the store. `start`: offset of the first of its own bytes, `results` of
+    the first after the rows. `kept`: the arrays that hold the bytes.
     """
 
     memory: Array
@@ -43,7 +43,7 @@ class Arena:
 
     def offset(self, row: Array) -> Array:
         """Offsets of rows of the store; -1 for row -1."""
-        result: Array = np.where(row >= 0, self.at[row], -1)
+        result: Array = self.at[row]
         return result
 
     def constant(self, offset: Array) -> Array:
@@ -62,12 +62,12 @@ def make_arena(store: Store, images: Sequence[tuple[Array, Array]], space: int, 
     base = min(array.ctypes.data for array in kept) // ALIGN * ALIGN
     end = max(array.ctypes.data + array.nbytes for array in kept)
     memory = np.frombuffer(memoryview((ctypes.c_uint8 * (end - base)).from_address(base)), np.uint8)
-    at = np.full(store.size, -1, np.int64)
+    at = np.full(store.size + 1, -1, np.int64)
     for first, image in placed:
         count = image.shape[1]
         for number, row in enumerate(first.tolist()):
             at[row : row + count] = image.ctypes.data - base + np.arange(number * count, (number + 1) * count) * vector
     start = own.ctypes.data - base
-    at[store.constants :] = start + np.arange(changing) * vector
+    at[store.constants : -1] = start + np.arange(changing) * vector
     rows = own[: changing * vector].reshape(-1, vector)
     return Arena(memory, at, rows, store.constants, start, start + changing * vector, kept)
