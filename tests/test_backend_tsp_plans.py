@@ -13,8 +13,8 @@ from spatialc.backends.tsp.engine import Engine
 from spatialc.backends.tsp.memory import Allocator, Seq
 from spatialc.backends.tsp.recipes import positive_nodes
 from spatialc.backends.tsp.step import Timeline
-from spatialc.ir.expr import Expr, arg, const, make
-from spatialc.ir.graph import Constant, ConstantRef, Contract, Gather, Graph, GraphBuilder, Index, Input, Lookup, Map, Move, Piece
+from spatialc.ir.expr import Expr, arg, cast, const, make
+from spatialc.ir.graph import Constant, ConstantRef, Contract, Gather, Graph, GraphBuilder, Index, Input, Lookup, Map, Move, Piece, Reduce
 from spatialc.ir.interpret import interpret
 from spatialc.ir.store import ConstantStore
 from spatialc.ir.types import F16, F32, I64, DType
@@ -115,6 +115,35 @@ def test_experts_are_chosen_after_contracting_with_all(chosen: int) -> None:
     case = experts(6, chosen, 3, 40, 48)
     program = judged(case)
     assert sum(image.nbytes for image in program.images.values()) < 4 << 20, "no table with a row for every weight"
+
+
+def test_a_crowded_section_goes_on_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gather that is left to its contraction goes with it; what the rest reads lies between the two."""
+    monkeypatch.setattr(Allocator, "crowded", lambda self: True)
+    b, store = GraphBuilder(), ConstantStore()
+    flat = (at((0, 1)), at((1, 1)))
+    x = b.new(Input, dtype=F32, shape=(6, 48), name="x")
+    ids = b.new(Input, dtype=I64, shape=(6,), name="ids", range=(0, 2))
+    w = constant(b, store, "w", random(3, 40, 48, dtype="f2"), F16)
+    total = b.new(Reduce, [x], dtype=F32, shape=(6, 1), axes=(6, 48), accesses=(flat,), groups=((0,), ()), expr=arg(0, F32), op="sum")
+    gathered = b.new(
+        Gather, [w, ids], dtype=F16, shape=(6, 40, 48), axes=(6, 40, 48), groups=((0,), (1,), (2,)),
+        accesses=((Lookup(1), at((1, 1)), at((2, 1))), (at((0, 1)),)),
+    )  # fmt: skip
+    shifted = b.new(
+        Map, [x, total], dtype=F16, shape=(6, 48), axes=(6, 48), accesses=(flat, (at((0, 1)), at())), groups=((0,), (1,)),
+        expr=cast(make("add", arg(0, F32), arg(1, F32)), F16),
+    )  # fmt: skip
+    y = b.new(
+        Contract, [shifted, gathered], dtype=F32, shape=(6, 40), axes=(6, 40, 48), groups=((0,), (1,)), acc=F32,
+        accesses=((at((0, 1)), at((2, 1))), (at((0, 1)), at((1, 1)), at((2, 1)))),
+    )  # fmt: skip
+    z = b.new(
+        Map, [y, total], dtype=F32, shape=(6, 40), axes=(6, 40), accesses=(flat, (at((0, 1)), at())), groups=((0,), (1,)),
+        expr=make("mul", arg(0, F32), arg(1, F32)),
+    )  # fmt: skip
+    program = judged((b.finish([z]), {"x": random(6, 48), "ids": np.array([2, 0, 1, 1, 0, 2])}, store))
+    assert len(program.segments) == 4
 
 
 def test_a_gather_at_known_positions_is_a_move() -> None:

@@ -52,12 +52,9 @@ class Slot:
     allocator: Allocator
 
     @classmethod
-    def of(cls, copy: Copy, allocator: Allocator, label: str, avoid: frozenset[int]) -> Slot:
-        """A slot for an arrangement, in slices of its own choice."""
-        made = allocator.chunks(copy.seq.dtype, len(copy.seq), Kind.SCRATCH, avoid, label)
-        forms = tuple((storage.vectors, storage.planes) for storage in made)
-        for storage in made:
-            allocator.release(storage)
+    def of(cls, copy: Copy, allocator: Allocator, label: str, avoid: frozenset[int], again: bool) -> Slot:
+        """A slot for an arrangement, in slices where `place` finds rows."""
+        forms = allocator.form(copy.seq.dtype, len(copy.seq), avoid, label, again)
         return cls(copy.element, copy.seq.dtype, copy.lanes, copy.replicated, copy.clean, forms, allocator)
 
     def storages(self, node: int) -> list[Storage]:
@@ -72,7 +69,7 @@ class Slot:
 
     def place(self, again: bool) -> Place:
         """Rows for one value, never given back; `again`: where no scratch of this section has been, since the section runs again."""
-        taken = self.allocator.used | self.allocator.here if again else self.allocator.used
+        taken = self.allocator.taken(again)
         found = []
         for vectors, planes in self.forms:
             units = sorted({unit for plane in planes for unit in plane})

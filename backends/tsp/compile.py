@@ -101,12 +101,15 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     machine: TspMachine = options.machine
     allocator = Allocator(machine)
     sections = cut(graph)
-    wanted = read_outside(graph, sections)
     assembly = Assembly(machine, graph, store, allocator, options)
     done: set[int] = set()
-    for position, section in enumerate(sections):
+    position = 0
+    while position < len(sections):
         options.progress("emit", position, len(sections))
-        lowering = _lower_section(graph, store, section, allocator, machine, assembly)
+        lowering, rest = _lower_section(graph, store, sections[position], allocator, machine, assembly)
+        if rest:
+            sections[position : position + 1] = sections[position].split(rest)
+        section, wanted = sections[position], read_outside(graph, sections)
         local = local_updates(graph, section)
         done |= {counterpart for number in local for counterpart in section.copies(number)}
         if position == len(sections) - 1:
@@ -116,12 +119,14 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         _exports(lowering, section, wanted[position], assembly)
         _release(lowering, final=True)
         assembly.add(section, lowering.engine.timeline, lowering.borders)
+        position += 1
     return assembly.program(lower_bound(graph, machine))
 
 
 def _lower_section(
     graph: Graph, store: ConstantStore, section: Section, allocator: Allocator, machine: TspMachine, assembly: Assembly
-) -> Lowering:
+) -> tuple[Lowering, frozenset[int]]:
+    """The section lowered, and which of its nodes are left for another section because memory has become crowded."""
     allocator.begin()
     engine = Engine(machine, allocator, Timeline(section.name))
     keep = {*graph.outputs, *graph.updates.values()}
@@ -138,7 +143,7 @@ def _lower_section(
     ending: dict[int, list[int]] = {}
     for number, user in last.items():
         ending.setdefault(user, []).append(number)
-    for number, operands in reads.items():
+    for position, (number, operands) in enumerate(reads.items()):
         node = graph[number]
         engine.label = f"%{number} {node.origin.module or node.kind}"
         for operand in operands:
@@ -148,7 +153,10 @@ def _lower_section(
             if done in inside and done not in keep:
                 lowering.values[done].clear()
         _release(lowering)
-    return lowering
+        if section.count == 1 and allocator.crowded() and position + 1 < len(reads):
+            waiting = frozenset(list(reads)[position + 1 :])
+            return lowering, waiting | {gather for gather in deferred if not waiting.isdisjoint(graph.users[gather])}
+    return lowering, frozenset()
 
 
 def known_indices(graph: Graph, store: ConstantStore, section: Section) -> frozenset[int]:
@@ -317,7 +325,7 @@ def _exports(lowering: Lowering, section: Section, wanted: set[int], assembly: A
         else:
             copy = ensure_copy(lowering, value)
             source = copy.seq
-            slot = Slot.of(copy, engine.allocator, f"%{number}", source.units)
+            slot = Slot.of(copy, engine.allocator, f"%{number}", source.units, section.count > 1)
         targets = slot.storages(number)
         if source.units & frozenset(u for s in targets for u in s.units):
             source = engine.copy(source, frozenset(u for s in targets for u in s.units))

@@ -7,6 +7,7 @@ the last row down, so that freed scratch does not cut the weights' space into pi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -122,6 +123,8 @@ CHUNK = 512
 """Most rows of one constant storage in one slice: small enough to find room, large enough to keep objects few."""
 ROOM = 15
 """Sixteenths of a slice that constants and scratch may fill: the rest is for gaps between them."""
+CROWDED = 13
+"""Sixteenths of a slice that one section fills before it is cut in two, which may lie on two chips."""
 DEEP = 2048
 """Rows of scratch in one slice beyond which a value goes on elsewhere: sixteen slices share the rows of a stationary constant."""
 SCRATCH_ROWS = 2048
@@ -150,6 +153,7 @@ class Allocator:
         self.kept = used.copy()  # slots between sections
         self.here = used.copy()  # ever used by scratch in this section
         self.height = used.sum(axis=(1, 2))  # rows of it by slice
+        self.between = np.zeros(88, dtype=np.int64)  # rows of slots by slice, when the section began
         self.ends = np.full(used.shape, -1, dtype=np.int64)  # cycle of this section until which scratch that was given back uses a row
         self.load = np.zeros(88, dtype=np.int64)
         for side in (1, 0):
@@ -215,9 +219,22 @@ class Allocator:
         if not found:
             return -1, 0, False
         base, bank = max(found)[0], -max(found)[1]
+        filled = self.load[units] + self.height[units] + self.between[units]
         fresh = rows - self.here[units, bank, base : base + rows].sum(axis=1)
         room = self.machine.rows * self.machine.banks * ROOM // 16
-        return base, bank, bool(((fresh == 0) | (self.load[units] + self.height[units] + fresh <= room)).all())
+        fits = bool(((fresh == 0) | (filled + fresh <= room)).all())
+        return base, bank, fits and (not fresh.any() or self._leaves_stretch(units, bank, base))
+
+    def _leaves_stretch(self, units: Sequence[int], bank: int, base: int) -> bool:
+        """Whether below scratch from row `base` on there are rows for the constants of all the slices that stripes go over with these."""
+        for some in self.sets:
+            if not set(some).isdisjoint(units):
+                taken: Array = np.asarray((self.here[list(some)] | self.kept[list(some)]).any(axis=0))
+                low = [int(row.argmax()) if row.any() else self.machine.rows for row in taken]
+                low[bank] = min(low[bank], base)
+                if sum(low) < int(self.load[list(some)].max()) + self.machine.rows // 16:
+                    return False
+        return True
 
     def begin(self) -> None:
         """A new section: it balances its own constants, since its copies may fill a chip alone."""
@@ -225,6 +242,12 @@ class Allocator:
         self.ends[:] = -1
         self.here = self.reserved.copy()
         self.height = self.here.sum(axis=(1, 2))
+        self.between = (self.kept & ~self.reserved).sum(axis=(1, 2))
+
+    def crowded(self) -> bool:
+        """Whether many constants of this section might find no rows beside its scratch and the values between sections."""
+        whole = self.machine.rows * self.machine.banks
+        return bool(((self.load > whole // 8) & (self.load + self.height + self.between > whole * CROWDED // 16)).any())
 
     def _filled(self, units: Sequence[int]) -> int:
         """Rows of constants and of this section's scratch in the fullest of some slices."""
@@ -237,9 +260,12 @@ class Allocator:
 
     def linear(
         self, dtype: DType, vectors: int, kind: Kind, avoid: frozenset[int], label: str, spare: bool = False,
-        beside: frozenset[int] = frozenset(),
+        beside: frozenset[int] = frozenset(), wishes: Sequence[bool] = (True, False),
     ) -> Storage:  # fmt: skip
-        """One slice per byte plane, in a quad that meets none of `avoid`, in slices of `beside` where they have room. Raises Infeasible."""
+        """One slice per byte plane, in a quad that meets none of `avoid`, in slices of `beside` where they have room. Raises Infeasible.
+
+        `wishes`: scratch leaves room for constants (True), then need not (False).
+        """
         width = WIDTH[dtype]
         quads = self.spare + self._turned(self.quads) if spare else self._turned(self.quads)
         picks = [quad[k : k + width] for quad in quads for k in range(0, 4, width)]
@@ -254,7 +280,7 @@ class Allocator:
             return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
         found = None
         mine = [p for p in picks if beside.issuperset(p) and (self.height[list(p)] + vectors <= DEEP).all()]
-        for some, roomy in ((mine, (True,)), (picks, (True, False))):
+        for some, roomy in ((mine, (True,)), (picks, wishes)):
             candidates = [(tuple((u,) for u in pick), (0,) * width) for pick in some]
             found = found or self._scratch(dtype, vectors, candidates, vectors, kind, label, roomy)
         if found is None:
@@ -266,18 +292,20 @@ class Allocator:
         beside: frozenset[int] = frozenset(),
     ) -> list[Storage]:  # fmt: skip
         """Linear storages for any number of vectors, all in one hemisphere."""
-        most = self.machine.rows * 3 // 4 if kind in FIXED else SCRATCH_ROWS  # a whole bank would leave no row of it to scratch
+        most = SCRATCH_ROWS
+        if kind in FIXED:  # up to four parts: long stretches are rare; a whole bank would leave no row of it to scratch
+            most = min(self.machine.rows * 3 // 4, max(self.machine.rows // 4, -(-vectors // 4)))
         if vectors <= most:
             return [self.linear(dtype, vectors, kind, avoid, label, spare, beside)]
         error: Infeasible | None = None
-        for side in (1, 0):
+        for wishes, side in itertools.product([(True, False)] if kind in FIXED else [(True,), (False,)], (1, 0)):
             other = frozenset(range(44 * (1 - side), 44 * (2 - side)))
             made: list[Storage] = []
             try:
                 for first in range(0, vectors, most):
                     mine = frozenset(u for s in made for u in s.units) | beside
                     barred = avoid | other | (mine if kind in FIXED else frozenset())
-                    made.append(self.linear(dtype, min(most, vectors - first), kind, barred, label, spare, mine))
+                    made.append(self.linear(dtype, min(most, vectors - first), kind, barred, label, spare, mine, wishes))
                 return made
             except Infeasible as found:
                 error = found
@@ -326,6 +354,20 @@ class Allocator:
                 raise self.full(vectors * width, label)
             made.append(found)
         return made
+
+    def taken(self, again: bool) -> Array:
+        """Rows that a value between sections may not have; `again`: the section runs once more, with all of its scratch."""
+        return self.used | self.here if again else self.used
+
+    def form(self, dtype: DType, vectors: int, avoid: frozenset[int], label: str, again: bool) -> tuple[tuple[int, Planes], ...]:
+        """(vectors, slices by plane) of the storages in which a value between sections would find rows; takes none. Raises Infeasible."""
+        before = self.used, self.here, self.height
+        self.used, self.here, self.height = self.taken(again).copy(), self.here.copy(), self.height.copy()
+        try:
+            made = self.chunks(dtype, vectors, Kind.SCRATCH, avoid, label)
+        finally:
+            self.used, self.here, self.height = before
+        return tuple((storage.vectors, storage.planes) for storage in made)
 
     def release(self, storage: Storage) -> None:
         """Give scratch rows back."""

@@ -26,6 +26,11 @@ class Section:
         """The nodes that correspond to a node of the first copy."""
         return [node + c * self.period for c in range(self.count)]
 
+    def split(self, rest: frozenset[int]) -> list[Section]:
+        """A plain section without the nodes `rest`, and a section of these."""
+        first = tuple(node for node in self.nodes if node not in rest)
+        return [Section(self.name, first), Section(f"{self.name}+", tuple(sorted(rest)))]
+
 
 def cut(graph: Graph) -> list[Section]:
     """Sections in order; the last is plain, so that results leave from one place."""
