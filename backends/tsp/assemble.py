@@ -105,22 +105,38 @@ class Assembly:
     lowered: list[Lowered] = field(default_factory=list)
     slots: dict[int, Slot] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
+    spares: dict[int, Place] = field(default_factory=dict)
+    """Of the section at hand: second places of what its copies hand on."""
     outputs: list[tuple[str, int, list[tuple[tuple[tuple[int, int], ...], Storage]]]] = field(default_factory=list)
+
+    def begin(self, section: Section) -> None:
+        """Find second places for what copies of the section hand on, before its scratch takes rows."""
+        self.spares = {}
+        for number, first in sorted(self.carried(section).items()):
+            if self._in_turn(section, number) and first in self.slots:
+                self.spares[number] = self.slots[first].place(False)
+
+    def carried(self, section: Section) -> dict[int, int]:
+        """Nodes of the section whose value the next copy reads -> what the first copy reads in its stead."""
+        if section.count == 1:
+            return {}
+        own = set(section.nodes)
+        return {now: first for first, now in mapping(self.graph, section, 1).items() if now in own and first not in own}
+
+    def _in_turn(self, section: Section, node: int) -> bool:
+        """Whether only the next copy reads the value of a node, so that two places in turn do for all copies."""
+        graph = self.graph
+        low, high = section.nodes[0], section.nodes[0] + section.period * section.count
+        kept = {*graph.outputs, *graph.updates.values()}
+        return not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in section.copies(node)[:-1])
 
     def export(self, section: Section, node: int, slot: Slot, carried: int | None) -> None:
         """Remember slot and place of a value for every copy: two places in turn for what only the next copy reads, else one each."""
-        graph = self.graph
-        members = section.copies(node)
-        low, high = section.nodes[0], section.nodes[0] + section.period * section.count
-        kept = {*graph.outputs, *graph.updates.values()}
-        two = carried is not None and not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in members[:-1])
-        first = self.places[carried] if carried is not None else None
-        spare: Place | None = None
-        for c, member in enumerate(members):
+        spare = self.spares.get(node)
+        for c, member in enumerate(section.copies(node)):
             self.slots[member] = slot
-            if two and first is not None:
-                spare = spare or slot.place(True)
-                self.places[member] = spare if c % 2 == 0 else first
+            if spare is not None and carried is not None:
+                self.places[member] = spare if c % 2 == 0 else self.places[carried]
             else:
                 self.places[member] = slot.place(section.count > 1)
 

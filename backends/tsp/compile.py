@@ -33,7 +33,7 @@ from .lower_map import lower_map, lower_reduce
 from .lower_other import ensure_copy, lower_move, lower_scan, lower_scatter, lower_sort
 from .memory import LANES, Allocator, Seq, Storage
 from .recipes import ISA_TYPE
-from .sections import Section, cut, mapping, read_outside
+from .sections import Section, cut, read_outside
 from .step import Timeline
 from .values import Copy, Value, arrange, row_major_strides
 
@@ -106,6 +106,7 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     position = 0
     while position < len(sections):
         options.progress("emit", position, len(sections))
+        assembly.begin(sections[position])
         lowering, rest = _lower_section(graph, store, sections[position], allocator, machine, assembly)
         if rest:
             sections[position : position + 1] = sections[position].split(rest)
@@ -311,12 +312,9 @@ def arranged(lowering: Lowering, number: int) -> Seq:
 
 def _exports(lowering: Lowering, section: Section, wanted: set[int], assembly: Assembly) -> None:
     """Put every value that leaves the section, or passes on to the next copy, into its slot."""
-    graph, engine = lowering.graph, lowering.engine
+    engine = lowering.engine
     engine.label = f"{section.name} exports"
-    carried: dict[int, int] = {}
-    if section.count > 1:
-        carried = {now: first for first, now in mapping(graph, section, 1).items() if now in section.nodes and first != now}
-        carried = {now: first for now, first in carried.items() if first not in section.nodes}
+    carried = assembly.carried(section)
     for number in sorted(wanted):
         value = lowering.values[number]
         if number in carried:
