@@ -154,6 +154,7 @@ class Products:
         vectors = [self._vectors(source) for source in group.vectors]
         each(lambda job: self._products(job, vectors), group.jobs)
 
+    @np.errstate(all="ignore")
     def _products(self, units: list[Unit], vectors: list[Array]) -> None:
         """Passes over vectors, summed with rounded entries (MX-9)."""
         v, weights = self.v, np.empty((self.vector, self.vector), np.float32)
@@ -171,6 +172,7 @@ class Products:
             for other in others:
                 other[...] = out
 
+    @np.errstate(all="ignore")
     def _apart(self, row: int) -> None:
         """The parts of an fp16 pass in double: entries are rounded when stored, the joined sum once (MX-8, MX-9);
         `row` is its even ACC burst."""
