@@ -234,6 +234,7 @@ CASES: list[tuple[str, Callable[[], Program]]] = [
     ("CGLA-028", lambda: _loads(3)),
     ("CGLA-029", lambda: _moved("phases", 2, start=40)),
     ("CGLA-030", lambda: _moved("dmas", 0, start=-2000)),
+    ("CGLA-030", lambda: edited(BASE, "phases", 0, length=(1 << 63) - 1)),
     ("CGLA-030", lambda: appended(BASE, "instances", segment=0, cycle=10)),
     ("CGLA-031", lambda: dropped(BASE, "phases", 0)),
     ("CGLA-031", lambda: dropped(BASE, "phases", 2)),

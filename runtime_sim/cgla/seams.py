@@ -13,7 +13,7 @@ from ...machines.cgla.tables import BufferKind
 from ...machines.program import length
 from .decode import DDR_ALIGN, Decoded
 from .lane import UNKNOWN, Registers
-from .segment import SegmentReport, check_segment, rows_of
+from .segment import FAR, SegmentReport, check_segment, rows_of
 
 PROGRAM_END = "program end"
 
@@ -56,7 +56,7 @@ def _report(verdict: Verdict, rule: str, unit: str, message: str, cycle: int = -
 def _instances(verdict: Verdict) -> None:
     program = verdict.decoded.program
     for index, row in enumerate(rows_of(program.tables["instances"])):
-        if not 0 <= row["segment"] < len(program.segments) or row["cycle"] < 0:
+        if not 0 <= row["segment"] < len(program.segments) or not 0 <= row["cycle"] < FAR:
             _report(verdict, "CGLA-001", f"instance {index}", f"segment {row['segment']} at cycle {row['cycle']}", -1, row["provenance"])
             verdict.runnable = False
             continue

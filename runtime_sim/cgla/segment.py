@@ -29,6 +29,10 @@ from .replay import LaneReplay
 Row = dict[str, Any]
 
 
+FAR = 1 << 48
+"""Cycles beyond which a time cannot be meant; keeps sums of times inside 64 bits."""
+
+
 @dataclass
 class SegmentReport:
     """What is known about a segment after its one check."""
@@ -144,7 +148,7 @@ class Checker:
         memory = self.machine.memory_of(lane)
         cores = range(memory * self.machine.host_cores, (memory + 1) * self.machine.host_cores)
         good = self._need(core in cores, row, f"{what} by core {core}; lane {lane} belongs to cores {cores.start}..{cores.stop - 1}")
-        if row["start"] < 0 or row["length"] < 0:
+        if not (0 <= row["start"] < FAR and 0 <= row["length"] < FAR):
             return self._need(False, row, f"{what} starts at {row['start']} for {row['length']} cycles", "CGLA-030") and good
         return good
 
@@ -196,7 +200,7 @@ class Checker:
             if isinstance(task, HostError):
                 self.report(task.rule, unit, str(task), row["start"], row["provenance"])
                 continue
-            if not 0 <= row["core"] < self.machine.cores or row["start"] < 0:
+            if not (0 <= row["core"] < self.machine.cores and 0 <= row["start"] < FAR):
                 self.report("CGLA-001", unit, f"core {row['core']}, start {row['start']}", row["start"], row["provenance"])
                 continue
             if row["length"] != task.cycles(self.machine):
