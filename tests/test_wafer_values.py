@@ -17,6 +17,8 @@ from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, find
 from spatialc.machines.wafer.tables import ObjectKind
 from spatialc.runtime_sim.wafer import check, execute, kernels
 from spatialc.runtime_sim.wafer.addresses import nest
+from spatialc.runtime_sim.wafer.instances import _meeting
+from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.kernels import round_half
 from spatialc.runtime_sim.wafer.storage import copied, gapless
 
@@ -255,13 +257,42 @@ def test_walks_without_gaps() -> None:
         assert gapless(ext, stride) == (len(walked) == walked[-1] - walked[0] + 1)
 
 
-def test_places_of_entries_in_order() -> None:
-    """One pass where the times of every core rise, as sorting has it; it says so where they do not."""
-    rng = np.random.default_rng(1)
-    cores = rng.integers(0, 7, 200)
-    for times, rise in ((np.arange(200) // 3, True), (rng.integers(0, 9, 200), False)):
-        count = np.bincount(cores, minlength=7)
-        found, last = np.empty(200, np.int64), np.full(7, -1)
-        assert kernels.places_in_order(cores, times, np.cumsum(count) - count, last, found) == rise
-        if rise:
-            assert np.array_equal(np.argsort(found), np.lexsort((times, cores)))
+def test_deliveries_in_turn() -> None:
+    """One waits at a core at most, and the times of a core rise: else nothing is done."""
+    first, waiting, last = np.array([0, 5, 0, 9]), np.full((3, 4), -1), np.full((2, 4), -1)
+    cores, source, hops = np.array([0, 2]), np.array([1, 3]), np.array([1, 2])
+    assert kernels.deliver(cores, source, hops, 7, -1, first, waiting, last[0])
+    assert waiting[:, [0, 2]].tolist() == [[7, 7], [1, 3], [6, 11]] and waiting[0, [1, 3]].tolist() == [-1, -1]
+    assert not kernels.deliver(np.array([1, 2]), source, hops, 8, 20, first, waiting, last[0])
+    assert waiting[0].tolist() == [7, -1, 7, -1]
+    number, src, arrive = np.empty((3, 2), np.int64)
+    assert kernels.take(np.array([2, 1]), np.array([30, 30]), waiting, last[1], number, src, arrive) == (-1, -1)
+    waiting[0, 2] = 7
+    assert kernels.take(np.array([2, 0]), np.array([31, 30]), waiting, last[1], number, src, arrive) == (7, 7)
+    assert (number.tolist(), src.tolist(), arrive.tolist()) == ([7, 7], [3, 1], [11, 6])
+    assert not kernels.deliver(cores, source, hops, 8, 4, first, waiting, last[0])  # core 0 had one at 6
+    assert kernels.deliver(cores, source, hops, 8, 10, first, waiting, last[0])
+    assert kernels.take(np.array([0]), np.array([30]), waiting, last[1], number, src, arrive) == (-1, -1)
+
+
+def test_pairs_of_boxes_that_meet() -> None:
+    rng = np.random.default_rng(2)
+    low = rng.integers(0, 9, (900, 2))
+    box = np.concatenate([low, low + rng.integers(0, 4, (900, 2))], axis=1)
+    meet = [(box[:, None, a] < box[None, :, z]) & (box[None, :, a] < box[:, None, z]) for a, z in ((0, 2), (1, 3))]
+    assert _meeting(box, (0, 2), (1, 3)) == [(i, j) for i, j in np.argwhere(meet[0] & meet[1]).tolist() if i < j]
+
+
+@pytest.mark.parametrize("program", [chain(5, 6), mesh_product(4, 2, 3, 8)], ids=["chain", "mesh"])
+def test_pairs_in_turn_are_those_of_sorting(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for pays in (True, False):
+        monkeypatch.setattr(kernels, "pays", lambda count, pays=pays: pays)
+        layout = judge(program).layout
+        assert layout is not None
+        pairs = [(i.analysis.deliveries.invariant, i.analysis.deliveries.explicit) for i in layout.instances]
+        found.append([
+            [(key, d.arrive.tolist(), [(p.send, p.at.tolist(), p.src.tolist()) for p in d.parts]) for key, d in side.items()]
+            for both in pairs for side in both
+        ])  # fmt: skip
+    assert found[0] == found[1]

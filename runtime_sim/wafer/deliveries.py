@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -115,13 +116,13 @@ class Deliveries:
     def _pair(self, colour: int, sends: Sequence[Event], receives: Sequence[Event], report: bool = True) -> _Pairs | None:
         """Match in order at each core; W33 and W34 where the counts differ."""
         flows = [self.flow(event) for event in sends]
+        found = self._in_turn(sends, receives, flows) if kernels.pays(sum(len(flow.dst) for flow in flows)) else None
+        if found is not None:
+            return found
         times, when = [], np.zeros(self.fabric.size, np.int64)
         for event, flow in zip(sends, flows, strict=True):
-            if event.time.uniform:
-                times.append(flow.hops + event.low)
-            else:
-                when[event.burst.core_ids] = event.time.array
-                times.append(when[flow.src] + flow.hops)
+            when[event.burst.core_ids] = event.time.array
+            times.append(when[flow.src] + flow.hops)
         sc, st, ss = _cat([flow.dst for flow in flows]), _cat(times), _cat([flow.src for flow in flows])
         rc, rt = _cat([e.burst.core_ids.reshape(-1) for e in receives]), _cat([e.time.array.reshape(-1) for e in receives])
         send = np.repeat(np.arange(len(sends)), [len(flow.dst) for flow in flows])
@@ -138,14 +139,35 @@ class Deliveries:
         parts = ([values[a:z] for a, z in pairwise(bounds)] for values in (send[take], ss[take], st[take]))
         return _Pairs(*parts)
 
+    def _in_turn(self, sends: Sequence[Event], receives: Sequence[Event], flows: Sequence[Flow]) -> _Pairs | None:
+        """The same where deliveries can be made and taken in order of time, one waiting at a core, and no two times of a core are equal;
+        None elsewhere."""
+        size, never = self.fabric.size, np.iinfo(np.int64).min
+        first, waiting, state = np.zeros(size, np.int64), np.full((3, size), -1, np.int64), np.full((2, size), never, np.int64)
+        number = np.empty(max((event.burst.cores for event in receives), default=0), np.int64)
+        todo = sorted(range(len(sends)), key=lambda i: sends[i].time.high, reverse=True)
+        taken: dict[int, tuple[Ints, Ints, Ints]] = {}
+        for i in sorted(range(len(receives)), key=lambda i: receives[i].time.high):
+            while todo:
+                time, flow = sends[todo[-1]].time, flows[todo[-1]]
+                if not time.uniform:
+                    first[sends[todo[-1]].burst.core_ids] = time.array
+                start = time.low if time.uniform else -1
+                if not kernels.deliver(flow.dst, flow.src, flow.hops, todo[-1], start, first, waiting, state[0]):
+                    break
+                todo.pop()
+            cores = receives[i].burst.core_ids.reshape(-1)
+            src, arrive = np.empty(len(cores), np.int64), np.empty(len(cores), np.int64)
+            low, high = kernels.take(cores, receives[i].time.array.reshape(-1), waiting, state[1], number, src, arrive)
+            if low < 0:
+                return None
+            taken[i] = np.broadcast_to(np.int64(low), len(cores)) if low == high else number[: len(cores)].copy(), src, arrive
+        if todo or (waiting[0] >= 0).any():
+            return None
+        return _Pairs(*([taken[i][column] for i in range(len(receives))] for column in range(3)))
+
     def _places(self, cores: Ints, times: Ints) -> Ints:
         """The place of every entry among all in order of core and time; equal times in order of the entries."""
-        count = np.bincount(cores, minlength=self.fabric.size)
-        if kernels.pays(len(cores)):
-            place, last = np.cumsum(count) - count, np.full(self.fabric.size, np.iinfo(np.int64).min)
-            out = np.empty(len(cores), np.int64)
-            if kernels.places_in_order(cores, times, place, last, out):
-                return out
         out = np.empty(len(cores), np.int64)
         out[np.lexsort((times, cores))] = np.arange(len(cores))
         return out
@@ -181,7 +203,7 @@ class Deliveries:
                 continue
             if burst.repetitions > 1:
                 first[burst.row] = (rows[send], src)
-            parts = tuple(Part((sends[s].burst.row, 0, 0), at, src[at]) for s, at in _groups(send))
+            parts = tuple(Part((sends[s].burst.row, 0, 0), at, of) for s, at, of in _groups(send, src))
             kept[burst.row] = Delivery(parts, pairs.arrive[i].reshape(len(burst.rows), len(burst.cols)))
         self.invariant |= kept
         return True
@@ -266,7 +288,8 @@ def _streamed(burst: BurstView, sends: bool) -> int:
 
 def _values(array: Ints) -> list[int]:
     """What an array holds, ascending; most hold one value."""
-    found: list[int] = (np.unique(array) if len(array) and (array != array[0]).any() else array[:1]).tolist()
+    alike = array.strides == (0,) or not len(array) or not (array != array[0]).any()
+    found: list[int] = (array[:1] if alike else np.unique(array)).tolist()
     return found
 
 
@@ -274,16 +297,25 @@ def _cat(parts: Sequence[Ints]) -> Ints:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def _groups(values: Ints) -> list[tuple[int, Ints]]:
-    """Values and where they are, ascending."""
+def _groups(values: Ints, sources: Ints) -> list[tuple[int, Ints, Ints]]:
+    """Values, where they are, and the sources there, ascending."""
     found = _values(values)
-    return [(found[0], np.arange(len(values)))] if len(found) == 1 else [(value, np.flatnonzero(values == value)) for value in found]
+    if len(found) == 1:
+        return [(found[0], _numbers(len(values)), sources)]
+    places = [(value, np.flatnonzero(values == value)) for value in found]
+    return [(value, at, sources[at]) for value, at in places]
+
+
+@lru_cache(maxsize=64)
+def _numbers(count: int) -> Ints:
+    """0 .. count - 1, not to be written."""
+    return np.arange(count)
 
 
 def _split(pairs: _Pairs, sends: Sequence[Event], receives: Sequence[Event]) -> dict[Key, Delivery]:
     out = {}
     for send, src, arrive, event in zip(pairs.send, pairs.src, pairs.arrive, receives, strict=True):
-        parts = tuple(Part(sends[s].key, at, src[at]) for s, at in _groups(send))
+        parts = tuple(Part(sends[s].key, at, of) for s, at, of in _groups(send, src))
         out[event.key] = Delivery(parts, arrive.reshape(len(event.burst.rows), len(event.burst.cols)))
     return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -277,8 +278,7 @@ class Layout:
 
     def _written(self, slot: Slot) -> np.ndarray:
         """Elements written in a slot's chain."""
-        written: np.ndarray = np.any([self.instances[i].analysis.liveness.written(obj) for i, obj in self._chain(slot)], axis=0)
-        return written
+        return reduce(np.logical_or, (self.instances[i].analysis.liveness.written(obj) for i, obj in self._chain(slot)))
 
     def _complete(self, slot: Slot) -> bool:
         """Whether every element is written in one of a slot's chain."""
@@ -388,17 +388,22 @@ def _meeting(box: np.ndarray, *axes: tuple[int, int]) -> list[tuple[int, int]]:
     order = np.argsort(box[:, axes[0][0]], kind="stable")
     ranked = box[order]
     # in order of their first end, only those that begin before this one ends can meet it
-    last = np.searchsorted(ranked[:, axes[0][0]], ranked[:, axes[0][1]]).tolist()
-    found = []
-    for i, own in enumerate(ranked.tolist()):
-        near = ranked[i + 1 : last[i]]
-        hit = np.arange(len(near))
+    last = np.searchsorted(ranked[:, axes[0][0]], ranked[:, axes[0][1]])
+    count = np.maximum(last - np.arange(len(ranked)) - 1, 0)
+    ends = np.cumsum(count)
+    found: list[tuple[int, int]] = []
+    low = 0
+    while low < len(ranked):
+        # pairs in blocks, so that few are there at a time
+        begin = int(ends[low] - count[low])
+        high = max(int(np.searchsorted(ends, begin + (1 << 18))), low + 1)
+        i = np.repeat(np.arange(low, high), count[low:high])
+        j = np.arange(len(i)) + begin - np.repeat(ends[low:high] - count[low:high], count[low:high]) + i + 1
         for first, end in axes:
-            rest = near[hit]
-            hit = hit[(rest[:, first] < own[end]) & (own[first] < rest[:, end])]
-            if not len(hit):
-                break
-        found += [(min(a, b), max(a, b)) for a, b in zip([int(order[i])] * len(hit), order[i + 1 + hit].tolist(), strict=True)]
+            hit = (ranked[j, first] < ranked[i, end]) & (ranked[i, first] < ranked[j, end])
+            i, j = i[hit], j[hit]
+        found += [(min(a, b), max(a, b)) for a, b in zip(order[i].tolist(), order[j].tolist(), strict=True)]
+        low = high
     return sorted(found)
 
 

@@ -188,16 +188,34 @@ def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, 
 
 
 @compiled
-def places_in_order(cores: Any, times: Any, place: Any, last: Any, out: Any) -> bool:
-    """Number the entries of every core from place [core] on; False where times of a core fall."""
+def deliver(cores: Any, source: Any, hops: Any, number: int, start: int, first: Any, waiting: Any, last: Any) -> bool:
+    """Let what event `number` sends wait at its cores: rows of `waiting` [3, cores] are event (-1: none), source and time, which is that of
+    the source (`start`, or where that is negative `first` [cores]) and the hops. False, and nothing is changed, where something waits
+    already or where a time is not after `last` [cores]."""
+    for i in range(cores.size):
+        if waiting[0, cores[i]] >= 0 or (start if start >= 0 else first[source[i]]) + hops[i] <= last[cores[i]]:
+            return False
+    for i in range(cores.size):
+        core, src = cores[i], source[i]
+        time = (start if start >= 0 else first[src]) + hops[i]
+        waiting[0, core], waiting[1, core], waiting[2, core], last[core] = number, src, time, time
+    return True
+
+
+@compiled
+def take(cores: Any, times: Any, waiting: Any, last: Any, number: Any, source: Any, arrive: Any) -> tuple[int, int]:
+    """Take what waits at cores: event, source and time of each. The least and the greatest event; (-1, -1) where nothing waits, or where
+    a time is not after `last` [cores]."""
+    low, high = waiting[0, cores[0]], waiting[0, cores[0]]
     for i in range(cores.size):
         core = cores[i]
-        if times[i] < last[core]:
-            return False
-        last[core] = times[i]
-        out[i] = place[core]
-        place[core] += 1
-    return True
+        event = waiting[0, core]
+        if event < 0 or times[i] <= last[core]:
+            return -1, -1
+        low, high = min(low, event), max(high, event)
+        number[i], source[i], arrive[i], last[core] = event, waiting[1, core], waiting[2, core], times[i]
+        waiting[0, core] = -1
+    return low, high
 
 
 @elementwise

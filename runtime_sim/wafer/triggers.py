@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,10 +112,10 @@ class Triggers:
             rows, cols = self._sweep.common(burst.rows, before.rows), self._sweep.common(burst.cols, before.cols)
             if rows is None or cols is None:
                 continue
-            end = source.time.array[np.ix_(rows[1], cols[1])] + before.span
+            end = before.span + (source.time.low if source.time.uniform else source.time.array[np.ix_(rows[1], cols[1])])
             if lag and burst.loop.id in self.deliveries.gated:
                 end = end + self.seg.machine.cost.gate_cycles
-            place = np.ix_(rows[0], cols[0])
+            place: Any = ... if len(rows[0]) * len(cols[0]) == wanted.size else np.ix_(rows[0], cols[0])
             wanted[place] = np.maximum(wanted[place], end)
         waits = wanted >= 0
         return np.where(waits, wanted, first + burst.shift_of(event.k, event.outer)), waits
