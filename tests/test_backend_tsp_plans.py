@@ -9,8 +9,9 @@ import pytest
 
 from spatialc.backends.options import CompileOptions
 from spatialc.backends.tsp import compile_graph
+from spatialc.backends.tsp.assemble import _Chip
 from spatialc.backends.tsp.engine import Engine
-from spatialc.backends.tsp.memory import Allocator, Seq
+from spatialc.backends.tsp.memory import Allocator, Seq, Storage
 from spatialc.backends.tsp.recipes import positive_nodes
 from spatialc.backends.tsp.step import Timeline
 from spatialc.ir.expr import Expr, arg, cast, const, make
@@ -22,6 +23,7 @@ from spatialc.machines.catalog import load_machine
 from spatialc.machines.program import Program
 from spatialc.machines.tsp.isa import Class, mxm_unit
 from spatialc.machines.tsp.isa import DType as MachineType
+from spatialc.machines.tsp.tables import Kind
 from spatialc.runtime_sim.tsp import execute
 
 Case = tuple[Graph, dict[str, np.ndarray], ConstantStore]
@@ -199,3 +201,20 @@ def test_signs_are_known_of_every_node_once() -> None:
         )
     sure = positive_nodes(b.finish((last,)))
     assert last in sure and x not in sure
+
+
+def test_rows_pass_to_another_allocation_when_the_last_holder_is_done_in_all_of_its_slices() -> None:
+    free = np.zeros((88, 2, 4096), dtype=bool)
+    chip = _Chip(free, free.copy())
+
+    def use(first: int, last: int) -> Timeline:
+        storage = Storage(MachineType.I8, 8, ((3,),), (0,), Kind.SCRATCH, 0, 20, 8, first=first, last=last)
+        return Timeline("part", objects=[storage])
+
+    rows = [{"bank": 0, "row": 20}, {"bank": 0, "row": 24}, {"bank": 1, "row": 20}, {"bank": 0, "row": 28}]
+    chip.run(use(0, 100), [0], rows, 7)
+    assert chip.earliest(use(10, 50), [1], rows) == 107 + 1 - 10  # rows 24 to 31 meet rows 20 to 27
+    assert chip.earliest(use(10, 50), [0], rows) == 0
+    assert chip.earliest(use(10, 50), [2], rows) == chip.earliest(use(10, 50), [3], rows) == 0
+    chip.run(use(10, 50), [1], rows, 98)
+    assert chip.earliest(use(0, 1), [3], rows) == 98 + 50 + 1

@@ -7,7 +7,7 @@ every resource of its chip is free. A value that a later chip needs is sent over
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,6 +159,42 @@ class _Chip:
     """Rows that some section on this chip uses, and slots."""
     free: dict[tuple[Any, ...], int] = field(default_factory=dict)
     allocations: dict[Any, int] = field(default_factory=dict)
+    holder: Array = field(init=False)
+    """The allocation that was given each row last, of those that share rows in turn."""
+    ends: Array = field(init=False)
+    """Cycle in which that allocation is used last, in any of its slices."""
+
+    def __post_init__(self) -> None:
+        self.holder = np.full(self.fixed.shape, -1, dtype=np.int64)
+        self.ends = np.full(self.fixed.shape, -1, dtype=np.int64)
+
+    def earliest(self, timeline: Timeline, allocations: Sequence[int], rows: Sequence[Mapping[str, int]]) -> int:
+        """The first cycle from which a timeline finds its resources free, and its rows used by no other allocation any more."""
+        shift = max((self.free[key] - low for key, low in timeline.first.items() if key in self.free), default=0)
+        for storage, allocation, where in _shared(timeline, allocations, rows):
+            others = self.holder[where] != allocation
+            if others.any():
+                shift = max(shift, int(self.ends[where][others].max()) + 1 - storage.first)
+        return shift
+
+    def run(self, timeline: Timeline, allocations: Sequence[int], rows: Sequence[Mapping[str, int]], shift: int) -> None:
+        """Take its resources and rows for a timeline that starts at cycle `shift`."""
+        for key, high in timeline.free.items():
+            self.free[key] = high + shift
+        for storage, allocation, where in _shared(timeline, allocations, rows):
+            before = np.where(self.holder[where] == allocation, self.ends[where], -1)
+            self.ends[where] = np.maximum(before, storage.last + shift)
+            self.holder[where] = allocation
+
+
+def _shared(
+    timeline: Timeline, allocations: Sequence[int], rows: Sequence[Mapping[str, int]]
+) -> Iterator[tuple[Storage, int, tuple[list[int], int, slice]]]:
+    """(object, allocation, where its rows are) of a timeline's objects on rows that others may have in other cycles."""
+    for storage, allocation in zip(timeline.objects, allocations, strict=True):
+        if storage.kind in (Kind.SCRATCH, Kind.OUTPUT):
+            first = rows[allocation]["row"]
+            yield storage, allocation, (sorted(storage.units), rows[allocation]["bank"], slice(first, first + storage.rows))
 
 
 class _Layout:
@@ -242,12 +278,9 @@ class _Layout:
         for value in needed:
             if value not in own and number not in self.present[value]:
                 self._transfer(value, self.present[value][-1], number)
-        instance = len(self.instances)
-        offset = self._start(chip, item.timeline)
-        self.instances.append({"segment": position, "chip": number, "offset": offset})
-        for k, storage in enumerate(item.timeline.objects):
-            allocation = self._allocation(number, storage, names, instance)
-            self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
+        allocations = [self._allocation(number, storage, names, len(self.instances)) for storage in item.timeline.objects]
+        shift = max(0, chip.earliest(item.timeline, allocations, self.rows))
+        self._run(position, number, item.timeline, allocations, shift)
         for value in own:
             self.present.setdefault(value, []).append(number)
         for node, storages in item.borders.items():
@@ -294,15 +327,14 @@ class _Layout:
             f"section {item.section.name}", ("a shorter sequence", "a smaller model"),
         )  # fmt: skip
 
-    def _start(self, chip: _Chip, timeline: Timeline) -> int:
-        shift = 0
-        for key, low in timeline.first.items():
-            if key in chip.free:
-                shift = max(shift, chip.free[key] - low)
-        for key, high in timeline.free.items():
-            chip.free[key] = high + shift
+    def _run(self, segment: int, number: int, timeline: Timeline, allocations: Sequence[int], shift: int) -> None:
+        """One instance of a segment on a chip, from cycle `shift`."""
+        self.chips[number].run(timeline, allocations, self.rows, shift)
         self.end = max(self.end, timeline.end + shift)
-        return shift
+        instance = len(self.instances)
+        self.instances.append({"segment": segment, "chip": number, "offset": shift})
+        for k, allocation in enumerate(allocations):
+            self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
 
     # memory --------------------------------------------------------------------------------------------------------------
     def _key(self, storage: Storage, names: Mapping[int, int]) -> Any:
@@ -363,23 +395,24 @@ class _Layout:
         in_link = link["link_b"] if link["chip_a"] == source else link["link_a"]
         sender = _transfer_segment(self.machine, slot.storages(value), out_link, True, f"send{len(self.segments)}")
         receiver = _transfer_segment(self.machine, slot.storages(value), in_link, False, f"receive{len(self.segments)}")
+        ends = [(number, timeline, self._slot_rows(number, timeline, place)) for number, timeline in ((source, sender), (target, receiver))]
         shift = 0
-        for number, timeline in ((source, sender), (target, receiver)):
-            for key, low in timeline.first.items():
-                shift = max(shift, self.chips[number].free.get(key, 0) - low, -low if key[0] == "unit" else 0)
-        for number, timeline in ((source, sender), (target, receiver)):
-            for key, high in timeline.free.items():
-                self.chips[number].free[key] = high + shift
-            self.end = max(self.end, timeline.end + shift)
+        for number, timeline, allocations in ends:
+            away = max((-low for key, low in timeline.first.items() if key[0] == "unit"), default=0)
+            shift = max(shift, away, self.chips[number].earliest(timeline, allocations, self.rows))
+        for number, timeline, allocations in ends:
             self.segments.append(timeline.segment())
             self._join_provenance(len(self.segments) - 1, timeline)
-            instance = len(self.instances)
-            self.instances.append({"segment": len(self.segments) - 1, "chip": number, "offset": shift})
-            for k, storage in enumerate(timeline.objects):
-                bank, row = place[storage.slot[1]]
-                allocation = self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH)
-                self.binds.append({"instance": instance, "object": k, "allocation": allocation, "row": 0})
+            self._run(len(self.segments) - 1, number, timeline, allocations, shift)
         self.present[value].append(target)
+
+    def _slot_rows(self, number: int, timeline: Timeline, place: Place) -> list[int]:
+        """The allocations of a transfer's objects on a chip."""
+        found = []
+        for storage in timeline.objects:
+            bank, row = place[storage.slot[1]]
+            found.append(self._row(number, ("slot", bank, row, storage.units), storage, bank, row, Kind.SCRATCH))
+        return found
 
     # bindings ------------------------------------------------------------------------------------------------------------
     def _bindings(self) -> list[Binding]:

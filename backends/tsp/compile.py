@@ -324,8 +324,10 @@ def _exports(lowering: Lowering, section: Section, wanted: set[int], assembly: A
             copy = ensure_copy(lowering, value)
             source = copy.seq
             slot = Slot.of(copy, engine.allocator, f"%{number}", source.units, section.count > 1)
+        assembly.export(section, number, slot, carried.get(number))
         targets = slot.storages(number)
+        for storage, (bank, row) in zip(targets, assembly.places[number], strict=True):
+            storage.after = engine.allocator.until(storage, bank, row)
         if source.units & frozenset(u for s in targets for u in s.units):
             source = engine.copy(source, frozenset(u for s in targets for u in s.units))
         engine.copy_into(source, Seq.chain(targets))
-        assembly.export(section, number, slot, carried.get(number))

@@ -21,6 +21,8 @@ from ...machines.tsp.tables import Kind
 Array = np.ndarray
 LANES = 320
 STRIPES = 16
+NEVER = 1 << 60
+"""A cycle after all others."""
 
 
 @dataclass(eq=False)
@@ -50,6 +52,8 @@ class Storage:
     """Of a value between sections: (node, position among its storages)."""
     after: int = -1
     """Cycle of its section until which others use its rows."""
+    first: int = NEVER
+    """Cycle of its section in which it is used first."""
     last: int = -1
     """Cycle of its section in which it is used last."""
 
@@ -368,6 +372,10 @@ class Allocator:
         finally:
             self.used, self.here, self.height = before
         return tuple((storage.vectors, storage.planes) for storage in made)
+
+    def until(self, storage: Storage, bank: int, row: int) -> int:
+        """Cycle of this section until which scratch that was given back uses rows from `row` on in the slices of a storage."""
+        return int(self.ends[sorted(storage.units), bank, row : row + storage.rows].max())
 
     def release(self, storage: Storage) -> None:
         """Give scratch rows back."""

@@ -172,6 +172,7 @@ class Timeline:
             if storage is not None:
                 columns["object"] = self.number(storage)
                 root = _root(storage)
+                root.first = min(root.first, columns["t0"])
                 root.last = max(root.last, last)
             self.bursts.append(columns)
             self.outs.append(outs)
