@@ -37,7 +37,12 @@ from .runtime_sim.execution import Execution
 
 Array = np.ndarray[Any, Any]
 TARGETS = ("tsp", "cgla", "wafer")
-_HOST_OPS = ("published", "embedding", "none")
+_VALUES = {
+    "host_ops": (None, "published", "embedding", "none"), "overhead": ("ideal", "software"), "accumulate": ("fp32", "fp16"),
+    "strategy": ("greedy", "solver"),
+}  # fmt: skip
+_OWNERS = {"region": "wafer", "overhead": "wafer", "accumulate": "wafer", "defects": "wafer", "defect_rate": "wafer", "strategy": "tsp"}
+"""Options that one target alone takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,19 @@ class Options:
     batch: int | None = None
     seq: int | None = None
     context: int | None = None
+
+
+def _check(options: Options, targets: Sequence[str]) -> None:
+    """Raise BadInput for an unknown target and for an option, away from its default, that none of `targets` takes."""
+    for target in targets:
+        find_target(target)
+    for name, values in _VALUES.items():
+        if getattr(options, name) not in values:
+            raise BadInput(f"{name} is {getattr(options, name)!r}; it may be {', '.join(filter(None, values))}")
+    for name, owner in _OWNERS.items():
+        value = getattr(options, name)
+        if value != getattr(Options, name) and owner not in targets:
+            raise BadInput(f"{name} {value} means nothing on {', '.join(targets)}: only {owner} takes it")
 
 
 class Result:
@@ -335,6 +353,7 @@ def compile(
     UnsupportedOp (all missing ops at once), Infeasible (the model does not fit) and BadInput.
     """
     chosen = Options(machine=machine, precision=precision, host_ops=host_ops, **options)
+    _check(chosen, (target,))
     start = time.perf_counter()
     lowered = lower_module(module, tuple(args), dict(kwargs or {}))
     return _compile(module, lowered, target, chosen, start)
@@ -345,8 +364,6 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     precision = options.precision or kind.precisions[0]
     if precision not in kind.precisions:
         raise BadInput(f"{target} has no {precision}; its formats are {', '.join(kind.precisions)}")
-    if options.host_ops not in (None, *_HOST_OPS):
-        raise BadInput(f"host_ops is {options.host_ops!r}; it may be {', '.join(_HOST_OPS)}")
     if options.host_ops == "embedding" and target != "cgla":
         raise BadInput(f"{target} gathers table rows on the machine: host_ops embedding is for cgla")
     machine = options.machine
@@ -422,8 +439,7 @@ def compare(
     arguments, keywords = tuple(args), dict(kwargs or {})
     start = time.perf_counter()
     chosen = Options(**options)
-    for target in targets:
-        find_target(target)
+    _check(chosen, targets)
     failure: UnsupportedOp | None = None
     lowered: Lowered | None = None
     try:

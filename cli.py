@@ -84,7 +84,9 @@ HostOpsOption = Annotated[
 OverheadOption = Annotated[Overhead, typer.Option("--overhead", help="wafer: ideal machine or published software overheads")]
 AccumulateOption = Annotated[Accumulate, typer.Option("--accumulate", help="wafer: format of accumulators and partial sums")]
 Region = Annotated[str | None, typer.Option(help="wafer: fix the rectangle of cores", metavar="WxH")]
-StrategyOption = Annotated[Strategy, typer.Option("--strategy", help="greedy heuristic, or improved by the solver")]
+StrategyOption = Annotated[
+    Strategy, typer.Option("--strategy", help="tsp: constants choose their slices as they come, or a solver balances them too")
+]
 Seed = Annotated[int, typer.Option(min=0, help="seed of random inputs, solvers and defects")]
 DefectFile = Annotated[
     Path | None, typer.Option("--defects", help="wafer: JSON file of dead physical cores and links, to be avoided", metavar="FILE")
@@ -142,19 +144,15 @@ def _case(model: str, prompt: str | None, phase: Phase, batch: int, seq: int | N
     return Case(model, module, tuple(args), dict(kwargs), phase=phase.value, batch=batch, seq=seq or 1, context=context or seq or 1)
 
 
-def _options(
-    case: Case, targets: Sequence[str], *, settings: Sequence[str] | None, region: str | None, dump_after: str | None, **named: Any
-) -> dict[str, Any]:
-    """Keyword options of `compile` and `compare` from the command line's. Raises BadInput for those that no target takes."""
+def _options(case: Case, *, settings: Sequence[str] | None, region: str | None, dump_after: str | None, **named: Any) -> dict[str, Any]:
+    """Keyword options of `compile` and `compare` from the command line's."""
     from .machines.catalog import parse_changes
 
-    if "wafer" not in targets and (named["defects"] is not None or named["defect_rate"] is not None):
-        raise BadInput(f"only the wafer has defects to route around, not {', '.join(targets)}")
     return {
         "changes": parse_changes(settings or ()), "region": _region(region), "dump_after": dump_after,
         "dump": lambda name, text: print(f"# after {name}\n{text}"),
         "model": case.name, "phase": case.phase, "batch": case.batch, "seq": case.seq, "context": case.context,
-                **{key: value.value if isinstance(value, Enum) else value for key, value in named.items()},
+        **{key: value.value if isinstance(value, Enum) else value for key, value in named.items()},
     }  # fmt: skip
 
 
@@ -234,7 +232,7 @@ def compare(
     machines = _machines(targets, machine)
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
-        case, targets, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
+        case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
         overhead=overhead, accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(json_file == "-") as progress:
@@ -294,7 +292,7 @@ def compile_command(
         raise BadInput(f"cannot write {output}: the folder {output.parent} does not exist")
     case = _case(model, prompt, phase, batch, seq, context, seed)
     options = _options(
-        case, (target,), settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
+        case, settings=settings, region=region, dump_after=dump_after, precision=precision, host_ops=host_ops,
         overhead=overhead, accumulate=accumulate, strategy=strategy, seed=seed, defects=defects, defect_rate=defect_rate, verify=verify,
     )  # fmt: skip
     with _progress(False) as progress:

@@ -18,8 +18,8 @@ class CompileOptions:
     `machine` is the machine's own description object; `precision` names the format of section 7 of the design (`fp16`, `fp32`, `q8_0`,
     ...; None is the machine's default); `host_ops` is `published`, `embedding` or `none`; `overhead` is `ideal` or `software`;
     `accumulate` is `fp32` or `fp16` (wafer); `region` fixes a rectangle (width, height) on the wafer; `strategy` is `greedy` or
-    `solver`; `meta` is copied into the program (model, phase, batch, seq, context, pytree specs); `paths` maps binding names to torch's
-    pytree paths; `progress(stage, done, total)` is called during long work.
+    `solver` (tsp); `meta` is copied into the program (model, phase, batch, seq, context, pytree specs); `paths` maps binding names to
+    torch's pytree paths; `progress(stage, done, total)` is called during long work.
     """
 
     machine: Any

@@ -7,17 +7,16 @@ section's scratch ever uses, at the same place on every chip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ...errors import UnsupportedOp
+from ...errors import Infeasible, UnsupportedOp
 from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
 from ...ir.store import ConstantStore
 from ...machines.program import Program
-from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import NUMPY
 from ...machines.tsp.tables import Kind
 from ..options import CompileOptions
@@ -97,17 +96,37 @@ _RULES: Mapping[type[Node], Callable[[Any, Any], Value]] = {
 
 
 def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -> Program:
-    """A legal static schedule of the whole graph. Raises Infeasible where chips run out, UnsupportedOp for what has no recipe."""
-    machine: TspMachine = options.machine
-    allocator = Allocator(machine)
+    """A legal static schedule of the whole graph; with the strategy `solver` the faster of greedy's and one with balanced constants.
+
+    Raises Infeasible where chips run out, UnsupportedOp for what has no recipe.
+    """
+    programs: list[Program] = []
+    failure: Infeasible | None = None
+    for solve in (False, True) if options.strategy == "solver" else (False,):
+        try:
+            programs.append(_compiled(graph, store, options, solve))
+        except Infeasible as error:
+            failure = error
+    if not programs:
+        assert failure is not None
+        raise failure
+    return min(programs, key=lambda program: program.predicted_cycles)
+
+
+def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve: bool) -> Program:
+    allocator = Allocator(options.machine)
     sections = cut(graph)
-    assembly = Assembly(machine, graph, store, allocator, options)
+    assembly = Assembly(options.machine, graph, store, allocator, options)
     done: set[int] = set()
     position = 0
     while position < len(sections):
         options.progress("emit", position, len(sections))
         assembly.begin(sections[position])
-        lowering, rest = _lower_section(graph, store, sections[position], allocator, machine, assembly)
+        lowering, rest = _lower_section(graph, store, sections[position], assembly)
+        if solve:
+            _release(lowering, final=True)
+            plan = allocator.solved(sections[position].count, options.seed)
+            lowering, rest = _lower_section(graph, store, sections[position], assembly, plan)
         if rest:
             sections[position : position + 1] = sections[position].split(rest)
         section, wanted = sections[position], read_outside(graph, sections)
@@ -121,15 +140,19 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         _release(lowering, final=True)
         assembly.add(section, lowering.engine.timeline, lowering.borders)
         position += 1
-    return assembly.program(lower_bound(graph, machine))
+    return assembly.program(lower_bound(graph, options.machine))
 
 
 def _lower_section(
-    graph: Graph, store: ConstantStore, section: Section, allocator: Allocator, machine: TspMachine, assembly: Assembly
+    graph: Graph, store: ConstantStore, section: Section, assembly: Assembly, plan: Sequence[int] = ()
 ) -> tuple[Lowering, frozenset[int]]:
-    """The section lowered, and which of its nodes are left for another section because memory has become crowded."""
-    allocator.begin()
-    engine = Engine(machine, allocator, Timeline(section.name))
+    """The section lowered, and which of its nodes are left for another section because memory has become crowded.
+
+    `plan` are the sets that its striped constants lie in (`Allocator.solved`); without one they choose as they come.
+    """
+    allocator = assembly.allocator
+    allocator.begin(plan)
+    engine = Engine(assembly.machine, allocator, Timeline(section.name))
     keep = {*graph.outputs, *graph.updates.values()}
     inside = set(section.nodes)
     for number in section.nodes:

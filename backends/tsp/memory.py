@@ -17,6 +17,7 @@ from ...errors import Infeasible
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import WIDTH, DType
 from ...machines.tsp.tables import Kind
+from .balance import Choice, balanced
 
 Array = np.ndarray
 LANES = 320
@@ -147,6 +148,10 @@ class Allocator:
     sets: list[tuple[int, ...]] = field(default_factory=list)
     spare: list[tuple[int, ...]] = field(default_factory=list)
     turn: int = 0
+    choices: list[Choice] = field(default_factory=list)
+    """The sets that this section's striped constants have chosen."""
+    plan: list[int] = field(default_factory=list)
+    """Sets that the solver has chosen for them, in the order in which they ask."""
 
     def __post_init__(self) -> None:
         used = np.ones((88, self.machine.banks, self.machine.rows), dtype=bool)
@@ -240,13 +245,27 @@ class Allocator:
                     return False
         return True
 
-    def begin(self) -> None:
-        """A new section: it balances its own constants, since its copies may fill a chip alone."""
+    def begin(self, plan: Sequence[int] = ()) -> None:
+        """A new section: it balances its own constants, since its copies may fill a chip alone, or lays them where `plan` says."""
+        self.choices, self.plan = [], list(plan)
         self.load[:] = 0
         self.ends[:] = -1
         self.here = self.reserved.copy()
         self.height = self.here.sum(axis=(1, 2))
         self.between = (self.kept & ~self.reserved).sum(axis=(1, 2))
+
+    def solved(self, copies: int, seed: int) -> list[int]:
+        """A plan for what this section's striped constants have asked for, so that a chip holds as many of its `copies` as can be.
+
+        The copies on one chip share the rows of scratch, but each has its constants.
+        """
+        scratch = self.height + self.between
+        whole = self.machine.rows * self.machine.banks
+        together = max(1, min(copies, int(((whole - scratch) / np.maximum(self.load, 1)).min())))
+        others = self.load + scratch // together
+        for choice in self.choices:
+            others[list(self.sets[choice.chosen])] -= choice.rows
+        return balanced(self.choices, [int(others[list(units)].max()) for units in self.sets], seed)
 
     def crowded(self) -> bool:
         """Whether many constants of this section might find no rows beside its scratch and the values between sections."""
@@ -335,22 +354,17 @@ class Allocator:
                 room = self.machine.rows * self.machine.banks * 7 // 10
                 filled = {s: self._filled(s) for s in sets}
                 fit = [s for s in sets if filled[s] + rows * width <= room]
+                planned = [s for s in sets if self.plan[len(self.choices) :][:1] == [self.sets.index(s)]]
                 mine = [s for s in fit if made and s[0] in made[-1].units]
-                chosen = mine or sorted(fit or sets, key=lambda s: filled[s])
+                chosen = planned or mine or sorted(fit or sets, key=lambda s: filled[s])
                 if not chosen:
                     raise self.full(vectors * width, label)
+                part_of = self.choices[-1].part_of if made else len(self.choices)
+                numbers = tuple(sorted(self.sets.index(s) for s in sets))
+                self.choices.append(Choice(rows * width, numbers, self.sets.index(chosen[0]), part_of))
                 self.load[list(chosen[0])] += rows * width
-                found = Storage(
-                    dtype,
-                    count,
-                    _striped_planes(chosen[0], width),
-                    tuple(p * rows for p in range(width)),
-                    kind,
-                    0,
-                    -1,
-                    rows * width,
-                    label=label,
-                )
+                planes, offsets = _striped_planes(chosen[0], width), tuple(p * rows for p in range(width))
+                found = Storage(dtype, count, planes, offsets, kind, 0, -1, rows * width, label=label)
             else:
                 offsets = tuple(p * rows for p in range(width))
                 found = self._scratch(dtype, count, [(_striped_planes(s, width), offsets) for s in sets], rows * width, kind, label)
