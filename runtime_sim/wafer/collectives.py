@@ -13,7 +13,7 @@ product over the whole line). Then the elements in between, which nothing else r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -90,23 +90,19 @@ class Spread:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where parts chosen by `index`, of `size` stored cores, go: element `taken[i]` of all parts is the only one (`alone`) that is added to
-    element `cell[i]` of all sums. `steps` where these are all sums in order: extents and strides of a nest through the parts."""
+    """Where parts chosen by `index`, of `size` stored cores, go: element `taken` [lines, elements] of all parts is the only one that is
+    added to that element of the sums, -1 where there is none; None where there are several."""
 
-    index: bytes
+    index: Values
     size: int
-    alone: bool
-    cell: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    taken: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    taken: Ints | None
 
     @cached_property
     def steps(self) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
-        """Extents, strides and first element, None where the parts are no nest or leave gaps."""
-        count = len(self.cell)
-        if not count or self.cell.max() != count - 1:
+        """Extents, strides and first element of a nest through the parts that is all sums in order, None where there is none."""
+        if self.taken is None or not self.taken.size or (self.taken < 0).any():
             return None
-        first = np.empty(count, np.int64)
-        first[self.cell] = self.taken
+        first = self.taken.reshape(-1)
         begin, ext, stride = int(first[0]), list[int](), list[int]()
         while len(first) > 1:
             jump = np.diff(first)
@@ -118,15 +114,27 @@ class Stored:
             first = first[::run]
         return (tuple(ext), tuple(stride), begin) if len(ext) <= 6 else None
 
-    def add(self, parts: Values, out: Values) -> None:
-        """Store flat parts in sums that are zeros."""
-        if self.steps is None or self.cell.size != out.size:
-            out.reshape(-1)[self.cell] += parts[self.taken]
+    @cached_property
+    def cells(self) -> tuple[Ints, Ints]:
+        """Sums that get a part, and the parts that they get."""
+        assert self.taken is not None
+        flat = self.taken.reshape(-1)
+        cell = np.flatnonzero(flat >= 0)
+        return cell, flat[cell]
+
+    def store(self, parts: Values, out: Values) -> None:
+        """Make the sums of flat parts with zeros. No sum is a negative zero."""
+        if self.steps is not None:
+            ext, stride, begin = self.steps
+            seen = np.lib.stride_tricks.as_strided(parts[begin:], ext, tuple(s * parts.itemsize for s in stride), writeable=False)
+            np.add(seen, np.zeros((), parts.dtype), out=out.reshape(ext))
             return
-        ext, stride, begin = self.steps
-        seen = np.lib.stride_tricks.as_strided(parts[begin:], ext, tuple(s * parts.itemsize for s in stride), writeable=False)
-        # no sum is a negative zero
-        np.add(seen, np.zeros((), parts.dtype), out=out.reshape(ext))
+        cell, taken = self.cells
+        out[...] = 0
+        out.reshape(-1)[cell] += parts[taken]
+
+
+_FIRST = np.zeros((1, 1), np.int32)
 
 
 @dataclass(frozen=True)
@@ -140,12 +148,12 @@ class Parts:
     low: Ints
 
     def sums(self, engine: Engine, out: Values, half: bool) -> None:
-        """Sums over the lines of arrays that hold one part each, added to zeros [lines, elements]."""
+        """Sums over the lines of arrays that hold one part each, added to zeros: fills `out` [lines, elements]."""
         burst, cores = self.step.event.burst, engine.cores(self.step)
         values = engine.source("a", self.step, cores, None)
         assert values is not None
         visits, inner, limit, pace = 1, burst.count, 1, 0
-        index = np.zeros((1, 1), np.int32)
+        index = _FIRST
         if burst.op.meaning is Semantics.STORE_INDEXED:
             visits, inner, limit, pace = prod(burst.ext[:3]), burst.ext[3], burst.look[1], burst.look[2]
             given = engine.scalar(self.step, cores, None)
@@ -153,17 +161,21 @@ class Parts:
             given = seen_once(given) if given.ndim == 6 else given
             alike = given.ndim == 0 or given.shape[:2] == (1, 1)
             lead = (1, 1) if alike else cores.shape
-            index = np.ascontiguousarray(np.broadcast_to(given, (*lead, *burst.ext[:3], 1))).reshape(-1, visits)
+            index = np.broadcast_to(given, (*lead, *burst.ext[:3], 1)).reshape(-1, visits)
         whole = np.broadcast_to(values, (*cores.shape, *burst.ext))
-        filled, source = flat_cores(whole, np.arange(burst.cores))
+        filled = stored_cores(whole)
         steps = nest(burst.ext, burst.d.stride).reshape(visits, inner)
         known = engine.places.get(id(self))
-        if known is None or known.size != len(filled) or known.index != index.tobytes():
-            known = engine.places[id(self)] = self._stored(len(filled), source, index, steps, (limit, pace), out.shape)
-        if known.alone:
-            known.add(filled.reshape(-1), out)
+        if known is None or known.size != len(filled) or not np.array_equal(known.index, index):
+            taken: Ints | None = np.full(out.shape, -1, np.int64)
+            source, chosen = numbers_in(whole, np.arange(burst.cores)), np.ascontiguousarray(index)
+            alone = kernels.one_part(self.place, source, self.first, chosen, self.low, limit, pace, steps, taken)
+            known = engine.places[id(self)] = Stored(index.copy(), len(filled), taken if alone else None)
+        if known.taken is not None:
+            known.store(filled.reshape(-1), out)
             return
-        index = np.ascontiguousarray(np.broadcast_to(index, (burst.cores, visits)))
+        out[...] = 0
+        source, index = numbers_in(whole, np.arange(burst.cores)), np.ascontiguousarray(np.broadcast_to(index, (burst.cores, visits)))
         filled, bits = filled.reshape(-1, visits, inner), out.view(np.uint32)
 
         def add(lines: slice) -> None:
@@ -173,23 +185,6 @@ class Parts:
             )
 
         each(add, even(len(self.place), self.place.size * visits * inner))
-
-    def _stored(
-        self, size: int, source: Ints, index: Values, steps: Ints, reach: tuple[int, int], shape: tuple[int, ...]
-    ) -> Stored:  # fmt: skip
-        """Where the parts [cores, visits, inner] of `size` stored cores go in the sums."""
-        limit, pace = reach
-        line, at = np.nonzero(self.place >= 0)
-        core = self.place[line, at]
-        place = np.broadcast_to(index, (len(self.low), index.shape[1]))[core] - self.low[core][:, None]
-        part, visit = np.nonzero((place >= 0) & (place < limit))
-        element = (self.first[core[part]] + place[part, visit] * pace)[:, None] + steps[visit]
-        inside = (element >= 0) & (element < shape[1])
-        cell = (line[part, None] * shape[1] + element)[inside]
-        if np.bincount(cell, minlength=1).max() > 1:
-            return Stored(index.tobytes(), size, False)
-        taken = ((source[core[part]] * steps.shape[0] + visit) * steps.shape[1])[:, None] + np.arange(steps.shape[1])
-        return Stored(index.tobytes(), size, True, cell, taken[inside])
 
 
 @dataclass(frozen=True)
@@ -225,25 +220,32 @@ class LineSum:
 
     def evaluate(self, engine: Engine) -> None:
         """Apply to the engine's memory."""
-        sums = self._sums(engine)
+        size = engine.memory.shape(self.into.obj)[2]
+        if self.cells is not None and self.cells.all_in_order and self.into.count == size and (self.products or self.placed is not None):
+            # the sums are made where they stay
+            array = engine.memory.blank((*self.cells.small, size), np.dtype(np.float32))
+            self._sums(engine, array.reshape(-1, size))
+            keep(engine, self.into.obj, array, self.anew)
+            return
+        sums = self._sums(engine, np.empty((len(self.lines), self.own.count), np.float32))
         if self.cells is not None:
             replace(engine, self.into, self.cells, sums, self.anew)
             return
         target = engine.memory.target(self.into.obj)
         target.reshape(-1, target.shape[-1])[self.lines[:, -1], self.into.begin : self.into.begin + self.into.count] = sums
 
-    def _sums(self, engine: Engine) -> Values:
+    def _sums(self, engine: Engine, out: Values) -> Values:
+        """The sums [lines, elements], in `out` where they are floats."""
         if self.products:
-            return self._multiplied(engine)
+            self._multiplied(engine, out)
+            return out
         if self.placed is not None:
-            out = np.zeros((len(self.lines), self.own.count), np.float32)
             self.placed.sums(engine, out, self.half)
             return out
         array = engine.memory[self.own.obj]
         base, index = flat_cores(array, self.lines)
         if not self.adds:
             return self._folded(base, index)
-        out = np.empty((len(self.lines), self.own.count), array.dtype)
         bits = out.view(np.uint32)
 
         def add(lines: slice) -> None:
@@ -263,9 +265,9 @@ class LineSum:
             out = binary(op.op, out, own, op.d) if first else binary(op.op, own, out, op.d)
         return out
 
-    def _multiplied(self, engine: Engine) -> Values:
+    def _multiplied(self, engine: Engine, out: Values) -> None:
         """Sum over the line of products, one large product a burst."""
-        out = np.zeros((len(self.lines), self.own.count), np.float32)
+        out[...] = 0
         along = self.lines[:, -1] // self.region.w if self.axis == 1 else self.lines[:, -1] % self.region.w
         for event in self.products:
             burst, kinds = event.burst, kinds_of(event.burst)
@@ -278,28 +280,44 @@ class LineSum:
             view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, summed_extents(burst.ext, kinds))
             view += total if len(total) == 1 or np.array_equal(place, np.arange(len(members))) else total[place]
         engine.blocked = True
-        return out
 
 
 def replace(engine: Engine, run: Run, cells: Cells, values: Values, anew: bool) -> None:
     """Make `values` all that an object holds; core by core if `anew`."""
-    h, w, size = engine.memory.shape(run.obj)
+    size = engine.memory.shape(run.obj)[2]
     array = engine.memory.blank((*cells.small, size), values.dtype)
     if cells.all_in_order:
         array.reshape(-1, size)[:, run.begin : run.begin + run.count] = values
     else:
         array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
-    engine.memory.put(run.obj, array if cells.small == (h, w) else seen_from(array, (h, w, size)))
+    keep(engine, run.obj, array, anew)
+
+
+def keep(engine: Engine, obj: int, array: Values, anew: bool) -> None:
+    """Make an array with extent 1 along mesh axes on which all cores hold the same an object's; core by core if `anew`."""
+    shape = engine.memory.shape(obj)
+    engine.memory.put(obj, array if array.shape == shape else seen_from(array, shape))
     if anew:
-        engine.memory.target(run.obj)
+        engine.memory.target(obj)
 
 
 def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:
     """An array [rows, columns, ..] as [cores, ..] without copies of equal cores, and the numbers of `cores` in it."""
-    _, w, *size = array.shape
-    uniform = stored_once(array)
+    return stored_cores(array), numbers_in(array, cores)
+
+
+def stored_cores(array: Values) -> Values:
+    """An array [rows, columns, ..] as [cores, ..] without copies of equal cores."""
+    size, uniform = array.shape[2:], stored_once(array)
     if not any(uniform) and array.flags.c_contiguous:
-        return array.reshape(-1, *size), cores
-    base = np.ascontiguousarray(array[: 1 if uniform[0] else None, : 1 if uniform[1] else None])
+        return array.reshape(-1, *size)
+    return np.ascontiguousarray(array[: 1 if uniform[0] else None, : 1 if uniform[1] else None]).reshape(-1, *size)
+
+
+def numbers_in(array: Values, cores: Ints) -> Ints:
+    """Numbers of cores among the stored ones of an array [rows, columns, ..]."""
+    w, uniform = array.shape[1], stored_once(array)
+    if not any(uniform):
+        return cores
     y, x = (0 if uniform[0] else cores // w), (0 if uniform[1] else cores % w)
-    return base.reshape(-1, *size), np.broadcast_to(y * base.shape[1] + x, cores.shape)
+    return np.broadcast_to(y * (1 if uniform[1] else w) + x, cores.shape)

@@ -176,6 +176,30 @@ def sum_parts(
 
 
 @compiled
+def one_part(place: Any, source: Any, first: Any, index: Any, low: Any, limit: int, pace: int, steps: Any, taken: Any) -> bool:
+    """The same cores and parts, `index` [n or 1, visits]: where every element of the sums gets one part at most, its number among all
+    elements [stored cores, visits, inner] in `taken` [lines, elements], which is -1 before; False elsewhere."""
+    visits, inner = steps.shape
+    for i in range(place.shape[0]):
+        for c in range(place.shape[1]):
+            core = place[i, c]
+            if core < 0:
+                continue
+            for v in range(visits):
+                chosen = index[core if index.shape[0] > 1 else 0, v] - low[core]
+                if chosen < 0 or chosen >= limit:
+                    continue
+                for j in range(inner):
+                    e = first[core] + chosen * pace + steps[v, j]
+                    if e < 0 or e >= taken.shape[1]:
+                        continue
+                    if taken[i, e] >= 0:
+                        return False
+                    taken[i, e] = (source[core] * visits + v) * inner + j
+    return True
+
+
+@compiled
 def store_indexed(values: Any, target: Any, core: Any, start: Any, offset: Any, found: Any, steps: Any) -> None:
     """STX: target[core, start + offset + step] = value, visit by visit: values [n, visits, inner], offset and found [n, visits],
     steps [visits, inner]."""
