@@ -171,14 +171,15 @@ def test_transpose_bypass_and_broadcast() -> None:
     assert np.array_equal(run.outputs["z"], np.repeat(data[3, :, :1], 320, axis=1))
 
 
-def matmul_program(m: int = 24, tiles: int = 3, apart: bool = False) -> tuple[Program, np.ndarray]:
+def matmul_program(m: int = 24, tiles: int = 3, apart: bool = False, rows: int = 320, lanes: int = 320) -> tuple[Program, np.ndarray]:
     """x [m, 320 tiles] @ W [320, 320 tiles]^T in fp16 in each hemisphere, K tiles summed in accumulator entries.
 
-    `apart`: the partial results of the even plane are outputs besides.
+    `apart`: the partial results of the even plane are outputs besides. From `rows` and `lanes` on the last tile is zero.
     """
     b = Builder()
     s = b.s
     weights = (RNG.standard_normal((2, tiles, 320, 320)) / 20).astype(np.float16)
+    weights[:, -1, rows:], weights[:, -1, :, lanes:] = 0, 0
     for h in (0, 1):
         slices = [(h, s_) for s_ in range(43, 7, -1) if (1, s_) not in MACHINE.reserved_slices and (h, s_) not in MACHINE.reserved_slices]
         slices = [*slices, (0, 5)][:32]
@@ -269,6 +270,20 @@ def test_sums_over_k_tiles_in_both_hemispheres(apart: bool) -> None:
     assert blocked.order == ("exact" if apart else "blocked")
     for name in exact.outputs:
         assert np.allclose(blocked.outputs[name], exact.outputs[name], rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("tiles", "rows", "lanes"), [(2, 200, 129), (3, 1, 320), (3, 320, 1), (2, 0, 0)])
+@pytest.mark.parametrize("odd", [0.0, np.inf, np.nan])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_weights_that_are_zero_add_nothing_to_finite_vectors(tiles: int, rows: int, lanes: int, odd: float) -> None:
+    program, weights = matmul_program(tiles=tiles, rows=rows, lanes=lanes)
+    x = RNG.standard_normal((24, 320 * tiles)).astype(np.float16)
+    x[5, -1] = odd
+    run = execute(program, {"xw": x, "xe": x})
+    for h, name in enumerate(("yw", "ye")):
+        whole = x.astype(np.float32) @ weights[h].transpose(0, 2, 1).reshape(320 * tiles, 320).astype(np.float32)
+        whole = np.where(np.isinf(whole), np.sign(whole) * 65504, whole)
+        assert np.allclose(run.outputs[name], whole, rtol=2e-3, atol=2e-4, equal_nan=True)
 
 
 def test_full_planes_use_a_plausible_power() -> None:

@@ -269,22 +269,23 @@ def bytes_as_floats(arena: Any, offset: Any, step: Any, out: Any) -> None:
 
 
 @compiled
-def fetch_half(arena: Any, offset: Any, step: Any, bits: Any, out: Any) -> None:
-    """out[m, lanes] float32 = fp16 operands of two byte planes; `bits` is the memory of `out` as uint32."""
+def fetch_half(arena: Any, offset: Any, step: Any, first: int, bits: Any, out: Any) -> None:
+    """out[m, k] float32 = lane `first` + k of fp16 operands of two byte planes; `bits` is the memory of `out` as uint32."""
     lanes = out.shape[1]
     for m in range(offset.shape[1]):
-        low, high = offset[0, m], offset[1, m]
         ls, hs = step[0, m], step[1, m]
+        low, high = offset[0, m], offset[1, m]
         if low >= 0 and high >= 0 and ls == 1 and hs == 1:
+            lower, upper = arena[low + first : low + first + lanes], arena[high + first : high + first + lanes]
             for lane in range(lanes):
-                bits[m, lane] = np.uint32(arena[low + lane]) | (np.uint32(arena[high + lane]) << np.uint32(8))
+                bits[m, lane] = np.uint32(lower[lane]) | (np.uint32(upper[lane]) << np.uint32(8))
         else:
             for lane in range(lanes):
                 word = np.uint32(0)
                 if low >= 0:
-                    word |= np.uint32(arena[low + lane * ls])
+                    word |= np.uint32(arena[low + (first + lane) * ls])
                 if high >= 0:
-                    word |= np.uint32(arena[high + lane * hs]) << np.uint32(8)
+                    word |= np.uint32(arena[high + (first + lane) * hs]) << np.uint32(8)
                 bits[m, lane] = word
         for lane in range(lanes):
             word = bits[m, lane]
@@ -294,3 +295,25 @@ def fetch_half(arena: Any, offset: Any, step: Any, bits: Any, out: Any) -> None:
             bits[m, lane] = moved | ((word & np.uint32(0x8000)) << np.uint32(16))
         for lane in range(lanes):
             out[m, lane] *= np.float32(5.192296858534828e33)
+
+
+@compiled
+def _zero(bits: Any) -> bool:
+    found = np.uint32(0)
+    for k in range(len(bits)):
+        found |= bits[k]
+    return found & np.uint32(0x7FFFFFFF) == 0
+
+
+@compiled
+def used(bits: Any) -> Any:
+    """(rows, columns) of a float32 array, given as uint32, up to the last ones that are not all zero."""
+    rows, columns = bits.shape[0], 0
+    while rows and _zero(bits[rows - 1]):
+        rows -= 1
+    for m in range(rows):
+        if not _zero(bits[m, columns:]):
+            columns = bits.shape[1]
+            while bits[m, columns - 1] & np.uint32(0x7FFFFFFF) == 0:
+                columns -= 1
+    return rows, columns

@@ -94,13 +94,21 @@ class Products:
         return out
 
     # fp16 ----------------------------------------------------------------------------------------------------------------
-    def _half(self, source: Array, out: Array) -> Array:
-        """fp16 operands of the claim elements `source` [2, rows] as float32."""
-        lanes.fetch_half(self.arena, self.e.offset[source], self.v.step[source], out.view(np.uint32), out)
-        return out
+    def _half(self, source: Array, lane: int, out: Array) -> None:
+        """Lanes from `lane` on of the fp16 operands `source` [2, rows], as many as `out` has, as float32."""
+        lanes.fetch_half(self.arena, self.e.offset[source], self.v.step[source], lane, out.view(np.uint32), out)
 
     def _vectors(self, source: Array) -> Array:
-        return self._half(source, np.empty((source.shape[1], self.vector), np.float32))
+        out = np.empty((source.shape[1], self.vector), np.float32)
+        self._half(source, 0, out)
+        return out
+
+    def _weights(self, source: Array, part: slice, cut: bool, room: Array) -> Array:
+        """Lanes `part` of the weights `source` [2, rows], in `room`; where `cut`, without the rows and lanes at the end that are zero."""
+        rows, count = source.shape[1], part.stop - part.start
+        tile = room[: rows * count].reshape(rows, count)
+        self._half(source, part.start, tile)
+        return tile if not cut else tile[tuple(slice(end) for end in lanes.used(tile.view(np.uint32)))]
 
     def _activation(self, k: int) -> tuple[Array, slice]:
         """(claim elements of the vectors of an fp16 pass, the lanes that it takes)."""
@@ -152,22 +160,27 @@ class Products:
             self.v.halves[head] = self._half_group(rows)
         group = self.v.halves[head]
         vectors = [self._vectors(source) for source in group.vectors]
-        each(lambda job: self._products(job, vectors), group.jobs)
+        finite = [bool(np.isfinite(x).all()) for x in vectors]
+        each(lambda job: self._products(job, vectors, finite), group.jobs)
 
     @np.errstate(all="ignore")
-    def _products(self, units: list[Unit], vectors: list[Array]) -> None:
-        """Passes over vectors, summed with rounded entries (MX-9)."""
-        v, weights = self.v, np.empty((self.vector, self.vector), np.float32)
+    def _products(self, units: list[Unit], vectors: list[Array], finite: list[bool]) -> None:
+        """Passes over vectors, summed with rounded entries (MX-9). Where all vectors are finite, weights that are zero add nothing."""
+        v, room = self.v, np.empty(self.vector * self.vector, np.float32)
         for unit in units:
             out, *others = (self._sums(unit.last, base)[:, unit.columns] for base in (v.total, v.stored) if base[unit.last] >= 0)
-            more, rows = np.empty(out.shape, np.float32), out.shape[1]
             adds = bool(self.a.flat.b["add"][unit.first])
             if adds:
                 out[...] = self._added(unit.first)[:, unit.columns]
             for number, part, source in unit.passes:
-                np.matmul(vectors[number][:, part], self._half(source, weights[:rows])[:, part].T, out=more if adds else out)
+                weights = self._weights(source, part, finite[number], room)
+                rows, count = weights.shape
+                x = vectors[number][:, part.start : part.start + count]
                 if adds:
-                    out += more
+                    out[:, :rows] += x @ weights.T
+                else:
+                    np.matmul(x, weights.T, out=out[:, :rows])
+                    out[:, rows:] = 0
                 adds = True
             for other in others:
                 other[...] = out
