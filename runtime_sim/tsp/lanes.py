@@ -298,7 +298,7 @@ def fetch_half(arena: Any, offset: Any, step: Any, first: int, bits: Any, out: A
 
 
 @compiled
-def _zero(bits: Any) -> bool:
+def _zero(bits: Any) -> Any:
     found = np.uint32(0)
     for k in range(len(bits)):
         found |= bits[k]
