@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Op, Semantics
@@ -23,6 +22,7 @@ from .collectives import Cells, LineSum, Parts, Run, Spread
 from .deliveries import Deliveries
 from .events import Event
 from .fields import operand_range
+from .held import Held, among, role_of
 from .liveness import FILLED
 from .lookups import lowest
 from .model import BurstView, Ints, SegmentView
@@ -98,34 +98,6 @@ def receiving(actions: Iterable[Any]) -> list[Event]:
     return list(found.values())
 
 
-@dataclass
-class _Held:
-    """What an object may hold (or what of it may be read) at a place of the plan: on which cores, from which to which element."""
-
-    cores: NDArray[np.bool_]
-    low: int
-    high: int
-    filled: list[int] = field(default_factory=list)
-    """Actions since the fill that covered it, the fill first; empty where something else touched it."""
-
-    def add(self, cores: Any, low: int, high: int) -> None:
-        """More elements on more cores (an index of `cores`)."""
-        if not self.cores.any():
-            self.low, self.high = low, high
-        self.cores[cores] = True
-        self.low, self.high = min(self.low, low), max(self.high, high)
-
-    def drop(self, cores: Any, low: int, high: int) -> None:
-        """Without these elements of these cores, where that leaves none there."""
-        if low <= self.low and self.high <= high:
-            self.cores[cores] = False
-
-    def both(self, other: _Held) -> _Held:
-        """What is in this one and in another one."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        return _Held(self.cores & other.cores if low <= high else np.zeros_like(self.cores), low, high, self.filled)
-
-
 class _Planner:
     """Turns steps into actions; positions in `items` stay, what is taken up becomes None."""
 
@@ -139,6 +111,7 @@ class _Planner:
         self.takers: dict[Key, list[Event]] = {}
         self._of_burst: dict[int, frozenset[int]] = {}
         self._known: dict[bytes, Ints | None] = {}
+        self._axes: dict[int, int | None] = {}
         for number, item in enumerate(self.items):
             for event in events_of(item):
                 self.places.setdefault(event.key, []).append(number)
@@ -228,7 +201,7 @@ class _Planner:
         key = ends.tobytes() + feeds.tobytes()
         if key not in self._known:
             lines = _follow(ends, feeds)
-            self._known[key] = lines if lines is not None and lines.size == np.count_nonzero(_among(lines, len(feeds))) else None
+            self._known[key] = lines if lines is not None and lines.size == np.count_nonzero(among(lines, len(feeds))) else None
         return self._known[key]
 
     def _passes_on(self, sender: Event, root: Event, own: Run) -> bool:
@@ -326,23 +299,23 @@ class _Planner:
                     known[obj] = known[obj].both(self.needed[number, obj])
         self._widen()
 
-    def _at_first(self, obj: int) -> _Held:
+    def _at_first(self, obj: int) -> Held:
         view = self.seg.objects[obj]
         return self._everything(obj) if view.kind in FILLED or obj in self.held else self._nothing(obj)
 
-    def _nothing(self, obj: int) -> _Held:
+    def _nothing(self, obj: int) -> Held:
         view = self.seg.objects[obj]
         region = self.seg.regions[view.region]
-        return _Held(np.zeros((region.h, region.w), bool), view.size, -1)
+        return Held(np.zeros((region.h, region.w), bool), view.size, -1)
 
-    def _everything(self, obj: int) -> _Held:
+    def _everything(self, obj: int) -> Held:
         view = self.seg.objects[obj]
         region = self.seg.regions[view.region]
-        return _Held(np.ones((region.h, region.w), bool), 0, view.size - 1)
+        return Held(np.ones((region.h, region.w), bool), 0, view.size - 1)
 
-    def _needed(self) -> dict[tuple[int, int], _Held]:
+    def _needed(self) -> dict[tuple[int, int], Held]:
         """What of an object may still be read before it is written again, after every action that touches it."""
-        after: dict[tuple[int, int], _Held] = {}
+        after: dict[tuple[int, int], Held] = {}
         for obj, places in self.touched.items():
             now = self._everything(obj) if obj in self.kept else self._nothing(obj)
             for number in reversed(places):
@@ -352,7 +325,7 @@ class _Planner:
                 after[number, obj] = replace(now, cores=now.cores.copy())
                 if isinstance(item, Step):
                     if item.event.burst.d.kind is MEM and item.event.burst.d.obj == obj and (found := self._whole(item)) is not None:
-                        now.drop(_role(item.event.burst), *found)
+                        now.drop(role_of(item.event.burst), *found)
                 elif isinstance(item, Spread | LineSum):
                     run, cores = (item.given, item.target) if isinstance(item, Spread) else (item.into, item.lines[:, -1])
                     if run.obj == obj:
@@ -360,7 +333,7 @@ class _Planner:
                 for burst in bursts_of(item):
                     for name in reads(burst):
                         if burst.operand(name).obj == obj:
-                            now.add(_role(burst), *operand_range(burst, burst.operand(name), self.seg))
+                            now.add(role_of(burst), *operand_range(burst, burst.operand(name), self.seg))
         return after
 
     def _whole(self, step: Step) -> tuple[int, int] | None:
@@ -390,7 +363,7 @@ class _Planner:
                     self.items[number] = replace(item, covers=False, anew=True) if isinstance(item, Step) else replace(item, anew=True)
                 wide = how == "part" or (wide and how != "all")
 
-    def _cover_step(self, number: int, step: Step, known: dict[int, _Held]) -> None:
+    def _cover_step(self, number: int, step: Step, known: dict[int, Held]) -> None:
         burst = step.event.burst
         for name in reads(burst):
             if name != "d":
@@ -399,7 +372,7 @@ class _Planner:
             return
         now, adds = known[burst.d.obj], burst.op.meaning is Semantics.MULTIPLY_ADD
         role = np.zeros_like(now.cores)
-        role[_role(burst)] = True
+        role[role_of(burst)] = True
         rest = now.both(self.needed[number, burst.d.obj])
         there = self._whole(step)
         outside = bool((rest.cores & ~role).any())
@@ -409,13 +382,13 @@ class _Planner:
             self._change(number, burst.d.obj, "all")
             fill = burst.op.op is Op.MOV and burst.a.kind is IMM and burst.imm == 0 and not np.signbit(burst.imm)
             filled = [*now.filled, number] if adds and now.filled else [number] if fill else []
-            known[burst.d.obj] = _Held(role, *there, filled)
+            known[burst.d.obj] = Held(role, *there, filled)
             return
         spans = step.at is None and not outside and not start(burst, burst.d, step.event.k, step.event.outer, self.seg).ndim
         if spans:
             self.items[number] = replace(step, spans=True)
         self._change(number, burst.d.obj, "span" if spans else "part")
-        now.add(_role(burst), *operand_range(burst, burst.d, self.seg))
+        now.add(role_of(burst), *operand_range(burst, burst.d, self.seg))
         now.filled = [*now.filled, number] if now.filled else []
 
     def _closed(self, step: Step) -> bool:
@@ -424,9 +397,9 @@ class _Planner:
         kinds = kinds_of(burst)
         return not self.exact and kinds is not None and any(n > 1 and not s for n, s in zip(burst.ext, burst.d.stride, strict=True))
 
-    def _cover_spread(self, number: int, spread: Spread, known: dict[int, _Held]) -> None:
+    def _cover_spread(self, number: int, spread: Spread, known: dict[int, Held]) -> None:
         known[spread.taken.obj].filled = []
-        senders = np.flatnonzero(_among(spread.source, int(spread.source.max()) + 1))
+        senders = np.flatnonzero(among(spread.source, int(spread.source.max()) + 1))
         rank = np.searchsorted(senders, spread.source)
         now = known[spread.given.obj]
         holds = np.full(now.cores.size, -1)
@@ -438,7 +411,7 @@ class _Planner:
             self.items[number] = replace(spread, cells=cells, senders=senders)
         self._after(number, spread.given, holds, known, cells is not None)
 
-    def _cells(self, run: Run, holds: Ints, now: _Held) -> Cells | None:
+    def _cells(self, run: Run, holds: Ints, now: Held) -> Cells | None:
         """How an object is stored whose cores hold the values of the sources `holds` (-1: something else); None where more of it is needed
         (`now`)."""
         grid = holds.reshape(now.cores.shape)
@@ -453,17 +426,17 @@ class _Planner:
         cell = np.flatnonzero(grid.reshape(-1) >= 0)
         return Cells((small[0], small[1]), cell, grid.reshape(-1)[cell])
 
-    def _after(self, number: int, run: Run, holds: Ints, known: dict[int, _Held], covers: bool) -> None:
+    def _after(self, number: int, run: Run, holds: Ints, known: dict[int, Held], covers: bool) -> None:
         """What the object of a run holds once cores `holds` have its elements."""
         now = known[run.obj]
         cores = (holds >= 0).reshape(now.cores.shape)
         self._change(number, run.obj, "all" if covers else "part")
         if covers:
-            known[run.obj] = _Held(cores, run.begin, run.begin + run.count - 1)
+            known[run.obj] = Held(cores, run.begin, run.begin + run.count - 1)
         else:
             now.add(cores, run.begin, run.begin + run.count - 1)
 
-    def _cover_line(self, number: int, line: LineSum, known: dict[int, _Held], written: dict[int, int]) -> None:
+    def _cover_line(self, number: int, line: LineSum, known: dict[int, Held], written: dict[int, int]) -> None:
         """A line whose sums are all that their object holds, spread at once perhaps, and what it takes up."""
         now = known[line.own.obj]
         filled, now.filled = now.filled, []
@@ -497,8 +470,9 @@ class _Planner:
             item = self.items[place]
             if place <= number or item is None:
                 continue
-            if isinstance(item, Spread) and item.given == item.taken == line.into and np.isin(item.source, line.lines[:, -1]).all():
-                return place, item
+            if isinstance(item, Spread) and item.given == item.taken == line.into:
+                ends = among(line.lines[:, -1], line.region.h * line.region.w)
+                return (place, item) if ends[item.source].all() else None
             return None
         return None
 
@@ -509,7 +483,7 @@ class _Planner:
         fill, steps = self.items[filled[0]], [self.items[n] for n in filled[1:]]
         if not all(isinstance(s, Step) and s.at is None for s in steps):
             return line
-        covered = _among(self._positions(fill.event.burst), line.region.h * line.region.w)
+        covered = among(self._positions(fill.event.burst), line.region.h * line.region.w)
         run = self._run(fill.event, "d")
         if not covered[line.lines].all() or run is None:
             return line
@@ -540,11 +514,12 @@ class _Planner:
     def _positions(self, burst: BurstView) -> Ints:
         return self._in_region(burst, burst.core_ids.reshape(-1))
 
-    @staticmethod
-    def _axis(line: LineSum) -> int | None:
+    def _axis(self, line: LineSum) -> int | None:
         """The mesh axis along which lines run, None where they bend."""
-        y, x = line.lines // line.region.w, line.lines % line.region.w
-        return 1 if (y == y[:, :1]).all() else 0 if (x == x[:, :1]).all() else None
+        if id(line.lines) not in self._axes:
+            y, x = line.lines // line.region.w, line.lines % line.region.w
+            self._axes[id(line.lines)] = 1 if (y == y[:, :1]).all() else 0 if (x == x[:, :1]).all() else None
+        return self._axes[id(line.lines)]
 
     def _multiplies(self, event: Event, line: LineSum, axis: int) -> bool:
         """Whether an event adds a product in f32 onto the line's elements on just the line's cores."""
@@ -557,25 +532,12 @@ class _Planner:
             return False
         steps = nest(summed_extents(burst.ext, kinds), burst.d.stride)
         low, high = int(first) + int(steps.min()) - line.own.begin, int(first) + int(steps.max()) - line.own.begin
-        if low < 0 or high >= line.own.count or np.count_nonzero(_among(steps - steps.min(), high - low + 1)) != len(steps):
+        if low < 0 or high >= line.own.count or np.count_nonzero(among(steps - steps.min(), high - low + 1)) != len(steps):
             return False
         length = len(burst.cols) if axis == 1 else len(burst.rows)
         if line.lines.shape[1] != length or line.lines.size != burst.cores:
             return False
-        return bool(_among(self._positions(burst), line.region.h * line.region.w)[line.lines].all())
-
-
-def _among(numbers: Ints, count: int) -> NDArray[np.bool_]:
-    """Which of 0 .. count - 1 are among the numbers."""
-    out = np.zeros(count, bool)
-    out[numbers] = True
-    return out
-
-
-def _role(burst: BurstView) -> tuple[slice, slice]:
-    """The cores of a burst as an index of [rows, columns] of its region."""
-    rows, cols = burst.rows, burst.cols
-    return slice(rows.start, rows.stop, rows.step), slice(cols.start, cols.stop, cols.step)
+        return bool(among(self._positions(burst), line.region.h * line.region.w)[line.lines].all())
 
 
 def _follow(ends: Ints, feeds: Ints) -> Ints | None:

@@ -50,6 +50,10 @@ class Arrays:
         """Owned slots that some instance writes; others may be one array seen from many cores."""
         self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
         """Arrays of finished instances, used again: fresh pages are what costs most."""
+        self.common: dict[tuple[Any, ...], Values] = {}
+        """What several instances find of one image by one placement and only read, made once; `lasting`: `id` of the arrays seen."""
+        self.lasting: set[int] = set()
+        self.binds = Counter((b.image, b.placement) for i in layout.instances for b in i.binds.values() if b.kind is tb.BindKind.PLACED)
         self.padded: dict[Slot, Values] = {}
         """Tensors with the padding that a slot sees in them."""
         self.last: dict[Slot, Slot] = {}
@@ -127,7 +131,13 @@ class Arrays:
         shape = (region.h, region.w, obj.size)
         sources = self._sources(slot)
         if len(sources) == 1 and slot not in self.written and any(sources[0][0].covers):
-            return _shared(*sources[0], shape, obj.fmt)
+            if bind is None or bind.kind is not tb.BindKind.PLACED or self.binds[bind.image, bind.placement] < 2:
+                return _shared(*sources[0], shape, obj.fmt)
+            key = id(sources[0][0]), bind.image, shape, obj.fmt
+            if key not in self.common:
+                self.common[key] = _shared(*sources[0], shape, obj.fmt)
+                self.lasting.add(id(self.common[key].base))
+            return self.common[key]
         spare = self.spare.get((shape, dtype), [])
         used = bool(spare)
         out = spare.pop() if used else np.zeros(shape, dtype)
@@ -152,9 +162,10 @@ class Arrays:
         """Keep the memory of an array that nothing uses any more."""
         if array is not None and not array.flags.c_contiguous and isinstance(array.base, np.ndarray):
             array = array.base
-        if array is None or not array.flags.c_contiguous or not array.flags.writeable or array.base is not None:
+        if array is None or array.base is not None or id(array) in self.lasting:
             return
-        self.spare.setdefault((array.shape, array.dtype), []).append(array)
+        if array.flags.c_contiguous and array.flags.writeable:
+            self.spare.setdefault((array.shape, array.dtype), []).append(array)
 
     def blank(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
         """An array to be written: what nothing writes of it is not read (W44)."""
