@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
-from ..threads import gather, one_thread_products
+from ..threads import each, one_thread_products
 from . import lanes
 from .arena import ALIGN, Arena, make_arena
 from .bindings import encode, lay_out, logical
@@ -40,13 +41,17 @@ class Prepared:
     program: Program
     violations: tuple[Violation, ...]
     judgement: Judgement | None
-    counts: Counts | None
     values: list[Values] = field(default_factory=list)
     arena: Arena | None = None
 
+    @cached_property
+    def counts(self) -> Counts | None:
+        """The counters; None where there is no judgement."""
+        return None if self.judgement is None else count(self.judgement)
+
     def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
         """Compute the numbers of one run; outputs are empty where the program broke a rule."""
-        if self.judgement is None or self.counts is None or self.violations:
+        if self.judgement is None or self.violations:
             return self.execution()
         j = self.judgement
         given = {("input", name): value for name, value in inputs.items()} | {
@@ -96,7 +101,7 @@ class Prepared:
 def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared:
     """Judge a program once. Raises BadInput only for a container that cannot be read."""
     judgement, violations = analyse(program, skip)
-    return Prepared(program, tuple(violations), judgement, None if judgement is None else count(judgement))
+    return Prepared(program, tuple(violations), judgement)
 
 
 def execute(
@@ -122,7 +127,14 @@ def _load(p: Prepared, j: Judgement) -> Arena:
         if f"image.{image}" not in p.program.images:
             raise BadInput(f"the program was compiled without weights (image.{image} is absent); it can only be timed")
         images.append((j.store.slices(allocation), p.program.images[f"image.{image}"]))
-    values = gather(place_values, j.layouts)
+    found: dict[int, Values] = {}
+
+    def place(number: int) -> None:
+        found[number] = place_values(j.layouts[number])
+
+    largest = sorted(range(len(j.layouts)), key=lambda number: -j.layouts[number].flat.claims.total)
+    each(lambda job: job(), [partial(getattr, p, "counts"), *(partial(place, number) for number in largest)])  # counters beside them
+    values = [found[number] for number in range(len(j.layouts))]
     p.arena = make_arena(j.store, images, max((v.size for v in values), default=0) + ALIGN, j.machine.vector)
     p.values = [v.moved(-(-p.arena.results // ALIGN) * ALIGN, j.machine.vector) for v in values]
     return p.arena

@@ -50,10 +50,13 @@ def kind_of(opcode: int, dtype: int, dtype2: int, modular: int) -> int:
 
 def chain_kinds(b: Columns) -> Array:
     """`kind_of` each ALU burst that is not an IDENTITY, -1 of all others."""
-    names = ("opcode", "dtype", "dtype2", "modular")
-    different, of = np.unique(np.stack([b[name] for name in names]), axis=1, return_inverse=True)
-    kinds = [kind_of(*column) if column[0] in ALU_CODES else -1 for column in different.T.tolist()]
-    result: Array = np.array(kinds, np.int64)[of.reshape(-1)]
+    limits = 128, len(DType), len(DType), 2
+    code = np.ravel_multi_index(tuple(b[name] for name in ("opcode", "dtype", "dtype2", "modular")), limits)
+    kinds = np.full(int(np.prod(limits)), -1, np.int64)
+    for one in np.flatnonzero(np.bincount(code)).tolist():
+        opcode, *types = (int(k) for k in np.unravel_index(one, limits))
+        kinds[one] = kind_of(opcode, *types) if opcode in ALU_CODES else -1
+    result: Array = kinds[code]
     return result
 
 

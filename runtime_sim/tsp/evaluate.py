@@ -71,6 +71,8 @@ class Evaluation:
 
     def run(self) -> None:
         """Compute all bursts, then leave in the store what outlives the block."""
+        if not self.v.chains:
+            each(lambda run: self._find_chain(*run), list(self.v.runs.items()))
         with np.errstate(all="ignore"):
             number = 0
             while number < len(self.v.groups):
@@ -78,7 +80,7 @@ class Evaluation:
                 if until < 0:
                     _HANDLERS[int(self.a.flat.b["opcode"][group[0]])](self, group)
                 else:
-                    self.run_chain(number, until)
+                    self.run_chain(number)
                 number = max(until, number) + 1
         self._leave()
 
@@ -153,14 +155,15 @@ class Evaluation:
         return result
 
     # ALUs ----------------------------------------------------------------------------------------------------------------
-    def run_chain(self, first: int, last: int) -> None:
-        """The groups of a run; joined partial results (MX-8) are already where they belong."""
-        known = self.v.chains
-        if first not in known:
-            rows = np.concatenate(self.v.groups[first : last + 1])
-            rows = rows[~self.v.fused[rows]]
-            known[first] = make_chain(self, rows) if len(rows) else None
-        if (chain := known[first]) is not None:
+    def _find_chain(self, first: int, last: int) -> None:
+        """The run of groups first to last, once per layout; joined partial results (MX-8) are already where they belong."""
+        rows = np.concatenate(self.v.groups[first : last + 1])
+        rows = rows[~self.v.fused[rows]]
+        self.v.chains[first] = make_chain(self, rows) if len(rows) else None
+
+    def run_chain(self, first: int) -> None:
+        """The groups of a run."""
+        if (chain := self.v.chains[first]) is not None:
             chain.run(self)
 
     def run_alu(self, rows: Array) -> None:

@@ -96,7 +96,7 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
     if total > ELEMENT_LIMIT:
         report.add("TSP-001", f"different blocks have {total:,} elements, at most {ELEMENT_LIMIT:,} can be checked")
         return None, report.violations()
-    layouts, notes, of = _analyse_layouts(program, machine, blocks)
+    layouts, notes, of = _analyse_layouts(program, machine, blocks, elements)
     banks = _check_banks(layouts, of, blocks)
     for block, number, clashes in zip(blocks, of, banks, strict=True):
         report.replay(notes[number], block)
@@ -112,13 +112,17 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
     return judgement, report.violations()
 
 
-def _analyse_layouts(program: Program, machine: TspMachine, blocks: list[Block]) -> tuple[list[Analysis], list[Notes], list[int]]:
-    """Different layouts with their breaches, and the layout number of each block."""
+def _analyse_layouts(
+    program: Program, machine: TspMachine, blocks: list[Block], elements: Array
+) -> tuple[list[Analysis], list[Notes], list[int]]:
+    """Different layouts with their breaches, and the layout number of each block. `elements` of each segment: the largest go first."""
     keys = [block.layout.key() for block in blocks]
     different = {key: block.layout for key, block in zip(keys, blocks, strict=True)}
     number = {key: k for k, key in enumerate(different)}
-    found = gather(lambda layout: analyse_layout(program, machine, layout), list(different.values()))
-    return [analysis for analysis, _ in found], [notes for _, notes in found], [number[key] for key in keys]
+    layouts = list(different.values())
+    order = sorted(range(len(layouts)), key=lambda k: -int(elements[layouts[k].segments].sum()))
+    found = dict(zip(order, gather(lambda k: analyse_layout(program, machine, layouts[k]), order), strict=True))
+    return [found[k][0] for k in range(len(layouts))], [found[k][1] for k in range(len(layouts))], [number[key] for key in keys]
 
 
 def _check_banks(layouts: list[Analysis], of: list[int], blocks: list[Block]) -> list[Notes]:
