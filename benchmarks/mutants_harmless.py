@@ -49,9 +49,9 @@ def harmless(before: Program, after: Program, segment: int, table: str, row: int
         and column == "real"
         and no_constant_shows(before, segment, row, runs)
     ):
-        return "a constant that nothing takes: absurd values in its place change no number"
+        return "a constant that nothing takes: absurd values in its place change no number" + BY_RUNS
     if not reason and before.target == "wafer" and table == "bursts" and column and nothing_takes(before, after, segment, row, runs):
-        return "other results, or results on other cores, where nothing takes them: absurd values in their place change no number"
+        return "other results, or on other cores, where nothing takes them: absurd values in their place change no number" + BY_RUNS
     return reason
 
 
@@ -348,6 +348,7 @@ def _read_bytes(verdict: Verdict) -> list[np.ndarray]:
         for dma in report.dmas:
             if dma["index_symbol"] != -1:
                 spans.append((dma["symbol"], np.array([0]), report.symbols[dma["symbol"]]))
+                spans.append((dma["index_symbol"], np.array([dma["index_offset"]]), dma["index_bytes"]))
         for symbol, starts, run in spans:
             buffer, offset = verdict.binds[index][symbol]
             for start in starts.tolist():

@@ -60,7 +60,7 @@ def llama(width: int = 32, vocabulary: int = VOCABULARY) -> Llama:
 
 
 def decode_subject(target: str) -> Subject:
-    """A decode step of 8 positions; the last run has every position visible, the others other tokens and places."""
+    """A decode step with a cache of 8 positions; runs differ in token and position."""
     step = LlamaDecode(llama(), 1, 8).eval()
     program = api.compile(step, (torch.tensor([[3]]), torch.tensor([5])), target=target)
     rng = np.random.default_rng(7)
@@ -124,9 +124,9 @@ def judge(subject: Subject, expected: Sequence[Any], mutant: Mutant) -> Verdict:
         return Verdict(*told, "cycles")
     place, few = mutant.place, subject.runs[:RUNS]
     reason = harmless(subject.program, mutant.program, place.segment, place.table, mutant.row, mutant.column, few)
-    reason = reason or _of_these_data(subject, mutant)
     if (not reason or reason.endswith(BY_RUNS)) and not agree(subject.program, mutant.program, subject.runs[RUNS:]):
         return Verdict(*told, "numbers")
+    reason = reason or _of_these_data(subject, mutant)
     return Verdict(*told, "harmless", reason) if reason else Verdict(*told, "survivor")
 
 

@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cgla_cases import Bench, appended, edited, inputs_of, vector_add, vector_add_kernel
 
 from spatialc.errors import BadInput
+from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.builder import HostExpr as E
 from spatialc.machines.cgla.builder import HostOperand as O
 from spatialc.machines.cgla.builder import slot
 from spatialc.machines.cgla.isa import Register
 from spatialc.machines.cgla.tables import DTYPE_BYTES, BufferKind, HostKind, Phase
-from spatialc.machines.cgla.timing import dma_cycles, exec_cycles
+from spatialc.machines.cgla.timing import dma_cycles, exec_cycles, host_cycles
 from spatialc.machines.program import Program
 from spatialc.runtime_sim.cgla import check, execute
 from spatialc.runtime_sim.cgla.host import HostTask, decode_tasks
@@ -321,3 +322,28 @@ def test_wrong_inputs_are_named() -> None:
         execute(program, {**data, "z": data["a"]})
     with pytest.raises(BadInput, match="for 'tsp'"):
         check(replace(program, target="tsp"))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_dma_moves_what_the_host_writes_while_it_is_set_up(exact: bool) -> None:
+    bench = Bench(load_machine("cgla", "cgla-imax3-28nm").model_copy(update={"host_call_cycles": 10}))
+    count, size, stride = 16, 128, 128
+    a, b = (bench.buffer(BufferKind.INPUT, size, name, shape=(32,)) for name in ("a", "b"))
+    work, result = bench.buffer(BufferKind.WORK, size), bench.buffer(BufferKind.OUTPUT, size, "c", shape=(32,))
+    slots, registers = vector_add_kernel(count)
+    places = {(1, 0, Register.EA1_BASE): 0, (1, 1, Register.EA1_BASE): stride, (2, 0, Register.EA0_BASE): 2 * stride}
+    rows = {(1, 0): (0, size - 1, 1, 0), (1, 1): (stride, stride + size - 1, 1, 0), (2, 0): (2 * stride, 2 * stride + size - 1, 0, 1)}
+    sets = bench.prepare(slots, registers | places, rows)
+    bench.load(0, a, 0, 0, size, 2)
+    double = [E("arg", "f32", 1), E("add", "f32", 0, 0)]
+    length = host_cycles(bench.machine, 2 * size, 32, 0)
+    assert 20 + length < bench.machine.t_dma
+    bench.segment.host(HostKind.MAP, [32], O(work, "f32", (1,)), [O(b, "f32", (1,))], double, start=bench.clock + 20, length=length, core=1)
+    bench.load(1, work, 0, stride, size, 2)
+    bench.launch(sets, slots, count)
+    bench.drain(0, result, 0, 2 * stride, size, 4)
+    program = bench.build()
+    data = inputs_of(program)
+    run = execute(program, data, exact=exact)
+    assert not run.violations
+    assert np.array_equal(run.outputs["c"], data["a"] + 2 * data["b"])

@@ -18,6 +18,9 @@ import mutants_changes as changes
 import mutants_judge as m
 import mutants_rules as rules
 from mutants_harmless import harmless
+from wafer_programs import star
+
+from spatialc.runtime_sim.wafer import check, kernels
 
 MUTANTS = 40
 SEED = 11
@@ -108,3 +111,12 @@ def test_rule_ids_are_those_of_the_pages() -> None:
         page = (docs / f"{target}-model.md").read_text()
         named = re.findall(r"^\| ((?:TSP-|CGLA-|W)\d+) \| ", page, re.MULTILINE)
         assert list(dict.fromkeys(named)) == rules.rule_ids(target)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_deliveries_that_meet_where_nothing_receives_are_missed_by_no_way_of_pairing(pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = star(5, 4)
+    for row in (4, 3, 2):
+        program = changes.drop_burst(program, changes.Place(0, "bursts"), row)
+    monkeypatch.setattr(kernels, "pays", lambda count: pays)
+    assert "W34" in {violation.rule for violation in check(program)}

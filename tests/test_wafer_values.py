@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wafer_programs import BASE, bound, chain, local_product, mesh_product, program_of
+from wafer_programs import BASE, bound, chain, local_product, mesh_product, program_of, star
 
 from spatialc.errors import BadInput
 from spatialc.machines.program import Binding, Program
 from spatialc.machines.wafer.builder import NO_OPERAND, Operand, ProgramBuilder, SegmentBuilder, full, imm, mem
-from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, find
+from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, Semantics, find
 from spatialc.machines.wafer.tables import ObjectKind
 from spatialc.runtime_sim.wafer import check, execute, kernels
 from spatialc.runtime_sim.wafer.addresses import nest
+from spatialc.runtime_sim.wafer.collectives import Parts
 from spatialc.runtime_sim.wafer.instances import _meeting
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.kernels import round_half
@@ -283,7 +285,7 @@ def test_pairs_of_boxes_that_meet() -> None:
     assert _meeting(box, (0, 2), (1, 3)) == [(i, j) for i, j in np.argwhere(meet[0] & meet[1]).tolist() if i < j]
 
 
-@pytest.mark.parametrize("program", [chain(5, 6), mesh_product(4, 2, 3, 8)], ids=["chain", "mesh"])
+@pytest.mark.parametrize("program", [chain(5, 6), star(5, 4), mesh_product(4, 2, 3, 8)], ids=["chain", "star", "mesh"])
 def test_pairs_in_turn_are_those_of_sorting(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for pays in (True, False):
@@ -296,3 +298,19 @@ def test_pairs_in_turn_are_those_of_sorting(program: Program, monkeypatch: pytes
             for both in pairs for side in both
         ])  # fmt: skip
     assert found[0] == found[1]
+
+
+def test_parts_are_found_again_only_where_they_are_stored_alike() -> None:
+    shape = (2, 2)
+    burst = SimpleNamespace(
+        cores=4, count=1, op=SimpleNamespace(meaning=Semantics.UNARY), ext=(1, 1, 1, 1), d=SimpleNamespace(stride=(0, 0, 0, 0))
+    )
+    step: Any = SimpleNamespace(event=SimpleNamespace(burst=burst))
+    parts = Parts(step, np.array([[0, 1], [2, 3]]), np.array([0, 1, 0, 1]), np.zeros(4, np.int64))
+    engine: Any = SimpleNamespace(places={}, cores=lambda _: SimpleNamespace(shape=shape))
+    for stored in (np.array([[1, 2]], np.float32), np.array([[5], [7]], np.float32)):
+        values = np.broadcast_to(stored, shape)
+        engine.source = lambda *_, values=values: values[..., None, None, None, None]
+        out = np.empty(shape, np.float32)
+        parts.sums(engine, out, False)
+        assert np.array_equal(out, values)

@@ -175,15 +175,16 @@ class Kernel:
     @cached_property
     def data_constants(self) -> tuple[tuple[int, int, int], ...]:
         """(row, col, k) of every constant that stored data or a predicate may depend on, other than through an address."""
-        found, seen = set(), set()
+        found: set[tuple[int, int, int]] = set()
+        seen: set[tuple[tuple[int, int], tuple[str, ...]]] = set()
         waiting: list[tuple[tuple[int, int], tuple[str, ...]]] = [
             (position, ("ex", "pred", "tr")) for position, slot in self.slots.items() if slot.stores
         ]
         while waiting:
             position, fields = waiting.pop()
-            if position in seen:
+            if (position, fields) in seen:
                 continue
-            seen.add(position)
+            seen.add((position, fields))
             for name, row, select in self.reads(position):
                 value = self.driver(row, select) if name.startswith(fields) else None
                 if value is not None and value.kind == "const":

@@ -115,7 +115,8 @@ class LaneReplay:
         if self.steady.get(id(parts)) != self.residency.state:
             self._move(row, parts, drain)
         self.result.parts[row["index"]] = parts
-        self.result.steps.append((row["start"], "dma", row["index"]))
+        # its data begin when it is set up: what the host writes to DDR before then is moved
+        self.result.steps.append((row["start"] + self.machine.t_dma, "dma", row["index"]))
 
     def _parts(self, row: Row, drain: bool, first: int, last: int) -> list[RowPart] | None:
         """What each row gives or takes; None where that breaks a rule."""

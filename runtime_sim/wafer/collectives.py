@@ -90,11 +90,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where parts chosen by `index`, of `size` stored cores, go: element `taken` [lines, elements] of all parts is the only one that is
-    added to that element of the sums, -1 where there is none; None where there are several."""
+    """Where parts chosen by `index` go, of `size` cores stored as `alike` (`stored_once`).
+
+    Element `taken` [lines, elements] of all parts is the only one that is added to that element of the sums, -1 where there is none; None
+    where there are several.
+    """
 
     index: Values
     size: int
+    alike: tuple[bool, bool]
     taken: Ints | None
 
     @cached_property
@@ -159,18 +163,17 @@ class Parts:
             given = engine.scalar(self.step, cores, None)
             assert given is not None
             given = seen_once(given) if given.ndim == 6 else given
-            alike = given.ndim == 0 or given.shape[:2] == (1, 1)
-            lead = (1, 1) if alike else cores.shape
+            lead = (1, 1) if given.ndim == 0 or given.shape[:2] == (1, 1) else cores.shape
             index = np.broadcast_to(given, (*lead, *burst.ext[:3], 1)).reshape(-1, visits)
         whole = np.broadcast_to(values, (*cores.shape, *burst.ext))
-        filled = stored_cores(whole)
+        filled, alike = stored_cores(whole), stored_once(whole)
         steps = nest(burst.ext, burst.d.stride).reshape(visits, inner)
         known = engine.places.get(id(self))
-        if known is None or known.size != len(filled) or not np.array_equal(known.index, index):
+        if known is None or (known.size, known.alike) != (len(filled), alike) or not np.array_equal(known.index, index):
             taken: Ints | None = np.full(out.shape, -1, np.int64)
             source, chosen = numbers_in(whole, np.arange(burst.cores)), np.ascontiguousarray(index)
             alone = kernels.one_part(self.place, source, self.first, chosen, self.low, limit, pace, steps, taken)
-            known = engine.places[id(self)] = Stored(index.copy(), len(filled), taken if alone else None)
+            known = engine.places[id(self)] = Stored(index.copy(), len(filled), alike, taken if alone else None)
         if known.taken is not None:
             known.store(filled.reshape(-1), out)
             return

@@ -142,6 +142,8 @@ class Deliveries:
     def _in_turn(self, sends: Sequence[Event], receives: Sequence[Event], flows: Sequence[Flow]) -> _Pairs | None:
         """The same where deliveries can be made and taken in order of time, one waiting at a core, and no two times of a core are equal;
         None elsewhere."""
+        if sum(len(flow.dst) for flow in flows) != sum(event.burst.cores for event in receives):
+            return None
         size, never = self.fabric.size, np.iinfo(np.int64).min
         first, waiting, state = np.zeros(size, np.int64), np.full((3, size), -1, np.int64), np.full((2, size), never, np.int64)
         number = np.empty(max((event.burst.cores for event in receives), default=0), np.int64)
