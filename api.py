@@ -43,6 +43,8 @@ _VALUES = {
 }  # fmt: skip
 _OWNERS = {"region": "wafer", "overhead": "wafer", "accumulate": "wafer", "defects": "wafer", "defect_rate": "wafer", "strategy": "tsp"}
 """Options that one target alone takes."""
+_ON_HOST = ("published", "embedding")
+"""Values of `host_ops` that the CGLA alone takes; nothing runs on the host elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,15 @@ class Options:
     context: int | None = None
 
 
+def _chosen(options: Mapping[str, Any]) -> Options:
+    """The options of a call. Raises BadInput for one that does not exist."""
+    known = [field.name for field in dataclasses.fields(Options)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise BadInput(f"there is no option {unknown[0]!r}; options are {', '.join(known)}")
+    return Options(**options)
+
+
 def _check(options: Options, targets: Sequence[str]) -> None:
     """Raise BadInput for an unknown target and for an option, away from its default, that none of `targets` takes."""
     for target in targets:
@@ -82,6 +93,8 @@ def _check(options: Options, targets: Sequence[str]) -> None:
         value = getattr(options, name)
         if value != getattr(Options, name) and owner not in targets:
             raise BadInput(f"{name} {value} means nothing on {', '.join(targets)}: only {owner} takes it")
+    if options.host_ops in _ON_HOST and "cgla" not in targets:
+        raise BadInput(f"host_ops {options.host_ops} means nothing on {', '.join(targets)}: only cgla takes it")
 
 
 class Result:
@@ -249,7 +262,7 @@ class Program:
         seconds = time.perf_counter() - start
         ran = not timing_only and bool(execution.outputs)  # an executor gives no numbers for a schedule that it cannot follow
         outputs = [] if not ran else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
-        numerics = None if not ran else self._judge(outputs, inputs, args, kwargs, states, reference, interpreter)
+        numerics = None if not ran else self._judge(outputs, execution.states, inputs, args, kwargs, states, reference, interpreter)
         return Result(outputs, self._data(execution, numerics, seconds), reference), dict(execution.states)
 
     def _initial_states(self) -> dict[str, Array] | None:
@@ -262,6 +275,7 @@ class Program:
     def _judge(
         self,
         outputs: Sequence[torch.Tensor],
+        left: Mapping[str, Array],
         inputs: Mapping[str, Array],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -269,6 +283,7 @@ class Program:
         reference: Sequence[torch.Tensor] | None,
         interpreter: bool,
     ) -> Numerics | None:
+        """The verdict on outputs, and where the interpreter runs beside it on what the run `left` in states."""
         source = self._source
         if reference is None and source is not None and not self.container.bindings_of("state"):
             reference = torch_outputs(source.module, args, kwargs)
@@ -278,11 +293,13 @@ class Program:
         limits = tolerance_of(str(meta["precision"]))
         interpreted = None
         if interpreter and source is not None:
-            interpreted, _ = interpret(source.graph, inputs, states=states, store=source.lowered.store)
+            values, updates = interpret(source.graph, inputs, states=states, store=source.lowered.store)
+            interpreted = [*values, *(updates[name] for name in left)]
         vocabulary = bool(meta.get("tokens") or meta.get("classes"))
         return judge(
             [to_numpy(t) for t in outputs], [to_numpy(t) for t in reference], tolerance=limits.torch,
             resolution=limits.resolution if vocabulary else None, interpreted=interpreted, interpreter_tolerance=limits.interpreter,
+            states=[np.asarray(value) for value in left.values()],
         )  # fmt: skip
 
     def _data(self, execution: Execution, numerics: Numerics | None, seconds: float) -> ResultData:
@@ -352,7 +369,7 @@ def compile(
     fields of `Options`: `defects` (a JSON file) or `defect_rate` with `seed` make cores of a wafer dead, for instance. Raises
     UnsupportedOp (all missing ops at once), Infeasible (the model does not fit) and BadInput.
     """
-    chosen = Options(machine=machine, precision=precision, host_ops=host_ops, **options)
+    chosen = _chosen({"machine": machine, "precision": precision, "host_ops": host_ops, **options})
     _check(chosen, (target,))
     start = time.perf_counter()
     lowered = lower_module(module, tuple(args), dict(kwargs or {}))
@@ -364,8 +381,6 @@ def _compile(module: torch.nn.Module, lowered: Lowered, target: str, options: Op
     precision = options.precision or kind.precisions[0]
     if precision not in kind.precisions:
         raise BadInput(f"{target} has no {precision}; its formats are {', '.join(kind.precisions)}")
-    if options.host_ops == "embedding" and target != "cgla":
-        raise BadInput(f"{target} gathers table rows on the machine: host_ops embedding is for cgla")
     machine = options.machine
     if machine is None or isinstance(machine, str):
         machine = load_machine(target, machine, options.changes)
@@ -438,7 +453,7 @@ def compare(
     """
     arguments, keywords = tuple(args), dict(kwargs or {})
     start = time.perf_counter()
-    chosen = Options(**options)
+    chosen = _chosen(options)
     _check(chosen, targets)
     failure: UnsupportedOp | None = None
     lowered: Lowered | None = None

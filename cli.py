@@ -131,6 +131,8 @@ def _case(model: str, prompt: str | None, phase: Phase, batch: int, seq: int | N
     """The module and its inputs. User code runs only when the user named a file."""
     from .models.zoo import MODELS, Case, Request, build
 
+    if context is not None and phase is Phase.prefill:
+        raise BadInput("a prefill has no cache: --context is for --phase decode")
     if model in MODELS:
         return build(model, Request(prompt, phase.value, batch, seq, context, seed))
     if "/" not in model and ":" not in model and not model.endswith((".pt2", ".gguf")) and not Path(model).exists():
@@ -323,7 +325,8 @@ def run(
     if reference is not None:
         meta = program.container.meta
         seq = int(meta["seq"]) if meta["phase"] == "prefill" else None
-        case = _case(reference, None, Phase(meta["phase"]), int(meta["batch"]), seq, int(meta["context"]), seed)
+        context = None if meta["phase"] == "prefill" else int(meta["context"])
+        case = _case(reference, None, Phase(meta["phase"]), int(meta["batch"]), seq, context, seed)
         args, kwargs = api.with_inputs(case.args, case.kwargs, inputs)
         expected = api.torch_outputs(case.module, args, kwargs)
     result = program.run_named(inputs, exact=exact, reference=expected)

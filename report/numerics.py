@@ -62,13 +62,17 @@ def judge(
     resolution: float | None = None,
     interpreted: Sequence[Array] | None = None,
     interpreter_tolerance: float | None = None,
+    states: Sequence[Array] = (),
 ) -> Numerics:
-    """The verdict on outputs. `resolution` (relative spacing of the format) asks for arg-max agreement on the first output."""
+    """The verdict on outputs. `resolution` (relative spacing of the format) asks for arg-max agreement on the first output.
+
+    `interpreted` are the interpreter's outputs, and after them its new values of what the run left in `states`.
+    """
     max_abs, rel = relative_error(got, want)
     passed = rel <= tolerance
     own = None
     if interpreted is not None:
-        own = relative_error(got, interpreted)[1]
+        own = relative_error([*got, *states], interpreted)[1]
         passed = passed and own <= (interpreter_tolerance or 0.0)
     share, ties = None, None
     if resolution is not None and got and got[0].shape == want[0].shape and got[0].ndim:

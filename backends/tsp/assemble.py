@@ -75,7 +75,7 @@ class Slot:
             units = sorted({unit for plane in planes for unit in plane})
             spots = [(base, -bank) for bank in range(2) if (base := self.allocator.gap(units, bank, vectors, True, taken)) is not None]
             if not spots:
-                raise self.allocator.full(vectors, "a value between layers")
+                raise self.allocator.full(vectors, [units], "a value between layers")
             base, bank = max(spots)
             self.allocator.used[units, -bank, base : base + vectors] = True
             self.allocator.kept[units, -bank, base : base + vectors] = True
@@ -108,12 +108,14 @@ class Assembly:
     spares: dict[int, Place] = field(default_factory=dict)
     """Of the section at hand: second places of what its copies hand on."""
     outputs: list[tuple[str, int, list[tuple[tuple[tuple[int, int], ...], Storage]]]] = field(default_factory=list)
+    updated: set[Storage] = field(default_factory=set)
+    """First storages of states that their section writes: of several places of a state it is read back from such a one."""
 
     def begin(self, section: Section) -> None:
         """Find second places for what copies of the section hand on, before its scratch takes rows."""
         self.spares = {}
         for number, first in sorted(self.carried(section).items()):
-            if self._in_turn(section, number) and first in self.slots:
+            if self._in_turn(section, number, first) and first in self.slots:
                 self.spares[number] = self.slots[first].place(False)
 
     def carried(self, section: Section) -> dict[int, int]:
@@ -123,11 +125,14 @@ class Assembly:
         own = set(section.nodes)
         return {now: first for first, now in mapping(self.graph, section, 1).items() if now in own and first not in own}
 
-    def _in_turn(self, section: Section, node: int) -> bool:
-        """Whether only the next copy reads the value of a node, so that two places in turn do for all copies."""
+    def _in_turn(self, section: Section, node: int, first: int) -> bool:
+        """Whether only the next copy reads the value of a node, and only the first copy reads `first` in its stead, so that two places in
+        turn do for all copies."""
         graph = self.graph
         low, high = section.nodes[0], section.nodes[0] + section.period * section.count
         kept = {*graph.outputs, *graph.updates.values()}
+        if first in kept or not set(graph.users[first]) <= set(section.nodes):
+            return False
         return not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in section.copies(node)[:-1])
 
     def export(self, section: Section, node: int, slot: Slot, carried: int | None) -> None:
@@ -289,7 +294,7 @@ class _Layout:
     def _plan(self, chip: _Chip, item: Lowered, fixed: Sequence[Storage], names: Mapping[int, int]) -> tuple[list[Spot], Storage | None]:
         """Rows for everything that is not on the chip yet, large ones first, and the first storage that finds none."""
         if (chip.fixed & item.written & ~self.assembly.allocator.reserved).any():
-            return [], fixed[0]
+            return [], item.timeline.objects[0]
         # rows where sections that come later have scratch are left to them while there are others: they may run on this chip too
         found: list[Spot] = []
         without: Storage | None = None
@@ -424,7 +429,7 @@ class _Layout:
                 regions = []
                 for number, storages in self._homes(node):
                     chip = self.chips[number]
-                    for (box, _), storage in zip(border_parts(node.shape), storages, strict=True):
+                    for (box, _), storage in zip(border_parts(node.shape, self.machine.rows), storages, strict=True):
                         regions.append(region(node.shape, box, chip.allocations[id(storage), node.id], storage))
                 kind = "input" if isinstance(node, Input) else "state"
                 found.append(
@@ -461,7 +466,7 @@ class _Layout:
             from .compile import border_parts
 
             storages = []
-            for _, count in border_parts(node.shape):
+            for _, count in border_parts(node.shape, self.machine.rows):
                 kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
                 storage = self.assembly.allocator.linear(ISA_TYPE[node.dtype], count, kind, frozenset(), node.name)
                 storage.source = node.id
@@ -476,7 +481,7 @@ class _Layout:
                 self._row(0, (id(storage), node.id), storage, bank, row, kind)
                 storages.append(storage)
             seen[0, 0] = (0, storages)
-        return list(seen.values())
+        return sorted(seen.values(), key=lambda home: home[1][0] not in self.assembly.updated)
 
 
 def region(shape: Sequence[int], box: Sequence[tuple[int, int]], allocation: int, storage: Storage) -> dict[str, Any]:

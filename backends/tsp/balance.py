@@ -1,7 +1,7 @@
 """`--strategy solver`: which set of slices every stationary constant of a section lies in, chosen for all of them together.
 
-The greedy lowering chooses as constants come, so that a large one that comes last raises the fullest slices; how full those are decides
-how many copies of a section a chip holds. CP-SAT chooses again for the constants that were asked for, and the section is lowered anew.
+The greedy lowering chooses as constants come, so that a large one that comes last raises the fullest slices. CP-SAT chooses
+again for the constants that were asked for, and the section is lowered anew.
 """
 
 from __future__ import annotations

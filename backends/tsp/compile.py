@@ -2,7 +2,7 @@
 
 Every section is lowered once, on a timeline of its own. Constants, inputs and state choose their slices there; rows are given when the
 instances are known (`assemble.py`). Values that pass from section to section, or from copy to copy, lie in **slots**: rows that no
-section's scratch ever uses, at the same place on every chip.
+later section's scratch uses, at the same place on every chip.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Lowering(BaseLowering):
         element, lanes = border_layout(node.shape)
         kind = Kind.INPUT if isinstance(node, Input) else Kind.STATE
         storages = []
-        for _, count in border_parts(node.shape):
+        for _, count in border_parts(node.shape, self.engine.machine.rows):
             storage = self.engine.allocator.linear(ISA_TYPE[node.dtype], count, kind, frozenset(), node.name)
             storage.source = node.id
             storages.append(storage)
@@ -125,7 +125,7 @@ def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve
         lowering, rest = _lower_section(graph, store, sections[position], assembly)
         if solve:
             _release(lowering, final=True)
-            plan = allocator.solved(sections[position].count, options.seed)
+            plan = allocator.solved(options.seed)
             lowering, rest = _lower_section(graph, store, sections[position], assembly, plan)
         if rest:
             sections[position : position + 1] = sections[position].split(rest)
@@ -135,7 +135,7 @@ def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve
         if position == len(sections) - 1:
             _outputs(lowering, assembly)
             local = {number for number in graph.updates.values() if number not in done} | local
-        _states(lowering, section, {name: number for name, number in graph.updates.items() if number in local})
+        _states(lowering, assembly, {name: number for name, number in graph.updates.items() if number in local})
         _exports(lowering, section, wanted[position], assembly)
         _release(lowering, final=True)
         assembly.add(section, lowering.engine.timeline, lowering.borders)
@@ -179,7 +179,9 @@ def _lower_section(
         _release(lowering)
         if section.count == 1 and allocator.crowded() and position + 1 < len(reads):
             waiting = frozenset(list(reads)[position + 1 :])
-            return lowering, waiting | {gather for gather in deferred if not waiting.isdisjoint(graph.users[gather])}
+            later = {gather for gather in deferred if not waiting.isdisjoint(graph.users[gather])}
+            if all(waiting.issuperset(graph.users[gather]) for gather in later):  # a gather is made where all of its readers are
+                return lowering, waiting | later
     return lowering, frozenset()
 
 
@@ -215,7 +217,7 @@ def border_layout(shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
     return arrange(0, digits(strides, extents, range(len(extents) - 1)), lanes), lanes
 
 
-def border_parts(shape: tuple[int, ...], most: int = 4096) -> list[tuple[Box, int]]:
+def border_parts(shape: tuple[int, ...], most: int) -> list[tuple[Box, int]]:
     """Boxes (start, extent per dimension) in row-major order and their vectors, each of at most `most` vectors."""
     extents = shape or (1,)
     tiles = -(-extents[-1] // LANES)
@@ -252,13 +254,15 @@ def _used(seq: Seq) -> list[Storage]:
     return [seq.storages[int(k)] for k in np.unique(seq.which)]
 
 
-def _states(lowering: Lowering, section: Section, updates: Mapping[str, int]) -> None:
+def _states(lowering: Lowering, assembly: Assembly, updates: Mapping[str, int]) -> None:
     """Write new values of states back, when all that this section reads of them has been read."""
     engine = lowering.engine
     engine.label = "state"
     pending: list[tuple[Seq, Seq]] = []
     for name, number in sorted(updates.items()):
-        target = lowering.value(_state_node(lowering.graph, name)).copies[0].seq
+        state = _state_node(lowering.graph, name)
+        target = lowering.value(state).copies[0].seq
+        assembly.updated.add(lowering.borders[state][0])
         source = arranged(lowering, number)
         if set(_used(source)) == set(_used(target)):
             continue
@@ -295,7 +299,7 @@ def _outputs(lowering: Lowering, assembly: Assembly) -> None:
         if not done[number]:
             source = arranged(lowering, number)
             first = 0
-            for box, count in border_parts(shape):
+            for box, count in border_parts(shape, engine.machine.rows):
                 part = source.take(np.arange(first, first + count))
                 storage = engine.allocator.linear(source.dtype, count, Kind.OUTPUT, part.units, f"output {position}")
                 engine.copy_into(part, Seq.of(storage))

@@ -254,15 +254,9 @@ class Allocator:
         self.height = self.here.sum(axis=(1, 2))
         self.between = (self.kept & ~self.reserved).sum(axis=(1, 2))
 
-    def solved(self, copies: int, seed: int) -> list[int]:
-        """A plan for what this section's striped constants have asked for, so that a chip holds as many of its `copies` as can be.
-
-        The copies on one chip share the rows of scratch, but each has its constants.
-        """
-        scratch = self.height + self.between
-        whole = self.machine.rows * self.machine.banks
-        together = max(1, min(copies, int(((whole - scratch) / np.maximum(self.load, 1)).min())))
-        others = self.load + scratch // together
+    def solved(self, seed: int) -> list[int]:
+        """A plan for what this section's striped constants have asked for, beside its other rows."""
+        others = self.load + self.height + self.between
         for choice in self.choices:
             others[list(self.sets[choice.chosen])] -= choice.rows
         return balanced(self.choices, [int(others[list(units)].max()) for units in self.sets], seed)
@@ -298,7 +292,7 @@ class Allocator:
         if kind in FIXED:
             picks.sort(key=lambda pick: self._filled(pick))
             if not picks or vectors > self.machine.rows:
-                raise self.full(vectors * width, label)
+                raise self.full(vectors, picks, label)
             self.load[list(picks[0])] += vectors
             return Storage(dtype, vectors, tuple((u,) for u in picks[0]), (0,) * width, kind, 0, -1, vectors, label=label)
         found = None
@@ -307,7 +301,7 @@ class Allocator:
             candidates = [(tuple((u,) for u in pick), (0,) * width) for pick in some]
             found = found or self._scratch(dtype, vectors, candidates, vectors, kind, label, roomy)
         if found is None:
-            raise self.full(vectors * width, label)
+            raise self.full(vectors, picks, label)
         return found
 
     def chunks(
@@ -315,7 +309,7 @@ class Allocator:
         beside: frozenset[int] = frozenset(),
     ) -> list[Storage]:  # fmt: skip
         """Linear storages for any number of vectors, all in one hemisphere."""
-        most = SCRATCH_ROWS
+        most = min(SCRATCH_ROWS, self.machine.rows)
         if kind in FIXED:  # up to four parts: long stretches are rare; a whole bank would leave no row of it to scratch
             most = min(self.machine.rows * 3 // 4, max(self.machine.rows // 4, -(-vectors // 4)))
         if vectors <= most:
@@ -358,7 +352,7 @@ class Allocator:
                 mine = [s for s in fit if made and s[0] in made[-1].units]
                 chosen = planned or mine or sorted(fit or sets, key=lambda s: filled[s])
                 if not chosen:
-                    raise self.full(vectors * width, label)
+                    raise self.full(rows * width, sets, label)
                 part_of = self.choices[-1].part_of if made else len(self.choices)
                 numbers = tuple(sorted(self.sets.index(s) for s in sets))
                 self.choices.append(Choice(rows * width, numbers, self.sets.index(chosen[0]), part_of))
@@ -369,7 +363,7 @@ class Allocator:
                 offsets = tuple(p * rows for p in range(width))
                 found = self._scratch(dtype, count, [(_striped_planes(s, width), offsets) for s in sets], rows * width, kind, label)
             if found is None:
-                raise self.full(vectors * width, label)
+                raise self.full(rows * width, sets, label)
             made.append(found)
         return made
 
@@ -399,12 +393,14 @@ class Allocator:
             self.ends[rows] = np.maximum(self.ends[rows], storage.last)
             storage.live = False
 
-    def full(self, rows: int, label: str) -> Infeasible:
-        """The error for a value that finds no room."""
-        free = int((~self.used).sum())
-        return Infeasible(
-            "memory", max(rows, free + 1) * LANES, free * LANES, "bytes", f"one chip at {label}", ("more chips", "a shorter sequence")
-        )
+    def full(self, rows: int, groups: Sequence[Sequence[int]], label: str) -> Infeasible:
+        """The error for a value that needs `rows` free rows in a stretch in all slices of one of `groups`."""
+        banks = range(self.machine.banks)
+        longest = max((self.longest(units, bank, self.used) for units in groups for bank in banks), default=0)
+        # a constant has not been given rows yet: no stretch is longer than what constants and scratch leave of a slice
+        left = max((self.machine.rows * self.machine.banks - self._filled(units) for units in groups), default=0)
+        where = f"every group of slices of one chip that may hold {label}"
+        return Infeasible("memory", rows, min(longest, left, rows - 1), "rows", where, ("a shorter sequence", "a smaller model"))
 
 
 Planes = tuple[tuple[int, ...], ...]

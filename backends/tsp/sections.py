@@ -15,7 +15,7 @@ PLAIN_BYTES = 48 << 20
 
 @dataclass(frozen=True)
 class Section:
-    """Nodes `nodes` of the first copy; copy c holds node + c * period. A plain section has one copy. `last` takes outputs and updates."""
+    """Nodes `nodes` of the first copy; copy c holds node + c * period. A plain section has one copy."""
 
     name: str
     nodes: tuple[int, ...]
