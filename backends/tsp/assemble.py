@@ -126,12 +126,12 @@ class Assembly:
         return {now: first for first, now in mapping(self.graph, section, 1).items() if now in own and first not in own}
 
     def _in_turn(self, section: Section, node: int, first: int) -> bool:
-        """Whether only the next copy reads the value of a node, and only the first copy reads `first` in its stead, so that two places in
-        turn do for all copies."""
+        """Whether only the next copy reads the value of a node, and nothing after the first copy reads `first`, which that one reads in its
+        stead, so that two places in turn do for all copies."""
         graph = self.graph
         low, high = section.nodes[0], section.nodes[0] + section.period * section.count
         kept = {*graph.outputs, *graph.updates.values()}
-        if first in kept or not set(graph.users[first]) <= set(section.nodes):
+        if first in kept or any(user > section.nodes[-1] for user in graph.users[first]):
             return False
         return not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in section.copies(node)[:-1])
 
