@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mutants_changes import Mutant
 from mutants_harmless import BY_RUNS, harmless
+from mutants_poison import same_numbers
 
 from spatialc import api, errors
 from spatialc.machines.program import Program
@@ -111,7 +112,7 @@ def judge(subject: Subject, expected: Sequence[Any], mutant: Mutant) -> Verdict:
                 break
             run = executor.execute(mutant.program, inputs, states, skip=skip)
             violations = list(run.violations)
-            if not violations and not (_equal(run.outputs, wanted.outputs) and _equal(run.states, wanted.states)):
+            if not violations and not same_numbers(run, wanted):
                 return Verdict(*told, "numbers")
             slower = slower or run.cycles != wanted.cycles
     except errors.BadInput as error:
@@ -135,8 +136,7 @@ def agree(one: Program, other: Program, runs: Sequence[Any]) -> bool:
     executor, skip = simulate(one.target), PREDICTED[one.target]
     for inputs, states in runs:
         first, second = (executor.execute(program, inputs, states, skip=skip) for program in (one, other))
-        same = _equal(first.outputs, second.outputs) and _equal(first.states, second.states)
-        if not same or bool(first.violations) != bool(second.violations):
+        if not same_numbers(first, second) or bool(first.violations) != bool(second.violations):
             return False
     return True
 
@@ -163,7 +163,3 @@ def _noise(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if array.dtype == np.uint8:
         return rng.integers(0, 0x3C, array.shape, dtype=np.uint8)
     return rng.uniform(0.1, 1.0, array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-
-
-def _equal(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> bool:
-    return found.keys() == wanted.keys() and all(np.array_equal(found[k], wanted[k], equal_nan=wanted[k].dtype.kind == "f") for k in wanted)

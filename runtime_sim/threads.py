@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
-from itertools import pairwise
 from typing import TypeVar
 
 P = TypeVar("P")
@@ -90,19 +89,7 @@ def one_thread_products() -> Iterator[None]:
         set_to(before)
 
 
-def slices(weights: Sequence[int]) -> list[slice]:
-    """Cuts rows with these weights into one slice a thread, of about equal weight."""
-    total, ends, done = sum(weights), [0], 0
-    for row, weight in enumerate(weights):
-        done += weight
-        if done * THREADS >= total * len(ends):
-            ends.append(row + 1)
-    if ends[-1] != len(weights):
-        ends.append(len(weights))
-    return [slice(a, b) for a, b in pairwise(ends) if a < b]
-
-
-def even(count: int, work: int) -> list[slice]:
-    """Cuts `count` equal rows into one slice a thread; into one alone where all `work` (elements touched, say) is too little to share."""
-    parts = THREADS if work >= _SHARED else 1
+def even(count: int, work: int, least: int = _SHARED) -> list[slice]:
+    """Cuts `count` equal rows into one slice a thread; into one alone where all `work` (elements touched, say) is less than `least`."""
+    parts = THREADS if work >= least else 1
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts) if count * i // parts < count * (i + 1) // parts]

@@ -403,6 +403,7 @@ def test_repeated_layers_are_one_segment() -> None:
 
 @pytest.mark.parametrize("form", ["fp16", "fp32"])
 def test_products_over_launches_are_the_sums_of_the_launches(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatialc.runtime_sim import threads
     from spatialc.runtime_sim.cgla import products
     from spatialc.runtime_sim.cgla import run as runner
     from spatialc.runtime_sim.cgla.sources import plain_tape
@@ -416,7 +417,7 @@ def test_products_over_launches_are_the_sums_of_the_launches(form: str, monkeypa
     for least, packed in ((0, 1), (0, 1 << 20), (1 << 60, 1 << 20)):
         monkeypatch.setattr(products, "SHARED_PRODUCTS", least)
         monkeypatch.setattr(products, "PACKED_BYTES", packed)
-        monkeypatch.setattr(products, "THREADS", 2)
+        monkeypatch.setattr(threads, "THREADS", 2)
         run = execute(program, inputs)
         assert (run.violations, run.order) == ((), "blocked")
         found.append(run.outputs["output_0"])

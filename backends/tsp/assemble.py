@@ -73,13 +73,13 @@ class Slot:
         found = []
         for vectors, planes in self.forms:
             units = sorted({unit for plane in planes for unit in plane})
-            spots = [(base, -bank) for bank in range(2) if (base := self.allocator.gap(units, bank, vectors, True, taken)) is not None]
-            if not spots:
+            spot = self.allocator.highest(units, vectors, taken)
+            if spot is None:
                 raise self.allocator.full(vectors, [units], "a value between layers")
-            base, bank = max(spots)
-            self.allocator.used[units, -bank, base : base + vectors] = True
-            self.allocator.kept[units, -bank, base : base + vectors] = True
-            found.append((-bank, base))
+            bank, base = spot
+            self.allocator.used[units, bank, base : base + vectors] = True
+            self.allocator.kept[units, bank, base : base + vectors] = True
+            found.append(spot)
         return tuple(found)
 
 
@@ -105,18 +105,18 @@ class Assembly:
     lowered: list[Lowered] = field(default_factory=list)
     slots: dict[int, Slot] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
-    spares: dict[int, Place] = field(default_factory=dict)
-    """Of the section at hand: second places of what its copies hand on."""
+    turns: dict[int, tuple[Place, Place]] = field(default_factory=dict)
+    """Of the section at hand: the two places, in turn, of what its copies hand on."""
     outputs: list[tuple[str, int, list[tuple[tuple[tuple[int, int], ...], Storage]]]] = field(default_factory=list)
     updated: set[Storage] = field(default_factory=set)
     """First storages of states that their section writes: of several places of a state it is read back from such a one."""
 
     def begin(self, section: Section) -> None:
         """Find second places for what copies of the section hand on, before its scratch takes rows."""
-        self.spares = {}
+        self.turns = {}
         for number, first in sorted(self.carried(section).items()):
             if self._in_turn(section, number, first) and first in self.slots:
-                self.spares[number] = self.slots[first].place(False)
+                self.turns[number] = self.slots[first].place(False), self.places[first]
 
     def carried(self, section: Section) -> dict[int, int]:
         """Nodes of the section whose value the next copy reads -> what the first copy reads in its stead."""
@@ -135,15 +135,12 @@ class Assembly:
             return False
         return not any(m in kept or any(not low <= user < high for user in graph.users[m]) for m in section.copies(node)[:-1])
 
-    def export(self, section: Section, node: int, slot: Slot, carried: int | None) -> None:
+    def export(self, section: Section, node: int, slot: Slot) -> None:
         """Remember slot and place of a value for every copy: two places in turn for what only the next copy reads, else one each."""
-        spare = self.spares.get(node)
+        turns = self.turns.get(node)
         for c, member in enumerate(section.copies(node)):
             self.slots[member] = slot
-            if spare is not None and carried is not None:
-                self.places[member] = spare if c % 2 == 0 else self.places[carried]
-            else:
-                self.places[member] = slot.place(section.count > 1)
+            self.places[member] = slot.place(section.count > 1) if turns is None else turns[c % 2]
 
     def add(self, section: Section, timeline: Timeline, borders: Mapping[int, list[Storage]]) -> None:
         """A lowered section."""
@@ -311,14 +308,12 @@ class _Layout:
             if self._key(storage, names) in chip.allocations:
                 continue
             units = sorted(storage.units)
-            for bank in range(self.machine.banks):
-                row = self.assembly.allocator.gap(units, bank, storage.rows, False, taken)
-                if row is not None:
-                    taken[units, bank, row : row + storage.rows] = True
-                    found.append((storage, bank, row))
-                    break
-            else:
+            spot = self.assembly.allocator.lowest(units, storage.rows, taken)
+            if spot is None:
                 return found, storage
+            bank, row = spot
+            taken[units, bank, row : row + storage.rows] = True
+            found.append((storage, bank, row))
         return found, None
 
     def _no_room(self, item: Lowered, storage: Storage, found: Sequence[Spot]) -> Infeasible:
@@ -472,11 +467,10 @@ class _Layout:
                 storage.source = node.id
                 units = sorted(storage.units)
                 taken = self.chips[0].fixed | self.chips[0].scratch
-                bank, row = next(
-                    (b, r)
-                    for b in range(self.machine.banks)
-                    if (r := self.assembly.allocator.gap(units, b, count, False, taken)) is not None
-                )
+                spot = self.assembly.allocator.lowest(units, count, taken)
+                if spot is None:
+                    raise self.assembly.allocator.full(count, [units], node.name)
+                bank, row = spot
                 self.chips[0].fixed[units, bank, row : row + count] = True
                 self._row(0, (id(storage), node.id), storage, bank, row, kind)
                 storages.append(storage)

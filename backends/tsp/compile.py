@@ -117,6 +117,7 @@ def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve
     allocator = Allocator(options.machine)
     sections = cut(graph)
     assembly = Assembly(options.machine, graph, store, allocator, options)
+    wanted = read_outside(graph, sections)
     done: set[int] = set()
     position = 0
     while position < len(sections):
@@ -129,7 +130,8 @@ def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve
             lowering, rest = _lower_section(graph, store, sections[position], assembly, plan)
         if rest:
             sections[position : position + 1] = sections[position].split(rest)
-        section, wanted = sections[position], read_outside(graph, sections)
+            wanted = read_outside(graph, sections)
+        section = sections[position]
         local = local_updates(graph, section)
         done |= {counterpart for number in local for counterpart in section.copies(number)}
         if position == len(sections) - 1:
@@ -351,7 +353,7 @@ def _exports(lowering: Lowering, section: Section, wanted: set[int], assembly: A
             copy = ensure_copy(lowering, value)
             source = copy.seq
             slot = Slot.of(copy, engine.allocator, f"%{number}", source.units, section.count > 1)
-        assembly.export(section, number, slot, carried.get(number))
+        assembly.export(section, number, slot)
         targets = slot.storages(number)
         for storage, (bank, row) in zip(targets, assembly.places[number], strict=True):
             storage.after = engine.allocator.until(storage, bank, row)

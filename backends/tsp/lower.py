@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -46,6 +46,10 @@ class Lowering:
     def positive(self) -> frozenset[int]:
         """Nodes whose every element is surely > 0 or NaN."""
         return positive_nodes(self.graph)
+
+    def surely_positive(self, node: Node) -> Callable[[int], bool]:
+        """Whether the k-th operand of a node is such a node."""
+        return lambda k: node.operands[k] in self.positive
 
     def value(self, number: int) -> Value:
         """The value of a node."""

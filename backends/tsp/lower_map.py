@@ -163,7 +163,7 @@ def lower_map(lowering: Lowering, node: Map) -> Value:
         node.shape,
         fallback,
         "map",
-        positive=lambda k: node.operands[k] in lowering.positive,
+        positive=lowering.surely_positive(node),
     )
 
 
@@ -179,7 +179,7 @@ def lower_reduce(lowering: Lowering, node: Reduce) -> Value:
     """A Reduce node of any operation."""
     operands = operand_list(lowering, node)
     strides = result_strides(node.groups, node.axes, node.shape)
-    positive = lambda k: node.operands[k] in lowering.positive  # noqa: E731
+    positive = lowering.surely_positive(node)
     expr = node.expr
     if node.op in ("argmax", "argmin"):
         return _arg_extreme(lowering, node, operands, strides)

@@ -183,14 +183,23 @@ class Allocator:
         rest = [unit for units in groups.values() if len(units) < 4 for unit in units]
         return whole + [tuple(rest[k : k + 4]) for k in range(0, len(rest) - 3, 4)]
 
-    def gap(self, units: Sequence[int], bank: int, rows: int, top: bool, taken: Array | None = None) -> int | None:
-        """A free stretch of rows in all `units`: the last one, or the first one; `taken` defaults to what scratch uses now."""
+    def gap(self, units: Sequence[int], bank: int, rows: int, top: bool, taken: Array) -> int | None:
+        """A stretch of rows that are not `taken` in any of `units`: the last one, or the first one."""
         if rows > self.machine.rows:
             return None
-        used = self.used if taken is None else taken
-        count = np.concatenate([[0], np.cumsum(used[list(units), bank].any(axis=0))])
+        count = np.concatenate([[0], np.cumsum(taken[list(units), bank].any(axis=0))])
         free = np.flatnonzero(count[rows:] == count[: len(count) - rows])
         return None if not len(free) else int(free[-1] if top else free[0])
+
+    def highest(self, units: Sequence[int], rows: int, taken: Array) -> tuple[int, int] | None:
+        """(bank, first row) of the highest free stretch in all `units`; the first bank of equals."""
+        found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True, taken)) is not None]
+        return (-max(found)[1], max(found)[0]) if found else None
+
+    def lowest(self, units: Sequence[int], rows: int, taken: Array) -> tuple[int, int] | None:
+        """(bank, first row) of the lowest free stretch in all `units` in the first bank that has one."""
+        found = ((bank, self.gap(units, bank, rows, False, taken)) for bank in range(self.machine.banks))
+        return next(((bank, base) for bank, base in found if base is not None), None)
 
     def longest(self, units: Sequence[int], bank: int, taken: Array) -> int:
         """Rows of the longest stretch that is not taken in any of `units`."""
@@ -224,10 +233,10 @@ class Allocator:
 
     def _spot(self, units: Sequence[int], rows: int) -> tuple[int, int, bool]:
         """(first row, bank, whether constants keep their room) of the highest gap in these slices; row -1 where there is none."""
-        found = [(base, -bank) for bank in range(self.machine.banks) if (base := self.gap(units, bank, rows, True)) is not None]
-        if not found:
+        spot = self.highest(units, rows, self.used)
+        if spot is None:
             return -1, 0, False
-        base, bank = max(found)[0], -max(found)[1]
+        bank, base = spot
         filled = self.load[units] + self.height[units] + self.between[units]
         fresh = rows - self.here[units, bank, base : base + rows].sum(axis=1)
         room = self.machine.rows * self.machine.banks * ROOM // 16
@@ -348,7 +357,8 @@ class Allocator:
                 room = self.machine.rows * self.machine.banks * 7 // 10
                 filled = {s: self._filled(s) for s in sets}
                 fit = [s for s in sets if filled[s] + rows * width <= room]
-                planned = [s for s in sets if self.plan[len(self.choices) :][:1] == [self.sets.index(s)]]
+                wanted = self.sets[self.plan[len(self.choices)]] if len(self.choices) < len(self.plan) else None
+                planned = [s for s in sets if s == wanted]
                 mine = [s for s in fit if made and s[0] in made[-1].units]
                 chosen = planned or mine or sorted(fit or sets, key=lambda s: filled[s])
                 if not chosen:

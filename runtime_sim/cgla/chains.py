@@ -40,8 +40,7 @@ def run_chain(a: Floats, b: Floats, head: Floats, start: Floats, product_head: b
     block = next(size for size in (4 * BLOCK, 2 * BLOCK, BLOCK) if a.shape[3] % size == 0)
     jobs = a.shape[0] * (a.shape[3] // block)
     work = a.size * b.shape[3]
-    parts = even(jobs, work) if work >= THREADED_WORK else [slice(0, jobs)]
-    each(lambda part: loops.chain(a, b, head, product_head, add, out, block, part.start, part.stop), parts)
+    each(lambda part: loops.chain(a, b, head, product_head, add, out, block, part.start, part.stop), even(jobs, work, THREADED_WORK))
     return out
 
 

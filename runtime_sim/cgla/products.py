@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import pairwise
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..threads import THREADS, each, one_thread_products
+from ..threads import each, even, one_thread_products
 from .chain_forms import LaneMemory
 from .lane import pieces
 from .launch import SummedStores, summed_stores
@@ -204,10 +203,7 @@ class _Stack:
         form = self.form
         source, target = view(self.symbols[0]), view(self.symbols[2])
         narrow = form.narrow.packed(view(self.symbols[1]), self.narrow)
-        count = len(self.wide[0])
-        parts = min(THREADS, count) if form.products * len(self.pairs) >= SHARED_PRODUCTS else 1
-        cuts = [count * i // parts for i in range(parts + 1)]
-        each(partial(self._some, source, narrow, target), [slice(a, b) for a, b in pairwise(cuts)])
+        each(partial(self._some, source, narrow, target), even(len(self.wide[0]), form.products * len(self.pairs), SHARED_PRODUCTS))
 
     def _some(self, source: Bytes, narrow: NDArray[np.float32], target: Bytes, rows: slice) -> None:
         """The products of some wide packings."""

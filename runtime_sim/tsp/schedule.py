@@ -13,12 +13,12 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import ACC_OPS, DType, Opcode
 from . import pointers
+from .arena import ALIGN
 from .flatten import among
 from .joins import Joins
 from .layout import Array
 from .legality import Analysis
 
-_ALIGN = 64
 _NEVER = 1 << 60
 HALF = 16
 """`pass_kind` of fp16 passes."""
@@ -154,7 +154,7 @@ def place(groups: list[Array], sizes: tuple[Array, ...], last: tuple[Array, ...]
     end = 0
     for number, rows in enumerate(groups):
         for bytes_, until, offsets in zip((size[rows] for size in sizes), (end_[rows] for end_ in last), bases, strict=True):
-            space = -(-bytes_ // _ALIGN) * _ALIGN
+            space = -(-bytes_ // ALIGN) * ALIGN
             size = int(space.sum())
             if not size:
                 continue

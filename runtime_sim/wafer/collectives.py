@@ -30,7 +30,7 @@ from .events import Event
 from .model import BurstView, Ints, RegionView
 from .order import Step
 from .products import contraction, kinds_of, summed_extents
-from .storage import seen_from, seen_once, stored_once, strided
+from .storage import seen_once, stored_once, strided
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -228,7 +228,7 @@ class LineSum:
             # the sums are made where they stay
             array = engine.memory.blank((*self.cells.small, size), np.dtype(np.float32))
             self._sums(engine, array.reshape(-1, size))
-            keep(engine, self.into.obj, array, self.anew)
+            engine.memory.keep(self.into.obj, array, self.anew)
             return
         sums = self._sums(engine, np.empty((len(self.lines), self.own.count), np.float32))
         if self.cells is not None:
@@ -293,15 +293,7 @@ def replace(engine: Engine, run: Run, cells: Cells, values: Values, anew: bool) 
         array.reshape(-1, size)[:, run.begin : run.begin + run.count] = values
     else:
         array.reshape(-1, size)[cells.cell, run.begin : run.begin + run.count] = values[cells.index]
-    keep(engine, run.obj, array, anew)
-
-
-def keep(engine: Engine, obj: int, array: Values, anew: bool) -> None:
-    """Make an array with extent 1 along mesh axes on which all cores hold the same an object's; core by core if `anew`."""
-    shape = engine.memory.shape(obj)
-    engine.memory.put(obj, array if array.shape == shape else seen_from(array, shape))
-    if anew:
-        engine.memory.target(obj)
+    engine.memory.keep(run.obj, array, anew)
 
 
 def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:
@@ -311,10 +303,7 @@ def flat_cores(array: Values, cores: Ints) -> tuple[Values, Ints]:
 
 def stored_cores(array: Values) -> Values:
     """An array [rows, columns, ..] as [cores, ..] without copies of equal cores."""
-    size, uniform = array.shape[2:], stored_once(array)
-    if not any(uniform) and array.flags.c_contiguous:
-        return array.reshape(-1, *size)
-    return np.ascontiguousarray(array[: 1 if uniform[0] else None, : 1 if uniform[1] else None]).reshape(-1, *size)
+    return np.ascontiguousarray(seen_once(array)).reshape(-1, *array.shape[2:])
 
 
 def numbers_in(array: Values, cores: Ints) -> Ints:

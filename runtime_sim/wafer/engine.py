@@ -208,13 +208,12 @@ class Engine:
         begin, stride = int(self.begin(step.event, "d")), step.event.burst.d.stride
         if values.flags.owndata and values.size == small[0] * small[1] * size and values.flags.c_contiguous and dense(ext, stride):
             # nothing else sees what an operation has just made
-            array = values.reshape(*small, size)
-            self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
+            self.memory.keep(obj, values.reshape(*small, size))
             return
         index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
         array = self.memory.blank((*small, size), values.dtype)
         strided(array[index], begin, stride, ext)[...] = cut
-        self.memory.put(obj, array if small == (h, w) else seen_from(array, (h, w, size)))
+        self.memory.keep(obj, array)
 
     def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:
         """Store values that are the same on all rows or columns in an array that is stored once for them, or that is one value so far;

@@ -22,6 +22,7 @@ from ..threads import even, gather
 from .arithmetic import Values
 from .model import BurstView
 from .order import Step
+from .storage import seen_once
 
 if TYPE_CHECKING:
     from .engine import Cores, Engine
@@ -100,7 +101,7 @@ def _operand(engine: Engine, step: Step, cores: Cores, streamed: Values | None, 
         values = engine.read(event, name, cores, moved)
     if not cores.view:
         values = values.reshape(values.shape[0], 1, *values.shape[1:])
-    return values[tuple(slice(0, 1) if values.strides[axis] == 0 else slice(None) for axis in (0, 1))]
+    return seen_once(values)
 
 
 def _matrix(engine: Engine, step: Step, values: Values, name: str, letters: str) -> Values:

@@ -194,6 +194,13 @@ class Memory:
         assert self._owner is not None
         return self._owner.blank(shape, dtype)
 
+    def keep(self, obj: int, array: Values, anew: bool = False) -> None:
+        """Make an array with extent 1 along mesh axes on which all cores hold the same an object's; core by core if `anew`."""
+        shape = self.shape(obj)
+        self.put(obj, array if array.shape == shape else seen_from(array, shape))
+        if anew:
+            self.target(obj)
+
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
         assert self._owner is not None
