@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .collector import paused
+
 if TYPE_CHECKING:
     from .api import Program, Result, Session, compare, compile, load
     from .errors import BadInput, Infeasible, LegalityError, SpatialcError, UnsupportedOp, Violation
@@ -28,7 +30,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name], __name__), name)
+        with paused():
+            return getattr(import_module(_HOME[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

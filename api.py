@@ -21,6 +21,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from .backends.options import CompileOptions
+from .collector import paused
 from .errors import BadInput, Infeasible, LegalityError, UnsupportedOp, Violation
 from .frontend import Lowered, lower_module
 from .ir.graph import Graph
@@ -244,6 +245,7 @@ class Program:
             raise BadInput(f"the program {what}; its inputs are {self._input_list()}")
         return {binding.name: _checked(to_numpy(given[path]), binding) for path, binding in bindings.items()}
 
+    @paused()
     def _execute(
         self,
         inputs: Mapping[str, Array],
@@ -351,6 +353,7 @@ class Session:
         self._states = None
 
 
+@paused()
 def compile(
     module: torch.nn.Module,
     args: Sequence[Any] = (),
@@ -435,6 +438,7 @@ def _with_border(program: container.Program, lowered: Lowered) -> container.Prog
     return dataclasses.replace(program, bindings=bindings, states=_starting_values(lowered))
 
 
+@paused()
 def compare(
     module: torch.nn.Module,
     args: Sequence[Any] = (),

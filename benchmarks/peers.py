@@ -22,12 +22,12 @@ start = time.perf_counter()
 import torch
 imported = time.perf_counter()
 torch.manual_seed(0)
-from spatialc import api
+import spatialc
 from spatialc.models.gpt2 import GPT2Config, Layer
 which, target = sys.argv[1:]
 module = (torch.nn.Linear(768, 3072, bias=False) if which == "gemm" else Layer(GPT2Config())).eval()
 x = torch.randn(128, 768) if which == "gemm" else torch.randn(1, 128, 768)
-program = api.compile(module, (x,), target=target)
+program = spatialc.compile(module, (x,), target=target)
 compiled = time.perf_counter()
 result = program.execute((x,), interpreter=True)
 done = time.perf_counter()

@@ -6,7 +6,6 @@ by torch. Tracing is non-strict, in eval mode and without gradients; the module'
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,19 +21,6 @@ from .provenance import op_name
 from .registry import COMPLEX, LOWERINGS, NOTHING
 
 lowering.load()
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No garbage collection inside: torch loads its tracer at the first export, and collecting while 100,000 objects that all stay alive
-    are made takes a third of that time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def decompositions() -> Any:
@@ -79,7 +65,7 @@ def export(module: torch.nn.Module | ExportedProgram, args: Sequence[Any] = (), 
 
     Raises UnsupportedOp where torch cannot trace the module (control flow on data), with torch's own reason.
     """
-    with warnings.catch_warnings(), torch.no_grad(), _collector_paused():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if isinstance(module, Exported):
             module = module.program

@@ -460,3 +460,15 @@ def test_products_of_other_register_sets_are_those_found_afresh(form: str) -> No
             assert (one.geometry, one.spans) == (two.geometry, two.spans)
             for moved, made in zip(one.moved(np.arange(200)), two.moved(np.arange(200)), strict=True):
                 np.testing.assert_array_equal(moved, made)
+
+
+def test_runs_of_one_judged_program_are_apart() -> None:
+    from spatialc.runtime_sim.cgla import prepare
+
+    program = compiled(linear(40, 300, 700), weights(700, 300))
+    first, second = ({"x": RNG.standard_normal((40, 300)).astype(np.float32)} for _ in range(2))
+    prepared = prepare(program)
+    for exact, inputs in ((False, first), (False, second), (True, first), (False, first)):
+        mine, fresh = prepared.run(inputs, exact=exact), execute(program, inputs, exact=exact)
+        assert (mine.order, mine.cycles, mine.violations) == (fresh.order, fresh.cycles, ())
+        np.testing.assert_array_equal(mine.outputs["output_0"], fresh.outputs["output_0"])

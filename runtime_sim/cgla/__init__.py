@@ -1,11 +1,14 @@
 """The CGLA executor: judges a program by the rules of `docs/cgla-model.md`, computes its numbers from its slots and counts its cycles.
 
-It reads programs and machine descriptions only. `check` lists every breach without data; `execute` also runs the program.
+It reads programs and machine descriptions only. `check` lists every breach without data; `execute` judges and runs; `prepare` does the
+judging once for programs that run many times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,10 +18,10 @@ from ...machines.program import Program
 from ..execution import Execution
 from .account import breakdown, energy, host_ops, occupancy, totals, traffic, utilization
 from .decode import decode
-from .run import Run, run_program
+from .run import NOTHING, Run, Runner
 from .seams import PROGRAM_END, Verdict, judge
 
-__all__ = ["END_CHECK", "check", "execute"]
+__all__ = ["END_CHECK", "Prepared", "check", "execute", "prepare"]
 
 END_CHECK = "CGLA-032-end"
 
@@ -29,48 +32,53 @@ def check(program: Program, *, skip: frozenset[str] = frozenset()) -> list[Viola
     return _kept(judge(decode(program)).violations, skip)
 
 
+@dataclass
+class Prepared:
+    """A judged program, ready to run; its images must not change."""
+
+    verdict: Verdict
+    skip: frozenset[str]
+
+    @cached_property
+    def runner(self) -> Runner | None:
+        """None for a program that breaks a rule other than lengths and order of time: it cannot be evaluated."""
+        return Runner(self.verdict) if computable(self.verdict) else None
+
+    def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
+        """Compute the numbers of one run; outputs are empty where the program cannot be evaluated. Raises BadInput for wrong inputs."""
+        return self.execution() if self.runner is None else self.execution(self.runner.run(inputs, states or {}, exact))
+
+    def execution(self, ran: Run = NOTHING) -> Execution:
+        """The record of a run, with what is known of the schedule."""
+        verdict, machine = self.verdict, self.verdict.decoded.machine
+        counts = totals(verdict)
+        joules = energy(machine, verdict.cycles, counts)
+        return Execution(
+            outputs=ran.outputs, states=ran.states, violations=tuple(_kept([*verdict.violations, *ran.violations], self.skip)),
+            cycles=verdict.cycles, interval_cycles=verdict.cycles, breakdown=breakdown(verdict),
+            utilization=utilization(verdict, machine, counts), traffic=traffic(counts), memory=occupancy(verdict, machine),
+            energy_j=sum(joules.values()), energy_breakdown=joules, time_s=verdict.cycles / machine.clock_hz,
+            load_s=_load_seconds(verdict), chips=1, order="blocked" if ran.blocked else "exact", host_ops=host_ops(verdict),
+        )  # fmt: skip
+
+
+def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared:
+    """Judge a program once. Raises BadInput only for a container that is not a CGLA program."""
+    return Prepared(judge(decode(program)), skip)
+
+
 def execute(
-    program: Program,
-    inputs: Mapping[str, np.ndarray],
-    states: Mapping[str, np.ndarray] | None = None,
-    *,
-    timing_only: bool = False,
-    exact: bool = False,
-    skip: frozenset[str] = frozenset(),
-) -> Execution:
+    program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
+    timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
+) -> Execution:  # fmt: skip
     """Judge and run a program. `inputs` and `states` are arrays in logical shape by binding name (missing states are zeros).
 
     With `timing_only` no data move; with `exact` every slot is evaluated on all iterations. Without, fast forms take their place: equal
     ones, and matrix products for launches that are sums of products (`order` is "blocked" then). A program that breaks a rule other than
     lengths and order of time cannot be evaluated: its outputs are empty. Raises BadInput for wrong inputs.
     """
-    verdict = judge(decode(program))
-    violations = list(verdict.violations)
-    ran = Run({}, {}, [], False)
-    if not timing_only and computable(verdict):
-        ran = run_program(verdict, inputs, states or {}, exact)
-        violations += ran.violations
-    machine = verdict.decoded.machine
-    counts = totals(verdict)
-    joules = energy(machine, verdict.cycles, counts)
-    return Execution(
-        outputs=ran.outputs,
-        states=ran.states,
-        violations=tuple(_kept(violations, skip)),
-        cycles=verdict.cycles,
-        interval_cycles=verdict.cycles,
-        breakdown=breakdown(verdict),
-        utilization=utilization(verdict, machine, counts),
-        traffic=traffic(counts),
-        memory=occupancy(verdict, machine),
-        energy_j=sum(joules.values()),
-        energy_breakdown=joules,
-        time_s=verdict.cycles / machine.clock_hz,
-        load_s=_load_seconds(verdict),
-        chips=1,
-        order="blocked" if ran.blocked else "exact",
-        host_ops=host_ops(verdict),
-    )
+    prepared = prepare(program, skip=skip)
+    return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
 
 
 _TIME_RULES = frozenset({"CGLA-027", "CGLA-028", "CGLA-029", "CGLA-032", "CGLA-034"})

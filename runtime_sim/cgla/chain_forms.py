@@ -31,6 +31,11 @@ class LaneMemory:
         self.versions = [0] * rows
         self.packs: dict[Any, tuple[tuple[int, ...], Floats]] = {}
 
+    def clear(self) -> None:
+        """Zeros in all rows."""
+        self.data[:] = 0
+        self.versions = [version + 1 for version in self.versions]
+
     def touch(self, row: int) -> None:
         """To be called for every row that is written."""
         self.versions[row] += 1

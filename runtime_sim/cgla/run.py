@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,36 +41,57 @@ class Run:
     blocked: bool
 
 
-def run_program(verdict: Verdict, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool) -> Run:
-    """Runs it; without `exact`, launches may be taken as products. Raises BadInput for inputs that do not fit."""
-    program, machine = verdict.decoded.program, verdict.decoded.machine
-    check_names(program, inputs, "input")
-    check_names(program, states, "state")
-    ddr = Ddr(verdict.decoded)
-    for number, binding in state_buffers(verdict, BufferKind.INPUT):
-        ddr.put(number, inputs[binding.name])
-    for number, binding in state_buffers(verdict, BufferKind.STATE):
-        if binding.name in states:
-            ddr.put(number, states[binding.name])
-    lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
-    if not exact:
-        expect(sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances))
-    joined = not exact and all(breach.unit == PROGRAM_END for breach in verdict.violations)  # a wrong prediction moves nothing
-    tapes = {number: make_tape(report, lanes) if joined else plain_tape(report) for number, report in verdict.reports.items()}
-    blocked = False
-    for index, (segment, cycle) in enumerate(verdict.instances):
-        runner = _Instance(verdict.reports[segment], ddr, verdict.binds[index], lanes, exact, joined)
-        for step in tapes[segment]:
-            try:
-                runner.step(step)
-            except HostError as error:
-                kind = "dma" if step.kind in ("load", "drain") else step.kind
-                breach = Violation(error.rule, cycle + step.start, f"instance {index} {kind} {step.number}", str(error))
-                return Run({}, {}, [breach], blocked)
-        blocked = blocked or runner.blocked
-    outputs = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.OUTPUT)}
-    after = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.STATE)}
-    return Run(outputs, after, [], blocked)
+NOTHING = Run({}, {}, [], False)
+
+
+class Runner:
+    """A judged program whose schedule can be followed, ready to run: what does not depend on data is found in the first run."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        machine = verdict.decoded.machine
+        self.lanes = [LaneMemory(machine.rows, machine.lmm_bytes) for _ in range(machine.lanes)]
+        self.macs = sum(verdict.reports[segment].counts.get("macs", 0.0) for segment, _ in verdict.instances)
+        # a wrong prediction moves nothing
+        self.joinable = all(breach.unit == PROGRAM_END for breach in verdict.violations)
+
+    @cached_property
+    def joined_tapes(self) -> Mapping[int, Sequence[Step]]:
+        """Steps by segment, matrix products joined."""
+        return {number: make_tape(report, self.lanes) for number, report in self.verdict.reports.items()}
+
+    def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool) -> Run:
+        """Runs it; without `exact`, launches may be taken as products. Raises BadInput for inputs that do not fit."""
+        verdict = self.verdict
+        program = verdict.decoded.program
+        check_names(program, inputs, "input")
+        check_names(program, states, "state")
+        ddr = Ddr(verdict.decoded)
+        for number, binding in state_buffers(verdict, BufferKind.INPUT):
+            ddr.put(number, inputs[binding.name])
+        for number, binding in state_buffers(verdict, BufferKind.STATE):
+            if binding.name in states:
+                ddr.put(number, states[binding.name])
+        for lane in self.lanes:
+            lane.clear()
+        if not exact:
+            expect(self.macs)
+        joined = not exact and self.joinable
+        tapes = self.joined_tapes if joined else {number: plain_tape(report) for number, report in verdict.reports.items()}
+        blocked = False
+        for index, (segment, cycle) in enumerate(verdict.instances):
+            runner = _Instance(verdict.reports[segment], ddr, verdict.binds[index], self.lanes, exact, joined)
+            for step in tapes[segment]:
+                try:
+                    runner.step(step)
+                except HostError as error:
+                    kind = "dma" if step.kind in ("load", "drain") else step.kind
+                    breach = Violation(error.rule, cycle + step.start, f"instance {index} {kind} {step.number}", str(error))
+                    return Run({}, {}, [breach], blocked)
+            blocked = blocked or runner.blocked
+        outputs = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.OUTPUT)}
+        after = {binding.name: ddr.get(number) for number, binding in state_buffers(verdict, BufferKind.STATE)}
+        return Run(outputs, after, [], blocked)
 
 
 class _Instance:

@@ -15,7 +15,6 @@ from ...machines.wafer import tables as tb
 from ...machines.wafer.description import WaferMachine, from_json, matches_preset
 from .analysis import Analysis, analyse, union
 from .breaches import Breaches
-from .collector import paused
 from .defects import PhysicalMap, check_dead, read_map
 from .fields import FAR
 from .host import check_streams
@@ -54,7 +53,6 @@ def _length(spans: Ints) -> int:
     return int((spans[:, 1] - spans[:, 0]).sum()) if len(spans) else 0
 
 
-@paused()
 def judge(program: Program, skip: frozenset[str] = frozenset()) -> Judgement:
     """Check everything that needs no data. Raises BadInput only where the container itself cannot be read."""
     machine = from_json(program.machine, "the program's machine")

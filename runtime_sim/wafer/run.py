@@ -16,7 +16,6 @@ from ...machines.wafer.isa import NUMPY, WORDS, Element
 from ..execution import Execution
 from ..threads import one_thread_products
 from .arithmetic import Values, dtype_of
-from .collector import paused
 from .instances import Layout, Slot
 from .judge import Judgement, judge, missing_images
 from .model import Ints
@@ -270,7 +269,6 @@ def execute(
     )  # fmt: skip
 
 
-@paused()
 @one_thread_products()
 def _evaluate(
     layout: Layout, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray], exact: bool
