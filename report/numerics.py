@@ -31,7 +31,8 @@ def relative_error(got: Sequence[Array], want: Sequence[Array]) -> tuple[float, 
         finite = np.isfinite(b)
         if not np.array_equal(finite, np.isfinite(a)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return float("inf"), float("inf")
-        x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
+        whole = bool(finite.all())
+        x, y = ((v if whole else v[finite]).astype(np.float64) for v in (a, b))
         difference = np.abs(x - y)
         worst_abs = max(worst_abs, float(difference.max(initial=0.0)))
         worst_rel = max(worst_rel, float(np.linalg.norm(difference) / max(float(np.linalg.norm(y)), 1e-12)))
