@@ -80,10 +80,6 @@ class Analysis:
             self._engine = Engine(self.seg, self.deliveries)
         return self._engine
 
-    def forget(self) -> None:
-        """Drop the evaluator and its buffers."""
-        self._engine = None
-
     @property
     def runnable(self) -> bool:
         """Whether values can be computed: every receive has its delivery, of its own length."""

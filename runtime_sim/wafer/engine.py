@@ -8,7 +8,7 @@ everything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class Engine:
     places: dict[int, Stored] = field(default_factory=dict)
     """Where the parts of a line go, by `id` of the parts: the same in all runs of a plan in which their indices are."""
     blocked: bool = False
-    """Whether a closed form was used since it was last cleared."""
+    """Whether a closed form was used in the last run."""
     _cores: dict[tuple[int, bytes], Cores] = field(default_factory=dict)
     _spare: dict[tuple[int, int, np.dtype[Any]], list[Values]] = field(default_factory=dict)
     _flats: dict[tuple[int, int], Ints] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class Engine:
         """Evaluate the actions of a plan on the objects of an instance, in the machine's order if `exact`."""
         self.exact = exact
         self.memory = memory
+        self.blocked = False
         self.buffers = {}
         self.uses = dict(plan.uses)
         for number, action in enumerate(plan.actions):
@@ -90,7 +91,11 @@ class Engine:
                 memory.release(obj)
         self._fresh.clear()
 
-    def arranged(self, event: Event, name: str, form: str, values: Values, shape: tuple[int, ...]) -> Values:
+    def forget(self) -> None:
+        """Drop the memory of streams and operands that no run is using."""
+        self.buffers, self._spare, self._arranged = {}, {}, {}
+
+    def arranged(self, event: Event, name: str, form: Hashable, values: Values, shape: tuple[int, ...]) -> Values:
         """An operand as f32 in another shape: a view where that is possible, else a copy, made once a run where nothing in the segment
         writes the operand."""
         burst = event.burst
@@ -102,7 +107,12 @@ class Engine:
                 pass
         if operand.kind is not MEM or operand.obj in self.seg.written or operand.step != (0, 0):
             return values.reshape(shape).astype(np.float32, copy=False)
-        key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form)
+        key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form, shape)
+        if (lasting := self.memory.forms(operand.obj)) is not None:
+            if key not in lasting:
+                lasting[key] = np.empty(values.shape, np.float32)
+                copied(values, lasting[key])
+            return lasting[key].reshape(shape)
         if key not in self._fresh:
             self._fresh.add(key)
             # pages that were used before are what makes a copy fast

@@ -132,6 +132,10 @@ class Owner(Protocol):
         that is not possible."""
         ...
 
+    def forms(self, obj: int) -> dict[Any, Values] | None:
+        """Where operands read from an object stay for all runs, None where they do not."""
+        ...
+
     def release(self, obj: int) -> None:
         """After the last use of an object by this instance."""
         ...
@@ -174,6 +178,11 @@ class Memory:
         """What a nest finds of an object that nothing has used yet, without making its array; None where that is not possible."""
         assert self._owner is not None
         return None if self._at(obj) in self._arrays else self._owner.walk(obj, rows, cols, begin, stride, ext)
+
+    def forms(self, obj: int) -> dict[Any, Values] | None:
+        """Where operands read from an object stay for all runs, None where they do not."""
+        assert self._owner is not None
+        return self._owner.forms(self._at(obj))
 
     def target(self, obj: int) -> Values:
         """The array of an object, to be written in place: contiguous."""
