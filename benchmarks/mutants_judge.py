@@ -152,12 +152,16 @@ def _of_these_data(subject: Subject, mutant: Mutant) -> str:
     skip, executor = PREDICTED[subject.program.target], simulate(subject.program.target)
     inputs, states = subject.runs[0]
     for largest in LARGEST:
-        rng = np.random.default_rng(5)
-        images = {name: _noise(array, rng, largest) for name, array in subject.program.images.items()}
-        noisy = [replace(program, images=images) for program in (subject.program, mutant.program)]
+        noisy = [with_noise(program, largest) for program in (subject.program, mutant.program)]
         if not executor.execute(noisy[0], inputs, states, skip=skip).violations and not agree(*noisy, subject.runs[:1]):
             return OTHER_CONSTANTS
     return ""
+
+
+def with_noise(program: Program, largest: float) -> Program:
+    """The program with other constants: floats from 0.1 to `largest`, the same in every program with images of the same shapes."""
+    rng = np.random.default_rng(5)
+    return replace(program, images={name: _noise(array, rng, largest) for name, array in program.images.items()})
 
 
 def _noise(array: np.ndarray, rng: np.random.Generator, largest: float) -> np.ndarray:
