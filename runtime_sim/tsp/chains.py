@@ -116,7 +116,8 @@ def make_chain(e: Evaluation, rows: Array) -> Chain:
     order = np.lexsort((np.arange(size), parent))
     place = np.empty(size + 1, np.int64)
     place[order], place[-1] = np.arange(size), -1
-    source, giver, byte, burst, k, width = source[order], place[giver[order]], byte[order], burst[order], k[order], width[order]
+    source, giver, byte, held = source[order], place[giver[order]], byte[order], held[order]
+    burst, k, width = burst[order], k[order], width[order]
     cuts = _shares(parent[order])
     last = np.full(size, -1, np.int64)
     np.maximum.at(last, giver[giver >= 0], np.broadcast_to(np.arange(size)[:, None, None], giver.shape)[giver >= 0])
