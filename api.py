@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from .backends.options import CompileOptions
+from .border import TORCH, Array, checked, leaves, to_numpy, to_torch, torch_outputs
 from .collector import paused
 from .errors import BadInput, Infeasible, LegalityError, UnsupportedOp, Violation
 from .frontend import Lowered, lower_module
@@ -34,9 +34,8 @@ from .machines.wafer.description import WaferMachine
 from .passes.pipeline import prepare
 from .report.numerics import judge
 from .report.result import Numerics, ResultData
-from .runtime_sim.execution import Execution
+from .runtime_sim.execution import Execution, Prepared
 
-Array = np.ndarray[Any, Any]
 TARGETS = ("tsp", "cgla", "wafer")
 _VALUES = {
     "host_ops": (None, "published", "embedding", "none"), "overhead": ("ideal", "software"), "accumulate": ("fp32", "fp16"),
@@ -213,9 +212,8 @@ class Program:
         `reference` are torch's outputs to judge by (computed from the module when it is at hand and no state is involved);
         `interpreter` also compares with the IR interpreter at the machine's precision.
         """
-        return self._execute(
-            self._inputs(args, kwargs or {}, timing_only), args, kwargs or {}, states, exact, timing_only, reference, interpreter
-        )[0]
+        inputs = self._inputs(args, kwargs or {}, timing_only)
+        return self._execute(self._judged, inputs, args, kwargs or {}, states, exact, timing_only, reference, interpreter)[0]
 
     def run_named(self, inputs: Mapping[str, Array], *, exact: bool = False, reference: Sequence[torch.Tensor] | None = None) -> Result:
         """Execute with inputs keyed by pytree path or binding name (as files hold them)."""
@@ -227,8 +225,13 @@ class Program:
             found = inputs.get(binding.path, inputs.get(binding.name))
             if found is None:
                 raise BadInput(f"the input {binding.path or binding.name} is missing; the program takes {self._input_list()}")
-            arrays[binding.name] = _checked(np.asarray(found), binding)
-        return self._execute(arrays, (), {}, None, exact, False, reference, False)[0]
+            arrays[binding.name] = checked(np.asarray(found), binding)
+        return self._execute(self._judged, arrays, (), {}, None, exact, False, reference, False)[0]
+
+    def _judged(self) -> Prepared:
+        """The program as the executor prepares it: judged once, ready for any number of runs."""
+        prepared: Prepared = _simulator(self.target).prepare(self.container)
+        return prepared
 
     def _input_list(self) -> str:
         return ", ".join(f"{b.path or b.name}: {b.dtype}{list(b.shape)}" for b in self.container.bindings_of("input"))
@@ -236,18 +239,19 @@ class Program:
     def _inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], timing_only: bool) -> dict[str, Array]:
         if timing_only:
             return {}
-        given = {path: leaf for path, leaf in _leaves(tuple(args), dict(kwargs)) if isinstance(leaf, torch.Tensor)}
+        given = {path: leaf for path, leaf in leaves(tuple(args), dict(kwargs)) if isinstance(leaf, torch.Tensor)}
         bindings = {binding.path: binding for binding in self.container.bindings_of("input")}
         unknown = sorted(set(given) - set(bindings) - set(self.container.meta.get("unused_inputs", ())))
         missing = sorted(set(bindings) - set(given))
         if unknown or missing:
             what = f"does not take {unknown[0]}" if unknown else f"needs {missing[0]}"
             raise BadInput(f"the program {what}; its inputs are {self._input_list()}")
-        return {binding.name: _checked(to_numpy(given[path]), binding) for path, binding in bindings.items()}
+        return {binding.name: checked(to_numpy(given[path]), binding) for path, binding in bindings.items()}
 
     @paused()
     def _execute(
         self,
+        judged: Callable[[], Prepared],
         inputs: Mapping[str, Array],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -260,10 +264,11 @@ class Program:
         if states is None and not timing_only:
             states = self._initial_states()
         start = time.perf_counter()
-        execution: Execution = _simulator(self.target).execute(self.container, inputs, states, timing_only=timing_only, exact=exact)
+        prepared = judged()
+        execution = prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
         seconds = time.perf_counter() - start
         ran = not timing_only and bool(execution.outputs)  # an executor gives no numbers for a schedule that it cannot follow
-        outputs = [] if not ran else [_to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
+        outputs = [] if not ran else [to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]
         numerics = None if not ran else self._judge(outputs, execution.states, inputs, args, kwargs, states, reference, interpreter)
         return Result(outputs, self._data(execution, numerics, seconds), reference), dict(execution.states)
 
@@ -336,16 +341,26 @@ class Program:
 
 
 class Session:
-    """Runs of one program that keep its State between them, as the machine's memory does."""
+    """Runs of one program that keep its State between them, as the machine's memory does.
+
+    A schedule's legality and time do not depend on data: the first run judges the program and loads it, the others reuse both. The
+    program must not be changed meanwhile.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self._states: dict[str, Array] | None = None
+        self._prepared: Prepared | None = None
+
+    def _judged(self) -> Prepared:
+        if self._prepared is None:
+            self._prepared = self.program._judged()
+        return self._prepared
 
     def run(self, *args: Any, **kwargs: Any) -> Result:
         """One run; State starts at its initial value in the first and where the last run left it in the others."""
         inputs = self.program._inputs(args, kwargs, timing_only=False)
-        result, self._states = self.program._execute(inputs, args, kwargs, self._states, False, False, None, False)
+        result, self._states = self.program._execute(self._judged, inputs, args, kwargs, self._states, False, False, None, False)
         return result
 
     def reset(self) -> None:
@@ -430,7 +445,7 @@ def _starting_values(lowered: Lowered) -> dict[str, Array]:
 def _with_border(program: container.Program, lowered: Lowered) -> container.Program:
     """The program with the module's own border: inputs and outputs in torch's types (narrowing is the machine's affair, not the
     caller's), and what its states start from."""
-    names = {dtype: name for name, dtype in _TORCH.items()}
+    names = {dtype: name for name, dtype in TORCH.items()}
     types = {b.name: names[b.dtype] for b in lowered.input_bindings if b.kind == "input"}
     outputs = program.bindings_of("output")
     types |= {b.name: names[want.dtype] for b, want in zip(outputs, lowered.output_bindings, strict=True)}
@@ -508,38 +523,6 @@ def load(path: str | Path) -> Program:
     return Program(container.load_program(path))
 
 
-def torch_outputs(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The module's own fp32 eager outputs, flattened; buffers that the call changes are put back."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            return [leaf for leaf in pytree.tree_leaves(_plain(module(*args, **kwargs))) if isinstance(leaf, torch.Tensor)]
-    finally:
-        module.train(training)
-        for name, buffer in module.named_buffers():
-            if not torch.equal(buffer, buffers[name]):
-                buffer.copy_(buffers[name])
-
-
-def with_inputs(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Mapping[str, Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with their tensors replaced by arrays keyed by pytree path, in the tensors' own types."""
-    leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
-    paths = [path for path, _ in _leaves(tuple(args), dict(kwargs))]
-    new = [
-        torch.from_numpy(np.ascontiguousarray(inputs[path])).to(leaf.dtype) if isinstance(leaf, torch.Tensor) and path in inputs else leaf
-        for path, leaf in zip(paths, leaves, strict=True)
-    ]
-    new_args, new_kwargs = pytree.tree_unflatten(new, spec)
-    return new_args, new_kwargs
-
-
-def _plain(output: Any) -> Any:
-    """Model outputs of transformers flatten as their tuple does."""
-    return output.to_tuple() if hasattr(output, "to_tuple") else output
-
-
 def _simulator(target: str) -> Any:
     find_target(target)
     return import_module(f".runtime_sim.{target}", __package__)
@@ -549,46 +532,6 @@ def _lengths(lowered: Lowered, options: Options) -> tuple[int, int]:
     """(batch, sequence length) of the work: as the caller says, else the first two dimensions of the first input."""
     first = next((node.shape for node in lowered.graph.inputs if node.shape), (1, 1))
     return options.batch or first[0], options.seq or (first[1] if len(first) > 1 else 1)
-
-
-def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """(path, leaf) of every argument: `args[0]`, `kwargs['ids']`, deeper ones with their keys behind."""
-    leaves, _ = pytree.tree_flatten_with_path((args, kwargs))
-    named = []
-    for keys, leaf in leaves:
-        path = pytree.keystr(keys)
-        named.append(((f"args{path[3:]}" if path.startswith("[0]") else f"kwargs{path[3:]}"), leaf))
-    return named
-
-
-def _checked(array: Array, binding: container.Binding) -> Array:
-    """The array in the binding's own type. Raises BadInput for a wrong shape, kind of number or value out of range."""
-    label = binding.path or binding.name
-    if array.shape != tuple(binding.shape):
-        raise BadInput(f"{label} has shape {list(array.shape)}, the program was compiled for {list(binding.shape)}")
-    whole = binding.dtype not in ("f64", "f32", "f16", "bf16")
-    if whole != (array.dtype.kind in "iub"):
-        raise BadInput(f"{label} holds {array.dtype} values, the program takes {binding.dtype}")
-    if binding.range is not None and array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < binding.range[0] or high > binding.range[1]:
-            raise BadInput(f"{label} holds values from {low} to {high}, allowed are {binding.range[0]} to {binding.range[1]}")
-    return array
-
-
-_TORCH = {
-    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64, "i32": torch.int32,
-    "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8, "bool": torch.bool,
-}  # fmt: skip
-
-
-def to_numpy(tensor: torch.Tensor) -> Array:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
-
-
-def _to_torch(array: Array, dtype: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array).reshape(np.shape(array))).to(_TORCH[dtype])
 
 
 def peak_rss_bytes() -> int:

@@ -317,6 +317,7 @@ def run(
 ) -> None:
     """Execute a saved program: legality, numbers, cycles."""
     from . import api
+    from .border import torch_outputs, with_inputs
     from .report.table import comparison
 
     program = api.load(program_file)
@@ -327,8 +328,8 @@ def run(
         seq = int(meta["seq"]) if meta["phase"] == "prefill" else None
         context = None if meta["phase"] == "prefill" else int(meta["context"])
         case = _case(reference, None, Phase(meta["phase"]), int(meta["batch"]), seq, context, seed)
-        args, kwargs = api.with_inputs(case.args, case.kwargs, inputs)
-        expected = api.torch_outputs(case.module, args, kwargs)
+        args, kwargs = with_inputs(case.args, case.kwargs, inputs)
+        expected = torch_outputs(case.module, args, kwargs)
     result = program.run_named(inputs, exact=exact, reference=expected)
     if output is not None:
         _write_outputs(output, program, result)
@@ -344,7 +345,7 @@ def _read_inputs(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .api import to_numpy
+    from .border import to_numpy
 
     try:
         return {name: to_numpy(tensor) for name, tensor in load_file(str(path)).items()}

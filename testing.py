@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from . import api
+from .border import to_numpy, torch_outputs
 from .report.numerics import where_they_part
 
 
@@ -27,7 +28,7 @@ def assert_equivalent(
     `compile` raises.
     """
     program = api.compile(module, args, kwargs, target=target, **options)
-    reference = api.torch_outputs(module, args, kwargs or {})
+    reference = torch_outputs(module, args, kwargs or {})
     result = program.execute(args, kwargs, reference=reference)
     if not result.legal:
         listed = "\n  ".join(result.violations[:10])
@@ -39,6 +40,6 @@ def assert_equivalent(
         lines = [f"{target} differs from torch: relative L2 error {numerics.rel_l2_err:.3e}, allowed {allowed:.1e}"]
         for index, (got, want) in enumerate(zip(result.outputs, reference, strict=False)):
             lines.append(f"output {index} {list(want.shape)}, worst elements:")
-            lines.append(where_they_part(api.to_numpy(got), api.to_numpy(want)))
+            lines.append(where_they_part(to_numpy(got), to_numpy(want)))
         raise AssertionError("\n".join(lines))
     return result

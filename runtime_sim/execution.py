@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -41,3 +42,18 @@ class Execution:
     def legal(self) -> bool:
         """True where no rule was broken."""
         return not self.violations
+
+
+class Prepared(Protocol):
+    """What `prepare` of every executor gives: a program judged once, ready for any number of runs, each apart from the others."""
+
+    def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
+        """Compute the numbers of one run. `inputs`, `states` by binding name in logical shape; absent states are zero.
+
+        Outputs are empty where the program cannot be followed. Raises BadInput for wrong inputs; breaches of rules are in `violations`.
+        """
+        ...
+
+    def execution(self) -> Execution:
+        """What is known without data: verdict, cycles, counters."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,20 @@ def test_integer_outputs_have_torchs_type() -> None:
     for target in TARGETS:
         result = spatialc.compile(Largest(), (x,), target=target).run(x)
         assert torch.equal(result.outputs[0], x.argmax(-1)), target
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_session_judges_once_and_its_runs_are_apart(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, first, second = Block().eval(), torch.randn(4, 16), torch.randn(4, 16)
+    program = spatialc.compile(module, (first,), target=target)
+    simulator = importlib.import_module(f"spatialc.runtime_sim.{target}")
+    judged = []
+    original = simulator.prepare
+    monkeypatch.setattr(simulator, "prepare", lambda *a, **k: judged.append(target) or original(*a, **k))
+    session = program.session()
+    runs = [session.run(x) for x in (first, second, first)]
+    assert judged == [target]
+    for run, x in zip(runs, (first, second, first), strict=True):
+        fresh = program.run(x)
+        assert torch.equal(run.outputs[0], fresh.outputs[0])
+        assert (run.data.status, run.cycles) == ("ok", fresh.cycles)
