@@ -29,7 +29,8 @@ from .lower import digits
 from .lower_contract import lower_contract
 from .lower_gather import lower_gather
 from .lower_map import lower_map, lower_reduce
-from .lower_other import ensure_copy, lower_move, lower_scan, lower_scatter, lower_sort
+from .lower_move import ensure_copy, lower_move
+from .lower_other import lower_scan, lower_scatter, lower_sort
 from .memory import LANES, Allocator, Seq, Storage
 from .recipes import ISA_TYPE
 from .sections import Section, cut, read_outside

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import UnsupportedOp
+from ...errors import Infeasible, UnsupportedOp
 from ...machines.tsp import isa
 from ...machines.tsp.builder import Out
 from ...machines.tsp.description import TspMachine
@@ -170,8 +170,21 @@ class Engine:
         return Provider(get)
 
     def copy(self, seq: Seq, avoid: Avoid = frozenset()) -> Seq:
-        """The sequence as fresh linear vectors in none of the slices of `avoid`."""
-        target = self.scratch(seq.dtype, len(seq), avoid | seq.units)
+        """The sequence as fresh linear vectors in none of the slices of `avoid`.
+
+        Where it lies in so many slices that none are left beside them, what lies in the target's slices goes elsewhere first.
+        """
+        try:
+            target = self.scratch(seq.dtype, len(seq), avoid | seq.units)
+        except Infeasible:
+            target = self.scratch(seq.dtype, len(seq), avoid)
+            near = np.array([not target.units.isdisjoint(storage.units) for storage in seq.storages])[seq.which]
+            if near.all():
+                raise
+            away = self.copy(seq.take(np.flatnonzero(near)), target.units)
+            order = np.arange(len(seq))
+            order[near] = len(seq) + np.arange(len(away))
+            seq = Seq.join([seq, away]).take(order)
         self.copy_into(seq, target)
         return target
 

@@ -87,11 +87,17 @@ def choose_lanes(
             if value.array is None:
                 need = nest.table(offset, strides)
                 if all(copy.locate(need, value.size) is None for copy in value.copies):
-                    cost += 200 + 3 * value.size / 64
+                    cost += 200 + 3 * _elements_read(strides, axes) / 64
         if best is None or cost < best[0]:
             best = (cost, lanes)
     assert best is not None
     return best[1]
+
+
+def _elements_read(strides: Any, axes: Sequence[int]) -> int:
+    """How many elements of an operand a nest reads."""
+    walked = axes if isinstance(strides, np.ndarray) else [n for n, stride in zip(axes, strides, strict=False) if stride]
+    return int(np.prod(walked, dtype=np.int64))
 
 
 def axis_table(expr: Expr, nest: Nesting) -> Array:

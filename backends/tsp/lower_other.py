@@ -1,4 +1,4 @@
-"""Move, Scatter, Scan and Sort in terms of maps, reductions and lane moves."""
+"""Scatter, Scan and Sort in terms of maps and reductions."""
 
 from __future__ import annotations
 
@@ -9,112 +9,18 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedOp
-from ...ir.access import axes_used, row_major
+from ...ir.access import axes_used
 from ...ir.expr import Expr, arg, axis, const, make
 from ...ir.expr import cast as cast_expr
-from ...ir.graph import Index, Lookup, Move, Scan, Scatter, Sort
+from ...ir.graph import Index, Lookup, Scan, Scatter, Sort
 from ...ir.types import BOOL, F32, I64
-from ...machines.tsp.isa import NUMPY, DType
-from .lower import Lowering, digits
-from .lower_map import Nesting, reduce_value, run_map
-from .memory import LANES, Seq
-from .move import move_pool
+from ...machines.tsp.isa import DType
+from .lower import Lowering
+from .lower_map import reduce_value, run_map
 from .recipes import ISA_TYPE
-from .values import Copy, Value, arrange, row_major_strides
+from .values import Value, row_major_strides
 
 Array = np.ndarray
-
-
-def ensure_copy(lowering: Lowering, value: Value) -> Copy:
-    """A copy of a value that may be a constant without one: rows of its last dimension."""
-    if not value.copies:
-        assert value.array is not None
-        shape = value.shape or (1,)
-        strides = row_major_strides(shape)
-        lanes = digits(strides, shape, (len(shape) - 1,))
-        element = arrange(0, digits(strides, shape, range(len(shape) - 1)), lanes)
-        provider = lowering.fetch(value, element)
-        value.copies.append(Copy(element, provider(frozenset()), lanes, False, True))
-    return value.copies[0]
-
-
-def lower_move(lowering: Lowering, node: Move) -> Value:
-    """An assembly: vectors that already exist are taken as they are, the others are put together lane by lane."""
-    size = node.size
-    which = np.full(node.shape or (1,), -1, dtype=np.int32)
-    flat = np.full(node.shape or (1,), -1, dtype=np.int64)
-    for piece in node.pieces:
-        values = _piece_elements(lowering, node, piece)
-        place = tuple(slice(c, c + (n - 1) * s + 1, s) for c, n, s in zip(piece.corner, piece.shape, piece.step, strict=True))
-        which[place if node.shape else slice(None)] = piece.operand
-        flat[place if node.shape else slice(None)] = values
-    which, flat = which.reshape(-1), flat.reshape(-1)
-    copies = [ensure_copy(lowering, lowering.value(o)) for o in node.operands]
-    dtype = copies[0].seq.dtype
-    filled = np.full((1, LANES), node.fill or 0, dtype=NUMPY[dtype])
-    fill = lowering.table(filled, dtype, np.zeros(1, dtype=np.int64))(frozenset())
-    starts = np.cumsum([0] + [len(copy.seq) for copy in copies])
-    pool = Seq.join([*(copy.seq for copy in copies), fill])
-    vector = np.full(size, starts[-1], dtype=np.int64)
-    lane = np.full(size, -1, dtype=np.int64)
-    for number, (o, copy) in enumerate(zip(node.operands, copies, strict=True)):
-        row, at = copy.origin(lowering.value(o).size)
-        mine = which == number
-        vector[mine] = row[flat[mine]] + starts[number]
-        lane[mine] = at[flat[mine]]
-        if copy.replicated:
-            lane[mine] = -2
-    shape = node.shape or (1,)
-    best: tuple[int, int, Array, Array, Array, tuple[int, ...]] | None = None
-    for lanes in _lane_choices(shape):
-        nest = Nesting(shape, [d for d in range(len(shape)) if d not in lanes], lanes)
-        table = nest.table(0, row_major_strides(shape))
-        open_ = table < 0
-        rows = np.where(open_, -1, vector[table])
-        at = np.where(open_, -1, lane[table])
-        free = (at < 0) & ~open_  # fills and replicated vectors hold their value in every lane
-        at = np.where(free, np.arange(LANES), at)
-        top = rows.max(axis=1)
-        exact = (((rows == top[:, None]) & (at == np.arange(LANES))) | open_).all(axis=1)
-        score = (int((~exact).sum()), len(table))
-        if best is None or score < best[:2]:
-            best = (*score, table, np.where(exact, top, -1), np.stack([rows, at]), lanes)
-    assert best is not None
-    _, _, table, direct, sources, lanes = best
-    strides = row_major_strides(shape)
-    seq, clean = _assembled(lowering, pool, direct, sources)
-    return Value(node.shape, dtype, [Copy(table, seq, digits(strides, shape, lanes), False, clean and not (table < 0).any())])
-
-
-def _assembled(lowering: Lowering, pool: Seq, direct: Array, sources: Array) -> tuple[Seq, bool]:
-    moved = np.flatnonzero(direct < 0)
-    if not len(moved):
-        return pool.take(direct), True
-    made = move_pool(lowering, pool, sources[0, moved], sources[1, moved])
-    number = np.array(direct)
-    number[moved] = len(pool) + np.arange(len(moved))
-    return Seq.join([pool, made]).take(number), True
-
-
-def _lane_choices(shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """Single dimensions, last first, and runs of trailing dimensions."""
-    choices: list[tuple[int, ...]] = [(d,) for d in reversed(range(len(shape))) if shape[d] > 1] or [(len(shape) - 1,)]
-    choices += [tuple(range(first, len(shape))) for first in range(len(shape) - 1)]
-    if len(shape) >= 3:
-        choices += [(d, len(shape) - 1) for d in range(len(shape) - 2) if shape[d] > 1]
-    return list(dict.fromkeys(choices))
-
-
-def _piece_elements(lowering: Lowering, node: Move, piece: Any) -> Array:
-    """Flat element numbers of the piece's operand, in the piece's shape."""
-    shape = lowering.graph[node.operands[piece.operand]].shape
-    total = np.zeros(piece.axes, dtype=np.int64)
-    for entry, step in zip(piece.access, row_major(shape), strict=True):
-        total += entry.offset * step
-        for a, coefficient in entry.terms:
-            total += (coefficient * step * np.arange(piece.axes[a])).reshape([-1 if b == a else 1 for b in range(len(piece.axes))])
-    order = [a for group in piece.groups for a in group]
-    return total.transpose(order).reshape(piece.shape)
 
 
 # Scatter ----------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ out[m, n] = sum_k A[m, k] W[n, k] moves bytes when one operand is a selection. T
 - *unit vectors*: W are source vectors, A are unit vectors e_k: vector m of the result takes lane k of source vector n into lane n, which
   transposes and broadcasts.
 
+Rows all of whose elements lie in their lanes already need neither: the vector unit puts them together by masks (`_merged`).
+
 A result vector that needs several sources is summed in the accumulator, since every byte comes from exactly one of them. Each byte plane is
 moved on its own, two planes at a time on the two matrix planes of the West hemisphere, and a cast to int8 gives the byte back: products
 with 0 and 1 of signed bytes are exact.
@@ -15,6 +17,7 @@ with 0 and 1 of signed bytes are exact.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,7 @@ import numpy as np
 from ...machines.tsp.isa import WIDTH, DType, Opcode
 from .engine import MatrixJob, Pass, Plane, Provider, Sink, fixed, onto
 from .memory import LANES, STRIPES, Seq, Storage, plane_seq
+from .recipes import Recipe, Ref
 from .route import ChainOp
 from .values import Copy, Value
 
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
     from .lower import Lowering
 
 Array = np.ndarray
+MERGE = 200
+"""Cycles that putting rows together by masks costs beside one for every vector that takes part."""
+MERGED = 8
+"""Most vectors that a row is put together from by masks."""
 SIDE = 0
 """Byte moves run on the West planes, contractions in f16 on the East pair: no plane ever changes its number type (MX-11)."""
 
@@ -53,22 +61,92 @@ def move(lowering: Lowering, value: Value, need: Array, clean: bool = False) -> 
 
     Array rows that a tile does not load keep what an earlier tile left there, so clean results load all 320.
     """
+    return Copy(need, _taken(lowering, _sources(value, need), clean), (), _replicated(need), clean)
+
+
+def move_cost(value: Value, need: Array) -> float:
+    """Estimated cycles a pair of byte planes of `move`."""
+    return _cheapest(_sources(value, need), True).cost
+
+
+def _sources(value: Value, need: Array) -> list[_Source]:
+    """The copies that hold all of `need`."""
     sources = []
     for copy in value.copies:
         vector, lane = copy.origin(value.size)
         valid = need >= 0
         at = np.where(valid, vector[need], -1)
         if not (at[valid] < 0).any():
-            sources.append((copy.seq, at, np.where(valid, lane[need], -1)))
+            sources.append(_Source(copy.seq, at, np.where(valid, lane[need], -1), copy.replicated))
     assert sources, "no copy holds all elements"
-    seq, option = _cheapest(sources)
-    return Copy(need, _carry_out(lowering, seq, option, len(need), clean), (), _replicated(need), clean)
+    return sources
 
 
 def move_pool(lowering: Lowering, seq: Seq, vector: Array, lane: Array) -> Seq:
-    """Fresh vectors of which number m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (zero where -1)."""
-    seq, option = _cheapest([(seq, vector, lane)])
-    return _carry_out(lowering, seq, option, len(vector), True)
+    """Fresh vectors of which number m holds, in lane n, lane `lane[m, n]` of element `vector[m, n]` of `seq` (anything where -1)."""
+    return _taken(lowering, [_Source(seq, vector, lane)], False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Lane n of row m is taken from lane `lane[m, n]` of element `vector[m, n]` of `seq`; `everywhere`: the lanes of a vector are equal."""
+
+    seq: Seq
+    vector: Array
+    lane: Array
+    everywhere: bool = False
+
+    def placed(self) -> Array:
+        """Rows whose elements are in their lanes already, in not more than MERGED vectors."""
+        open_ = self.vector < 0
+        found: Array = ((self.lane == np.arange(LANES)) | open_ | self.everywhere).all(axis=1) & ~open_.all(axis=1)
+        rows = np.flatnonzero(found)
+        found[rows[_distinct(self.vector[rows]) > MERGED]] = False
+        return found
+
+
+def _taken(lowering: Lowering, sources: Sequence[_Source], clean: bool, stages: bool = True) -> Seq:
+    """The rows of one of the sources: those whose lanes are in place put together by masks, the others moved in the cheapest way."""
+    plan = _cheapest(sources, stages)
+    source, rows = sources[plan.source], len(plan.placed)
+    if plan.option is not None and not plan.placed.any():
+        return _carry_out(lowering, source.seq, plan.option, rows, clean)
+    order = np.empty(rows, dtype=np.int64)
+    parts = _merged(lowering, source.seq, source.vector, np.flatnonzero(plan.placed), clean)
+    if plan.option is not None:
+        rest = np.flatnonzero(~plan.placed)
+        parts.append((rest, _carry_out(lowering, source.seq, plan.option, len(rest), clean)))
+    order[np.concatenate([index for index, _ in parts])] = np.arange(rows)
+    return Seq.join([seq for _, seq in parts]).take(order)
+
+
+def _merged(lowering: Lowering, seq: Seq, vector: Array, rows: Array, clean: bool) -> list[tuple[Array, Seq]]:
+    """(row numbers, their vectors) for rows whose elements are in their lanes, by the number of vectors that a row comes from.
+
+    A row from one vector is that vector itself, unless open lanes must be zero.
+    """
+    parts = []
+    for count in range(1, MERGED + 1):
+        index = rows[_distinct(vector[rows]) == count]
+        if not len(index):
+            continue
+        some = vector[index]
+        top = some.max(axis=1)
+        if count == 1 and not (clean and (some < 0).any()):
+            parts.append((index, seq.take(top)))
+            continue
+        providers: dict[Ref, Provider] = {}
+        recipe = Recipe(())
+        result: Ref | None = None
+        for k in range(count):
+            kept, held = Ref("mask", DType.I8, k), Ref("arg", seq.dtype, k)
+            providers |= {held: lowering.engine.provide(seq.take(top)), kept: lowering.mask(some == top[:, None], DType.I8)}
+            chosen = recipe.op(Opcode.SELECT, held, kept, dtype2=DType.I8)
+            result = chosen if result is None else recipe.op(Opcode.OR, result, chosen)
+            top = np.where(some < top[:, None], some, -1).max(axis=1)
+        assert result is not None
+        parts.append((index, lowering.run_prims("merge", recipe.prims, result, providers.__getitem__, len(index), seq.dtype)))
+    return parts
 
 
 @dataclass(frozen=True)
@@ -81,35 +159,63 @@ class _Option:
     then: tuple[Array, Array] | None = None
 
 
-def _cheapest(sources: list[tuple[Seq, Array, Array]], stages: bool = True) -> tuple[Seq, _Option]:
-    """The cheapest way to take lane `lane[m, n]` of vector `vector[m, n]`, over sources (sequence, vector, lane).
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """How to take rows: from which source, which of them are in place, how the others are moved, and the cost of it all."""
+
+    cost: float
+    source: int
+    placed: Array
+    option: _Option | None
+
+
+def _cheapest(sources: Sequence[_Source], stages: bool) -> _Plan:
+    """The cheapest source and way; rows in place are put together by masks, or moved with the others where that costs less.
 
     Ways are tried in the order of an estimate of their vectors, until no estimate is below the best cost.
     """
-    tries = []
-    for k, (_, vector, lane) in enumerate(sources):
-        tries += [(_estimate(vector), k, False), (_estimate(lane), k, True)]
-    best: tuple[float, Seq, _Option] | None = None
-    for estimate, k, is_unit in sorted(tries):
-        if best is not None and estimate >= best[0]:
+    tries: list[tuple[float, int, int, bool]] = []
+    kinds: list[tuple[Array, float]] = []
+    for k, source in enumerate(sources):
+        placed = source.placed()
+        merging = MERGE * len(np.unique(counts := _distinct(source.vector[placed]))) + int(counts.sum())
+        if placed.all():
+            return _Plan(merging, k, placed, None)
+        for some, cost in ((placed, float(merging)), (np.zeros_like(placed), 0.0))[not placed.any() :]:
+            tries += [(cost + _estimate(moving[~some]), len(kinds), k, moving is source.lane) for moving in (source.vector, source.lane)]
+            kinds.append((some, cost))
+    best: _Plan | None = None
+    for estimate, kind, k, is_unit in sorted(tries):
+        if best is not None and estimate >= best.cost:
             break
-        seq, vector, lane = sources[k]
-        pairs = _pairs(lane, vector, LANES) if is_unit else _pairs(vector, lane, len(seq))
+        placed, cost = kinds[kind]
+        vector, lane = sources[k].vector[~placed], sources[k].lane[~placed]
+        pairs = _pairs(lane, vector, LANES) if is_unit else _pairs(vector, lane, len(sources[k].seq))
         options = [_Option(pairs.vectors + (360 if is_unit else 60) * len(pairs.patterns), pairs, is_unit)]
         if stages and not is_unit and len(pairs.patterns) > 48:
             options.append(_two_stages(pairs, vector.shape))
         for option in options:
-            if best is None or option.cost < best[0]:
-                best = (option.cost, seq, option)
+            if best is None or cost + option.cost < best.cost:
+                best = _Plan(cost + option.cost, k, placed, option)
     assert best is not None
-    return best[1], best[2]
+    return best
+
+
+def pool_cost(seq: Seq, vector: Array, lane: Array) -> float:
+    """Estimated cycles a pair of byte planes of `move_pool`."""
+    return _cheapest([_Source(seq, vector, lane)], True).cost
+
+
+def _distinct(vector: Array) -> Array:
+    """How many vectors (-1 is none) every row names."""
+    sample = np.sort(vector, axis=1)
+    found: Array = (np.diff(sample, axis=1) != 0).sum(axis=1) + (sample[:, 0] >= 0)
+    return found
 
 
 def _estimate(moving: Array) -> float:
     """Vectors that a move by these moving vectors would take, from a sample of rows."""
-    sample = np.sort(moving[:: max(1, len(moving) // 24)], axis=1)
-    distinct = (np.diff(sample, axis=1) != 0).sum(axis=1) + (sample[:, 0] >= 0)
-    return float(np.maximum(distinct, 1).mean() * len(moving))
+    return float(np.maximum(_distinct(moving[:: max(1, len(moving) // 24)]), 1).mean() * len(moving))
 
 
 def move_cycles(vector: Array, lane: Array, scale: float, spots: tuple[int, int]) -> float:
@@ -150,8 +256,7 @@ def _carry_out(lowering: Lowering, seq: Seq, option: _Option, rows: int, clean: 
     if option.then is None:
         return _run(lowering, seq, option.pairs, option.is_unit, rows, clean or _accumulates(option.pairs), clean)
     packed = _run(lowering, seq, option.pairs, False, option.pairs.vectors, False, False)
-    packed, second = _cheapest([(packed, *option.then)], stages=False)
-    return _carry_out(lowering, packed, second, rows, clean)
+    return _taken(lowering, [_Source(packed, *option.then)], clean, stages=False)
 
 
 def _replicated(need: Array) -> bool:
