@@ -18,11 +18,10 @@ from spatialc.machines.wafer.isa import Op
 from spatialc.models.llama import Llama, LlamaConfig, LlamaDecode
 from spatialc.models.zoo import Request, build
 from spatialc.runtime_sim.wafer import analysis, arithmetic, execute, kernels
-from spatialc.runtime_sim.wafer.arrays import Arrays, Contents, Part
+from spatialc.runtime_sim.wafer.arrays import Contents
 from spatialc.runtime_sim.wafer.collectives import LineSum, Spread
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.order import Step
-from spatialc.runtime_sim.wafer.placing import LOGICAL
 from spatialc.runtime_sim.wafer.plan import make_plan
 
 
@@ -85,9 +84,8 @@ def test_groups_keep_every_bit_in_the_machines_order(name: str, monkeypatch: pyt
 def actions(program: Program, exact: bool = False) -> list[Any]:
     layout = judge(program).layout
     assert layout is not None
-    arrays = Arrays(Contents(layout), {b.name: np.zeros(b.shape, LOGICAL[b.dtype]) for b in program.bindings_of("input")}, {})
-    parts = [(i, Part(arrays, i.number)) for i in layout.instances]
-    return [a for i, part in parts for a in i.analysis.plan(exact, part.held, part.kept, False).actions]
+    shares = [(i, Contents(layout).share(i.number)) for i in layout.instances]
+    return [a for i, share in shares for a in i.analysis.plan(exact, share.held, share.kept, False).actions]
 
 
 @pytest.mark.parametrize("k", [1, 3])

@@ -18,10 +18,10 @@ from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, Semantic
 from spatialc.machines.wafer.tables import ObjectKind
 from spatialc.runtime_sim.wafer import check, execute, kernels
 from spatialc.runtime_sim.wafer.addresses import nest
-from spatialc.runtime_sim.wafer.collectives import Parts
 from spatialc.runtime_sim.wafer.instances import _meeting
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.kernels import round_half
+from spatialc.runtime_sim.wafer.parts import Parts
 from spatialc.runtime_sim.wafer.storage import copied, gapless
 
 F16, F32, I16, I32 = Element.F16, Element.F32, Element.I16, Element.I32
@@ -302,15 +302,22 @@ def test_pairs_in_turn_are_those_of_sorting(program: Program, monkeypatch: pytes
 
 def test_parts_are_found_again_only_where_they_are_stored_alike() -> None:
     shape = (2, 2)
+    still = SimpleNamespace(obj=0, stride=(0, 0, 0, 0))
     burst = SimpleNamespace(
-        cores=4, count=1, op=SimpleNamespace(meaning=Semantics.UNARY), ext=(1, 1, 1, 1), d=SimpleNamespace(stride=(0, 0, 0, 0))
+        cores=4, count=1, op=SimpleNamespace(meaning=Semantics.UNARY), ext=(1, 1, 1, 1), d=still, a=still, rows=range(2), cols=range(2)
     )
-    step: Any = SimpleNamespace(event=SimpleNamespace(burst=burst))
+    step: Any = SimpleNamespace(event=SimpleNamespace(burst=burst), at=None)
     parts = Parts(step, np.array([[0, 1], [2, 3]]), np.array([0, 1, 0, 1]), np.zeros(4, np.int64))
-    engine: Any = SimpleNamespace(places={}, cores=lambda _: SimpleNamespace(shape=shape))
-    for stored in (np.array([[1, 2]], np.float32), np.array([[5], [7]], np.float32)):
-        values = np.broadcast_to(stored, shape)
-        engine.source = lambda *_, values=values: values[..., None, None, None, None]
-        out = np.empty(shape, np.float32)
-        parts.sums(engine, out, False)
-        assert np.array_equal(out, values)
+    engine: Any = SimpleNamespace(places={}, memory={}, cores=lambda _: SimpleNamespace(shape=shape), begin=lambda *_: np.zeros((), int))
+    for number in (1, 2, 3):
+        for stored in (np.array([[1, 2]], np.float32), np.array([[5], [7]], np.float32)):
+            values = np.broadcast_to(stored * number, shape)
+            engine.memory[0] = values[..., None]
+            engine.source = lambda *_, values=values: values[..., None, None, None, None]
+            out = np.empty(shape, np.float32)
+            parts.sums(engine, out, False)
+            assert np.array_equal(out, values)
+            # once it is known how the parts lie, they are not looked for again
+            engine.source = None
+            parts.sums(engine, out, False)
+            assert np.array_equal(out, values)

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer.isa import Element, Op
+from ..threads import each, even
 from .kernels import erf, pays, round_half
 
 Values = NDArray[Any]
+Writer = Callable[[Values, Any, Any, Any], Any]
+"""Computes operands a, b and s (None where there is none) into an array of the result's shape."""
 
 
 def dtype_of(fmt: Element) -> np.dtype[Any]:
@@ -161,3 +164,82 @@ def merge_pairs(a: Values, b: Values) -> Values:
     out = np.empty(np.broadcast_shapes(a.shape, b.shape), np.float32)
     out[..., 0::2], out[..., 1::2] = np.where(first, av, bv), np.where(first, ai, bi)
     return out
+
+
+def select_into(out: Values, a: Values, b: Values | None, s: Values) -> None:
+    """`select` into an array that is no operand's."""
+    np.copyto(out, s)
+    if b is not None:
+        np.copyto(out, b, where=a != 0)
+
+
+def _round_into(out: Values) -> None:
+    """Round an array to f16 in place."""
+    if out.flags.c_contiguous:
+        rounded = _rounded(out)
+        if rounded is not out:
+            out[...] = rounded
+    else:
+        out[...] = to_format(out, Element.F16)
+
+
+def convert_into(source: Element, target: Element) -> Writer | None:
+    """`convert` into an array; None where that is no shorter way."""
+    if dtype_of(source).kind != "f" or dtype_of(target).kind != "f":
+        return None
+    half = target is Element.F16
+
+    def write(out: Values, a: Values, b: None, s: None) -> None:
+        np.copyto(out, a)
+        if half:
+            _round_into(out)
+
+    return write
+
+
+_PLAIN = (Op.ABS, Op.NEG, Op.FLOOR, Op.SQRT)
+_WORK = 8
+"""Elements of a sum that take as long as one of a function in float64."""
+
+
+def unary_into(op: Op, source: Element, target: Element) -> Writer | None:
+    """`unary` into an array; None where that is no shorter way."""
+    function = _UNARY[op]
+    if op is Op.MOV:
+        return lambda out, a, b, s: np.copyto(out, a)
+    if source is not Element.F32 or target is not Element.F32:
+        return None
+    if op in _PLAIN:
+        plain: Any = function
+        return lambda out, a, b, s: plain(a, out=out)
+
+    def write(out: Values, a: Values, b: None, s: None) -> None:
+        axis = max(range(out.ndim), key=lambda axis: out.shape[axis])
+
+        def part(cut: slice) -> None:
+            index = (slice(None),) * axis + (cut,)
+            with np.errstate(all="ignore"):
+                out[index] = function(a[index])
+
+        if a.shape == out.shape:
+            each(part, even(out.shape[axis], out.size * _WORK))
+        else:
+            out[...] = function(a)
+
+    return write
+
+
+def binary_into(op: Op, first: Element, second: Element, target: Element) -> Writer | None:
+    """`binary` into an array; None where that is no shorter way."""
+    function, kinds = _BINARY[op], {dtype_of(fmt) for fmt in (first, second, target)}
+    if not isinstance(function, np.ufunc) or len(kinds) > 1 or target is Element.I16:
+        return None
+    kind = kinds.pop()
+    half = target is Element.F16 and function.resolve_dtypes((kind, kind, None))[-1] == kind  # comparisons give 0 and 1
+
+    def write(out: Values, a: Values, b: Values | None, s: Values | None) -> None:
+        function(a, b if b is not None else s, out=out)
+        if half:
+            _round_into(out)
+
+    return write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Contents:
         self.lasting: set[int] = set()
         self.forms: dict[Slot, dict[Any, Values]] = {}
         """Operands that are read from constants, by what the evaluator calls their form."""
+        self._shares: dict[int, Share] = {}
         self.padded: dict[Slot, Values] = {}
         """Images with the padding that a slot sees in them."""
         program = layout.program
@@ -57,6 +58,21 @@ class Contents:
                 self.last[root] = (instance.number, number)
                 if instance.analysis.liveness.lives[number].last_write_end >= 0:
                     self.written.add(root)
+
+    def share(self, number: int) -> Share:
+        """An instance's share, found once."""
+        if number not in self._shares:
+            roots = {obj: self.layout.root((number, obj)) for obj in self.layout.instances[number].analysis.seg.objects}
+            first, counts = {root: obj for obj, root in reversed(roots.items())}, Counter(roots.values())
+            self._shares[number] = Share(
+                roots,
+                held=frozenset(obj for obj, root in roots.items() if root != (number, obj)),
+                kept=frozenset(obj for obj, root in roots.items() if root in self.kept or self.last[root] != (number, obj)),
+                same={obj: first[root] for obj, root in roots.items() if counts[root] > 1},
+                constants=frozenset(obj for obj, root in roots.items() if self.constant(root)),
+                ends=frozenset(obj for obj, root in roots.items() if root not in self.kept and self.last[root] == (number, obj)),
+            )
+        return self._shares[number]
 
     def constant(self, root: Slot) -> bool:
         """Whether an owned slot holds an image in all runs, from beginning to end."""
@@ -114,6 +130,24 @@ class Contents:
             mapping.load(out, tensor, obj.fmt, keep=len(sources) > 1)
 
 
+@dataclass(frozen=True)
+class Share:
+    """What an instance has of the owned slots, the same in all runs."""
+
+    roots: Mapping[int, Slot]
+    """Object -> the slot that owns its words."""
+    held: frozenset[int]
+    """Objects that continue another instance's."""
+    kept: frozenset[int]
+    """Objects that are read after this instance has ended."""
+    same: Mapping[int, int]
+    """Objects that are the same words as another one of this instance, by the first of them."""
+    constants: frozenset[int]
+    """Objects that hold an image in all runs, from beginning to end."""
+    ends: frozenset[int]
+    """Objects whose arrays nothing needs after their last use by this instance."""
+
+
 class Arrays:
     """Arrays of the owned slots in one run; slots that continue others share theirs. Arrays live from first to last use."""
 
@@ -142,23 +176,21 @@ class Arrays:
             low, high = binding.range
             raise BadInput(f"input {binding.name!r} holds {values.min()}..{values.max()}; the program takes integers from {low} to {high}")
 
-    def array(self, slot: Slot) -> Values:
-        """The array of a slot, made and filled on first use."""
-        root = self.layout.root(slot)
+    def array(self, root: Slot) -> Values:
+        """The array of an owned slot, made and filled on first use."""
         if root not in self.arrays:
             fixed = self.contents.array(root)
             self.arrays[root] = self._fill(root) if fixed is None else fixed
         return self.arrays[root]
 
-    def forms(self, slot: Slot) -> dict[Any, Values] | None:
+    def forms(self, root: Slot) -> dict[Any, Values] | None:
         """Where operands read from a slot stay for all runs; None where it is no constant, or where they need not stay."""
-        root = self.layout.root(slot)
         return self.contents.forms.setdefault(root, {}) if self.contents.lasts and self.contents.constant(root) else None
 
-    def pick(self, slot: Slot, cores: Ints, elements: Ints) -> Values | None:
+    def pick(self, root: Slot, cores: Ints, elements: Ints) -> Values | None:
         """Elements [n, k] of cores [n] (flat positions) of a slot that nothing has used yet and that one tensor of its format fills; None
         for any other."""
-        source, root = self._tensor(slot), self.layout.root(slot)
+        source = self._tensor(root)
         if source is None:
             return None
         obj = self.layout.object(root)
@@ -166,15 +198,15 @@ class Arrays:
         found = source[0].pick(source[1], cores // w, cores % w, elements)
         return None if found is None else found.astype(dtype_of(obj.fmt))
 
-    def walk(self, slot: Slot, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
+    def walk(self, root: Slot, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
         """What a nest finds of such a slot, as a view of the tensor [rows, columns, *ext]; None for any other."""
-        source = self._tensor(slot)
+        source = self._tensor(root)
         if source is None:
             return None
         mapping, tensor = source
         if mapping.wide is None:
             return mapping.walk(lambda: tensor, rows, cols, begin, stride, ext)
-        return mapping.wide.walk(lambda: self._padded(self.layout.root(slot), mapping, tensor), rows, cols, begin, stride, ext)
+        return mapping.wide.walk(lambda: self._padded(root, mapping, tensor), rows, cols, begin, stride, ext)
 
     def _padded(self, root: Slot, mapping: Map, tensor: Values) -> Values:
         """The tensor of a slot with its padding, made once."""
@@ -184,9 +216,8 @@ class Arrays:
             known[root] = mapping.padded(tensor)
         return known[root]
 
-    def _tensor(self, slot: Slot) -> Source | None:
+    def _tensor(self, root: Slot) -> Source | None:
         """The tensor of its format that alone fills a slot that nothing has used yet, and how it lies in it."""
-        root = self.layout.root(slot)
         sources = [] if root in self.arrays or self.contents.tiles(root) is not None else self._sources(root)
         return sources[0] if len(sources) == 1 and str(sources[0][1].dtype) == NUMPY[self.layout.object(root).fmt] else None
 
@@ -212,11 +243,8 @@ class Arrays:
         self.contents.load(root, sources, out)
         return out
 
-    def release(self, slot: Slot) -> None:
-        """After the last use of an object in its instance: drop its array, unless a later instance or a binding needs it."""
-        root = self.layout.root(slot)
-        if self.contents.last[root] != slot or root in self.contents.kept:
-            return
+    def release(self, root: Slot) -> None:
+        """Drop the array of a slot that nothing needs any more."""
         self.padded.pop(root, None)
         self.reuse(self.arrays.pop(root, None))
 
@@ -238,7 +266,7 @@ class Arrays:
         """The value of an output or state at the end, in logical type and shape."""
         out: np.ndarray | None = None
         for piece in self.layout.pieces[binding.name]:
-            array = self.array(piece.slot)
+            array = self.array(self.layout.root(piece.slot))
             if out is None:
                 out = np.zeros(int(np.prod(binding.shape, dtype=np.int64)), array.dtype)
             self.layout.map_of(piece.slot, piece.placement).unload(array, out)
@@ -250,46 +278,28 @@ class Arrays:
 class Part:
     """One instance's part of the arrays (`storage.Owner`)."""
 
-    def __init__(self, arrays: Arrays, number: int) -> None:
-        self.arrays, self.number = arrays, number
-        layout = arrays.layout
-        roots = {obj: layout.root((number, obj)) for obj in layout.instances[number].analysis.seg.objects}
-        self.held = frozenset(obj for obj, root in roots.items() if root != (number, obj))
-        """Objects that continue another instance's."""
-        first = {root: obj for obj, root in reversed(roots.items())}
-        counts = Counter(roots.values())
-        self.same = {obj: first[root] for obj, root in roots.items() if counts[root] > 1}
-        """Objects that are the same words as another one of this instance, by the first of them."""
-        self.kept = frozenset(
-            obj for obj, root in roots.items() if root in arrays.contents.kept or arrays.contents.last[root] != (number, obj)
-        )
-        """Objects that are read after this instance has ended."""
-
-    def shape(self, obj: int) -> tuple[int, int, int]:
-        """[rows, columns, elements] of an object."""
-        view = self.arrays.layout.object((self.number, obj))
-        region = self.arrays.layout.instances[self.number].region(view)
-        return region.h, region.w, view.size
+    def __init__(self, arrays: Arrays, share: Share) -> None:
+        self.arrays, self.share = arrays, share
 
     def fetch(self, obj: int) -> Values:
         """The array of an object, filled with what it holds."""
-        return self.arrays.array((self.number, obj))
+        return self.arrays.array(self.share.roots[obj])
 
     def forms(self, obj: int) -> dict[Any, Values] | None:
         """Where operands read from an object stay for all runs, None where they do not."""
-        return self.arrays.forms((self.number, obj))
+        return self.arrays.forms(self.share.roots[obj])
 
     def pick(self, obj: int, cores: Values, elements: Values) -> Values | None:
         """Elements [n, k] of cores [n] of an object filled by one tensor, straight from it."""
-        return self.arrays.pick((self.number, obj), cores, elements)
+        return self.arrays.pick(self.share.roots[obj], cores, elements)
 
     def walk(self, obj: int, rows: range, cols: range, begin: int, stride: tuple[int, ...], ext: tuple[int, ...]) -> Values | None:
         """What a nest finds of an object filled by one tensor, as a view of that tensor."""
-        return self.arrays.walk((self.number, obj), rows, cols, begin, stride, ext)
+        return self.arrays.walk(self.share.roots[obj], rows, cols, begin, stride, ext)
 
     def put(self, obj: int, array: Values) -> None:
         """Replace the array of an object."""
-        root = self.arrays.layout.root((self.number, obj))
+        root = self.share.roots[obj]
         self.arrays.reuse(self.arrays.arrays.get(root))
         self.arrays.arrays[root] = array
 
@@ -299,7 +309,8 @@ class Part:
 
     def release(self, obj: int) -> None:
         """After the last use of an object by this instance."""
-        self.arrays.release((self.number, obj))
+        if obj in self.share.ends:
+            self.arrays.release(self.share.roots[obj])
 
 
 def _covers(mapping: Map, shape: tuple[int, int, int]) -> bool:

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...machines.wafer import tables as tb
-from ...machines.wafer.isa import Element, Fmt, Op, Semantics
+from ...machines.wafer.isa import Fmt, Op, Semantics
 from . import kernels, lookups
 from .addresses import nest, start
-from .arithmetic import Values, binary, convert, dtype_of, merge_pairs, multiply_add, select, to_format, unary
+from .arithmetic import Values, dtype_of, multiply_add, select
 from .deliveries import Deliveries
+from .elementwise import bind, elementwise, immediate, keeps, sequential_axes
 from .events import Event
 from .model import BurstView, Ints, SegmentView
 from .order import Step
@@ -29,7 +29,7 @@ from .products import contraction, kinds_of, summed_extents
 from .storage import Memory, copied, dense, seen_from, seen_once, stored_once, strided
 
 if TYPE_CHECKING:
-    from .collectives import Stored
+    from .parts import Stored
 
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 Key = tuple[int, int, int]
@@ -57,7 +57,7 @@ class Engine:
 
     seg: SegmentView
     deliveries: Deliveries
-    memory: Memory = field(default_factory=lambda: Memory(None, {}))
+    memory: Memory = field(default_factory=lambda: Memory(None, {}, {}, frozenset()))
     buffers: dict[Key, Values] = field(default_factory=dict)
     uses: dict[Key, int] = field(default_factory=dict)
     exact: bool = False
@@ -84,7 +84,11 @@ class Engine:
         self.uses = dict(plan.uses)
         for number, action in enumerate(plan.actions):
             if isinstance(action, Step):
-                self.step(action)
+                if number not in plan.bound:
+                    plan.bound[number] = bind(self, action)
+                bound = plan.bound[number]
+                if bound is None or not bound.run(memory):
+                    self.step(action)
             else:
                 action.evaluate(self)
             for obj in plan.done.get(number, ()):
@@ -209,7 +213,7 @@ class Engine:
         """Make values [rows, columns, *ext] (or one value) all that their object holds: along a mesh axis on which they are the same, one
         array seen from all cores."""
         obj = step.event.burst.d.obj
-        h, w, size = self.memory.shape(obj)
+        h, w, size = self.memory.shapes[obj]
         if not values.ndim:
             self.memory.put(obj, seen_from(values.reshape(1, 1, 1), (h, w, size)))
             return
@@ -493,60 +497,9 @@ class Engine:
         return self._places[row]
 
 
-def elementwise(burst: BurstView, a: Values | None, b: Values | None, s: Values | None) -> Values:
-    """Every meaning without state: [*cores, n3, n2, n1, n0], rounded to the destination's format."""
-    op, meaning = burst.op, burst.op.meaning
-    assert a is not None and op.d is not None and op.a is not None
-    if meaning is Semantics.UNARY:
-        return unary(op.op, a, op.d)
-    if meaning is Semantics.CONVERT:
-        return convert(a, op.a, op.d)
-    second = b if b is not None else s
-    assert second is not None
-    if meaning is Semantics.SELECT:
-        assert s is not None
-        return select(a, second, s)
-    if meaning is Semantics.MERGE_PAIRS:
-        return merge_pairs(a, second)
-    return binary(op.op, a, second, op.d)
-
-
-def immediate(value: float, fmt: Element) -> Values:
-    """An immediate in its format, 0-dimensional."""
-    if dtype_of(fmt).kind == "i":
-        return np.asarray(to_format(np.asarray(int(value), np.int64), fmt))
-    return np.asarray(to_format(np.asarray(value, np.float64), fmt))
-
-
-@cache
-def _walks_once(ext: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    elements = nest(ext, stride)
-    return len(np.unique(elements)) == len(elements)
-
-
-def sequential_axes(burst: BurstView) -> tuple[int, ...]:
-    """Axes that must be evaluated visit by visit, outermost first: those along which the destination stays in place; if the walk
-    revisits elements in another way, all but a moving innermost one."""
-    return _sequential(burst.ext, burst.d.stride) if burst.d.kind is MEM else ()
-
-
-@cache
-def _sequential(ext: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
-    still = [d for d in range(4) if ext[d] > 1 and stride[d] == 0]
-    moving = tuple(1 if d in still else n for d, n in enumerate(ext))
-    if _walks_once(moving, stride):
-        return tuple(still)
-    return tuple(sorted({*still, *(d for d in range(3) if ext[d] > 1)}))
-
-
 def same_walk(burst: BurstView, name: str) -> bool:
     """Whether a source walks exactly the destination's elements (so that it sees what was just written)."""
     return bool(burst.operand(name) == burst.d)
-
-
-def keeps(burst: BurstView) -> bool:
-    """A masked move: elements that are not selected stay as they are."""
-    return burst.op.meaning is Semantics.SELECT and burst.s.kind is NO
 
 
 def feeds_back(burst: BurstView) -> bool:

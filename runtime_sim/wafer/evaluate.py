@@ -32,10 +32,10 @@ def evaluate(contents: Contents, inputs: Mapping[str, np.ndarray], states: Mappi
         in_order = sorted(layout.instances, key=lambda i: (i.start, i.number))
         final = {id(instance.analysis): instance.number for instance in in_order}
         for instance in in_order:
-            part = Part(arrays, instance.number)
-            plan = instance.analysis.plan(exact, part.held, part.kept, bool(part.same))
+            share = contents.share(instance.number)
+            plan = instance.analysis.plan(exact, share.held, share.kept, bool(share.same))
             engine = instance.analysis.engine()
-            engine.run(plan, Memory(part, part.same), exact)
+            engine.run(plan, Memory(Part(arrays, share), share.same, instance.analysis.seg.shapes, share.constants), exact)
             blocked |= engine.blocked
             if final[id(instance.analysis)] == instance.number and not contents.lasts:
                 # what only this segment needs is not kept beside others in a single run

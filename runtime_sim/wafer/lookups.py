@@ -41,16 +41,21 @@ def load(engine: Engine, step: Step, cores: Cores) -> Values:
     """What LDX finds, [*cores, n3, n2, n1, n0]; 0 where the index is out of range."""
     burst = step.event.burst
     offset, found = indices(engine, step, cores)
-    per_visit = (*cores.shape, *burst.ext[:3], 1)
-    at = np.flatnonzero(np.broadcast_to(found, per_visit))
-    flat = engine.flat(burst, cores)
-    visits = int(np.prod(burst.ext[:3]))
+    visits, lead = int(np.prod(burst.ext[:3])), len(cores.shape)
+    per_visit = (*found.shape[:lead], *burst.ext[:3], 1)
+    known = np.nonzero(np.broadcast_to(found, per_visit).reshape(*per_visit[:lead], visits))
+    chosen = np.broadcast_to(offset, per_visit).reshape(*per_visit[:lead], visits)[known] * burst.look[2]
+    # rows or columns that all choose the same are found once, and stand for all
+    copies = [range(n) if few < n else range(1) for few, n in zip(per_visit, cores.shape, strict=False)]
+    core: Ints = np.zeros((), np.int64)
+    for n, at, more in zip(cores.shape, known[:-1], np.ix_(*(np.array(c) for c in (*copies, range(1))))[:-1], strict=True):
+        core = core * n + at + more
+    core, visit, chosen = (a.reshape(-1) for a in np.broadcast_arrays(core, known[-1], chosen))
     begin = np.broadcast_to(cores.of(engine.begin(step.event, "a")), cores.shape).reshape(-1)
-    first = begin[at // visits] + np.broadcast_to(offset, per_visit).reshape(-1)[at] * burst.look[2]
     steps = nest(burst.ext, burst.a.stride).reshape(visits, burst.ext[3])
-    values = engine.memory.pick(burst.a.obj, flat[at // visits], first[:, None] + steps[at % visits])
+    values = engine.memory.pick(burst.a.obj, engine.flat(burst, cores)[core], (begin[core] + chosen)[:, None] + steps[visit])
     out = np.zeros((*cores.shape, *burst.ext), values.dtype)
-    out.reshape(-1, burst.ext[3])[at] = values
+    out.reshape(-1, burst.ext[3])[core * visits + visit] = values
     return out
 
 

@@ -50,7 +50,7 @@ class ObjectView:
     kind: tb.ObjectKind
     prov: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Elements from the first to the last that the extents reach."""
         return 1 + sum((n - 1) * s for n, s in zip(self.ext, self.stride, strict=True))
@@ -266,6 +266,11 @@ class SegmentView:
             y, x = np.array(rows, np.int64), np.array(cols, np.int64)
             self._grids[key] = y, x, (region.y + y)[:, None] * self.w + (region.x + x)[None, :]
         return self._grids[key]
+
+    @cached_property
+    def shapes(self) -> dict[int, tuple[int, int, int]]:
+        """[rows, columns, elements] of every object."""
+        return {o.id: (self.regions[o.region].h, self.regions[o.region].w, o.size) for o in self.objects.values()}
 
     @cached_property
     def written(self) -> frozenset[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ import numpy as np
 from ...machines.wafer import tables as tb
 from ...machines.wafer.isa import Op, Semantics
 from .addresses import nest, reads, start, writes
-from .collectives import Cells, LineSum, Parts, Run, Spread
+from .collectives import Cells, LineSum, Run, Spread
 from .deliveries import Deliveries
+from .elementwise import Elementwise
 from .events import Event
 from .fields import operand_range
 from .held import Held, among, role_of
@@ -27,6 +28,7 @@ from .liveness import FILLED
 from .lookups import lowest
 from .model import BurstView, Ints, SegmentView
 from .order import Step, Wave, unfolded
+from .parts import Parts
 from .products import kinds_of, summed_extents
 from .storage import dense, gapless
 
@@ -42,6 +44,8 @@ class Plan:
     actions: list[Any]
     uses: dict[Key, int]
     done: dict[int, list[int]]
+    bound: dict[int, Elementwise | None] = field(default_factory=dict)
+    """By number of the action: steps that have been found to be such ones."""
 
 
 def make_plan(

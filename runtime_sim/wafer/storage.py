@@ -6,16 +6,22 @@ stride of 0: such arrays are never written, `target` makes them whole first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as Collection
 from functools import cache
 from math import prod
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ..threads import THREADS, each, even
 from . import kernels
 from .arithmetic import Values
+
+Reader = Callable[[Values], Values]
+"""How to see an operand in the array of its object."""
 
 
 @cache
@@ -48,7 +54,30 @@ def strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int])
     item = base.strides[-1]
     shifted = base[..., begin:]
     shape, strides = (*base.shape[:-1], *ext), (*base.strides[:-1], *(s * item for s in stride))
-    return np.lib.stride_tricks.as_strided(shifted, shape, strides)
+    return as_strided(shifted, shape, strides)
+
+
+def reader(
+    index: Sequence[slice], begin: int, ext: tuple[int, ...], stride: tuple[int, ...], strides: tuple[int, ...], flat: bool = False
+) -> Reader:
+    """How to see a nest's elements on some rows and columns in arrays [rows, columns, elements] of such strides: as a view [.., *ext], or,
+    for runs that are to stay `flat`, [.., elements]; rows and columns that are stored once are one."""
+    cores = [slice(0, 1) if s == 0 else i for s, i in zip(strides[:2], index, strict=True)]
+    if not dense(ext, stride):
+        place, steps = (*cores, slice(begin, None)), tuple(s * strides[2] for s in stride)
+
+        def seen(array: Values) -> Values:
+            cut = array[place]
+            return as_strided(cut, (*cut.shape[:2], *ext), (*cut.strides[:2], *steps))
+
+        return seen
+    run = itemgetter((*cores, slice(begin, begin + int(prod(ext)))))
+    return run if flat else lambda array: _split(run(array), ext)
+
+
+def _split(run: Values, ext: tuple[int, ...]) -> Values:
+    """[rows, columns, elements] with the elements as a nest: splitting an axis never copies."""
+    return run.reshape(*run.shape[:2], *ext)
 
 
 def seen_from(array: Values, shape: tuple[int, int, int]) -> Values:
@@ -66,7 +95,7 @@ def copied(values: Values, out: Values) -> None:
     """Copy an array, f16 perhaps, into a contiguous f32 one of its shape, in one part a thread."""
     shape, strides = merged(values.shape, values.strides)
     flat = out.reshape(shape)
-    given = np.lib.stride_tricks.as_strided(values, shape, strides, writeable=False)
+    given = as_strided(values, shape, strides, writeable=False)
     half = values.dtype == np.float16 and len(shape) <= 3 and strides[-1] == 2 and kernels.pays(values.size)
     if half:
         lead = (1,) * (3 - len(shape))
@@ -106,10 +135,6 @@ def seen_once(values: Values) -> Values:
 class Owner(Protocol):
     """Where the arrays of all instances live."""
 
-    def shape(self, obj: int) -> tuple[int, int, int]:
-        """[rows, columns, elements] of an object."""
-        ...
-
     def fetch(self, obj: int) -> Values:
         """The array of an object, filled with what it holds."""
         ...
@@ -143,19 +168,16 @@ class Owner(Protocol):
 
 class Memory:
     """Arrays of one instance, fetched on first use. Objects that are the same words (`same`: object -> the one that stands for it) are
-    one array."""
+    one array; `shapes` are [rows, columns, elements] by object, `constants` hold the same image from beginning to end."""
 
-    def __init__(self, owner: Owner | None, same: Mapping[int, int]) -> None:
-        self._owner, self._same = owner, same
+    def __init__(
+        self, owner: Owner | None, same: Mapping[int, int], shapes: Mapping[int, tuple[int, int, int]], constants: Collection[int]
+    ) -> None:  # fmt: skip
+        self._owner, self._same, self.shapes, self.constants = owner, same, shapes, constants
         self._arrays: dict[int, Values] = {}
 
     def _at(self, obj: int) -> int:
         return self._same.get(obj, obj)
-
-    def shape(self, obj: int) -> tuple[int, int, int]:
-        """[rows, columns, elements] of an object."""
-        assert self._owner is not None
-        return self._owner.shape(obj)
 
     def __getitem__(self, obj: int) -> Values:
         """The array of an object, to be read."""
@@ -205,7 +227,7 @@ class Memory:
 
     def keep(self, obj: int, array: Values, anew: bool = False) -> None:
         """Make an array with extent 1 along mesh axes on which all cores hold the same an object's; core by core if `anew`."""
-        shape = self.shape(obj)
+        shape = self.shapes[obj]
         self.put(obj, array if array.shape == shape else seen_from(array, shape))
         if anew:
             self.target(obj)
