@@ -63,6 +63,7 @@ class Deliveries:
         self.flows: dict[int, Flow] = {}
         self.event_flows: dict[Key, Flow] = {}
         self.gated = gated_loops(seg)
+        self._waits: dict[Key, tuple[int, int]] = {}
         self.complete = True
         groups: dict[tuple[int, int], tuple[list[BurstView], list[BurstView], list[BurstView]]] = {}
         for burst in seg.bursts:
@@ -225,10 +226,23 @@ class Deliveries:
         delivery = self.of(event)
         if delivery is None:
             return None
+        if len(delivery.parts) == 1:
+            return delivery.arrive + self.lag(self.seg.bursts[delivery.parts[0].send[0]], event.burst)
         out = delivery.arrive.reshape(-1).copy()
         for part in delivery.parts:
             out[part.at] += self.lag(self.seg.bursts[part.send[0]], event.burst)
         return out.reshape(delivery.arrive.shape)
+
+    def waits(self, event: Event, delivery: Delivery) -> tuple[int, int]:
+        """Least and greatest time from `T_send + H` to the first beat of a receiving event, over its cores."""
+        if event.key not in self._waits:
+            if event.time.uniform:
+                found = event.low - int(delivery.arrive.max()), event.low - int(delivery.arrive.min())
+            else:
+                delay = event.time.array - delivery.arrive
+                found = int(delay.min()), int(delay.max())
+            self._waits[event.key] = found
+        return self._waits[event.key]
 
     def check(self, events: Sequence[Event]) -> None:
         """W32, W35, W36 on the given (clipped) events."""
@@ -237,13 +251,14 @@ class Deliveries:
             delivery = self.of(event) if event.burst.n_in else None
             if delivery is None:
                 continue
-            delay = (event.time.array - delivery.arrive).reshape(-1)
+            low, high = self.waits(event, delivery)
+            delay = np.broadcast_to(low, event.burst.cores) if low == high else (event.time.array - delivery.arrive).reshape(-1)
             for part in delivery.parts:
                 send = self.seg.bursts[part.send[0]]
                 if (send.row, event.burst.row) not in seen:
                     seen.add((send.row, event.burst.row))
                     self._check_payload(send, event.burst)
-                self._check_times(send, event, delay[part.at], part)
+                self._check_times(send, event, delay[: len(part.at)] if low == high else delay[part.at], part)
 
     def _check_payload(self, send: BurstView, receive: BurstView) -> None:
         wrong = []
@@ -265,8 +280,9 @@ class Deliveries:
             return
         who, prov = [send.name, receive.name], [send.prov, receive.prov]
         lag, extra = self.lag(send, receive), self.extra(send)
-        early = np.flatnonzero(delay < lag)
-        if len(early):
+        known = _values(delay)
+        if known[0] < lag:
+            early = np.flatnonzero(delay < lag)
             at = int(part.at[early[0]])
             core, cycle = self.fabric.core(int(receive.core_ids.reshape(-1)[at])), int(event.time.array.reshape(-1)[at])
             message = f"colour {receive.cin} is taken {lag - int(delay[early[0]])} cycles before it arrives"
@@ -274,7 +290,7 @@ class Deliveries:
         depth = machine.input_queues.get(receive.qin, 0) + 2
         if send.n_out <= depth:
             return
-        for value in _values(delay[delay >= lag]):
+        for value in (v for v in known if v >= lag):
             waiting = backlog(send.stream_out, receive.stream_in, value - extra, machine.ramp_cycles)
             if waiting > depth:
                 at = int(part.at[np.flatnonzero(delay == value)[0]])

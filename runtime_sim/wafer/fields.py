@@ -387,8 +387,15 @@ def _formats(b: dict[str, Any], row: OpRow, objects: dict[int, Any], regions: di
             out.add("W13", unit, f"operand {p}: {wanted.name} at an odd word", prov=[b["prov"]], fatal=True)
 
 
-def operand_range(burst: BurstView, operand: OperandView, seg: SegmentView) -> tuple[int, int]:
-    """Smallest and greatest element of its object that an operand touches, over all cores and repetitions."""
+def operand_range(burst: BurstView, name: str, seg: SegmentView) -> tuple[int, int]:
+    """Smallest and greatest element of its object that a memory operand touches, over all cores and repetitions."""
+    key = burst.row, name
+    if key not in seg.ranges:
+        seg.ranges[key] = _range(burst, burst.operand(name), seg)
+    return seg.ranges[key]
+
+
+def _range(burst: BurstView, operand: OperandView, seg: SegmentView) -> tuple[int, int]:
     target = seg.objects[operand.obj]
     low = high = operand.addr // WORDS[target.fmt]
     phase = phases(burst, operand, seg)
@@ -434,7 +441,7 @@ def check_bursts(seg: SegmentView, out: Breaches) -> None:
             operand = burst.operand(name)
             if operand.kind is not MEM:
                 continue
-            low, high = operand_range(burst, operand, seg)
+            low, high = operand_range(burst, name, seg)
             size = seg.objects[operand.obj].size
             if low < 0 or high >= size:
                 message = f"operand {name} touches elements {low}..{high} of object {operand.obj}, which has {size}"

@@ -231,15 +231,17 @@ class Fabric:
             fed = (source >= 0) & (tx[source] >> OPPOSITE[port] & 1 > 0) & (rx[source] >= 0)
             at, source = at[fed], source[fed]
             parent[at], length[at], count[at] = source, self.hops.length[OPPOSITE[port], source], 1
+        far = np.flatnonzero((parent >= 0) & (parent != here))
         for _ in range(int(np.ceil(np.log2(self.size + 1))) + 1):
-            linked = parent >= 0
-            step = np.where(linked, parent[np.maximum(parent, 0)], -1)
-            length += np.where(linked, length[np.maximum(parent, 0)], 0)
-            count += np.where(linked, count[np.maximum(parent, 0)], 0)
-            if (step == parent).all():
+            over = parent[far]
+            step = parent[over]
+            length[far] += length[over]
+            count[far] = np.minimum(count[far] + count[over], 4 * self.size)
+            parent[far] = step
+            # who has come to a root, or to one that leads nowhere, is done
+            far = far[(step >= 0) & (step != over)]
+            if not len(far):
                 break
-            count = np.minimum(count, 4 * self.size)
-            parent = step
         reached = (parent >= 0) & (rx[np.maximum(parent, 0)] == RAMP)
         return Forest(entries, np.where(reached, parent, -1), length, count, (parent >= 0) & ~reached)
 

@@ -45,8 +45,7 @@ class Hazards:
         delivery = self.deliveries.of(event) if event.burst.n_in else None
         if delivery is None:
             return 0
-        arrived = delivery.arrive + 1 + 2 * self.seg.machine.ramp_cycles
-        return max(0, int((event.time.array - arrived).max()))
+        return max(0, self.deliveries.waits(event, delivery)[1] - 1 - 2 * self.seg.machine.ramp_cycles)
 
     def _own_queues(self, burst: BurstView) -> None:
         machine = self.seg.machine

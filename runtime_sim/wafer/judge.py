@@ -128,10 +128,12 @@ def _analysis(
         hops = physical.hops(x, y, fw, fh)
     lengths = hops.length.tobytes() if hops else b""
     key = str(segment).encode(), lengths
+    if key in known:
+        return known[key]
     same = _content(program.segments[segment]), lengths
-    if key not in known and same in known:
+    if same in known:
         known[key] = known[same].named(program.segments[segment])
-    if key not in known:
+    else:
         mine = Breaches(out.skip, program.provenance)
         analysis = analyse(program.segments[segment], machine, mine, hops)
         name = program.segments[segment].name

@@ -66,6 +66,7 @@ class Liveness:
     _needed: dict[int, Mask] = field(default_factory=dict)
     _places: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
     _wholes: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    _reached: dict[tuple[int, range], Ints] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for obj in self.seg.objects.values():
@@ -145,6 +146,7 @@ class Liveness:
                         self.full.add(number)
         self._places.clear()
         self._wholes.clear()
+        self._reached.clear()
 
     def _find_atoms(self, steps: Sequence[Step]) -> None:
         """Cut every object where some access begins or ends."""
@@ -205,10 +207,7 @@ class Liveness:
             key = (burst.rows, burst.cols, operand.obj, burst.ext, operand.stride, burst.look, name, int(first))
             if key not in self._places:
                 bands = zip(self.bands[operand.obj], (burst.rows, burst.cols), strict=True)
-                places = [
-                    *(np.unique(band[role.start : role.stop : role.step]) for band, role in bands),
-                    self._atoms_of(burst, name, first),
-                ]
+                places = [*(self._members(band, role) for band, role in bands), self._atoms_of(burst, name, first)]
                 blocks = [slice(int(p[0]), int(p[-1]) + 1) if p[-1] - p[0] == len(p) - 1 else None for p in places]
                 self._places[key] = np.ix_(*places) if None in blocks else tuple(blocks)
             return self._places[key]
@@ -229,6 +228,13 @@ class Liveness:
         if first.ndim:
             first = first[np.ix_(y[one_y], x[one_x])]
         return band_y[:, None, None], band_x[None, :, None], self._atoms_of(burst, name, first)
+
+    def _members(self, band: Ints, role: range) -> Ints:
+        """Bands that a role reaches, ascending."""
+        key = id(band), role
+        if key not in self._reached:
+            self._reached[key] = np.unique(band[role.start : role.stop : role.step])
+        return self._reached[key]
 
     def _whole(self, step: Step) -> tuple[bool, bool]:
         """Whether a step takes, with a core, all rows of its role, and whether all columns (as the levels of a time that does not depend on

@@ -103,7 +103,7 @@ class Separable:
     @cached_property
     def array(self) -> Ints:
         """int64 [rows, columns] of the role."""
-        out = self.base + self.u[:, None] + self.v[None, :]
+        out = (self.base + self.u)[:, None] + self.v[None, :]
         return out if self.dense is None else out + self.dense
 
     @cached_property
@@ -119,12 +119,14 @@ class Separable:
     @property
     def values(self) -> Ints:
         """All values, ascending."""
+        if self.uniform:
+            return np.array([self.low])
         if self.dense is not None:
             return np.unique(self.array)
         u, v = (side[:1] if (side == side[0]).all() else np.unique(side) for side in (self.u, self.v))
         return self.base + (u + v if 1 in (len(u), len(v)) else np.unique(u[:, None] + v[None, :]))
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all cores have the same value."""
         return self.low == self.high
@@ -258,6 +260,9 @@ class SegmentView:
     by_id: dict[int, BurstView] = field(default_factory=dict)
 
     _grids: dict[tuple[int, range, range], tuple[Ints, Ints, Ints]] = field(default_factory=dict)
+    _beats: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    ranges: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    """First and last element that operands touch, by burst and name, as far as they have been asked for."""
 
     def grid(self, region: RegionView, rows: range, cols: range) -> tuple[Ints, Ints, Ints]:
         """Rows, columns and core numbers [rows, columns] of a role; the same arrays for equal roles."""
@@ -375,10 +380,20 @@ def _derive(burst: BurstView, seg: SegmentView) -> None:
         burst.n_out = wavelets_of(burst.count, burst.fout)
     vectors = {name: memory_vector(burst.operand(name), seg) for name in ("d", "a", "b")}
     scalar = burst.s.stride if burst.s.kind is tb.OperandKind.MEM else None
-    burst.m = beats(
-        seg.machine, op, burst.ext, **vectors, s_stride=scalar, s_fabric=burst.scalar_stream,  # type: ignore[arg-type]
-        wavelets=max(burst.n_in if vector_in else 0, burst.n_out), q=max(burst.q, 1),
-    )  # fmt: skip
+    wavelets, q = max(burst.n_in if vector_in else 0, burst.n_out), max(burst.q, 1)
+    key = (op.op, op.fmt, burst.ext, *vectors.values(), scalar, burst.scalar_stream, wavelets, q)
+    if key not in seg._beats:
+        seg._beats[key] = beats(
+            seg.machine,
+            op,
+            burst.ext,
+            **vectors,
+            s_stride=scalar,
+            s_fabric=burst.scalar_stream,
+            wavelets=wavelets,
+            q=q,  # type: ignore[arg-type]
+        )
+    burst.m = seg._beats[key]
 
 
 def memory_vector(operand: OperandView, seg: SegmentView) -> Vector | None:
@@ -388,4 +403,5 @@ def memory_vector(operand: OperandView, seg: SegmentView) -> Vector | None:
     target = seg.objects[operand.obj]
     words = WORDS[target.fmt]
     moves = operand.step[0] * words % 8 != 0 or operand.step[1] * words % 8 != 0
-    return Vector(target.word + operand.addr, target.fmt, operand.stride, moves)  # type: ignore[arg-type]
+    # only the bank counts (C6)
+    return Vector((target.word + operand.addr) % 8, target.fmt, operand.stride, moves)  # type: ignore[arg-type]

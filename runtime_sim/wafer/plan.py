@@ -320,13 +320,21 @@ class _Planner:
     def _needed(self) -> dict[tuple[int, int], Held]:
         """What of an object may still be read before it is written again, after every action that touches it."""
         after: dict[tuple[int, int], Held] = {}
+        looks: dict[int, dict[int, list[tuple[Any, int, int]]]] = {}
+        """What actions read: by object, on which cores and from which to which element."""
+        for number, item in enumerate(self.items):
+            if item is not None:
+                here = looks[number] = {}
+                for burst in bursts_of(item):
+                    for name in reads(burst):
+                        here.setdefault(burst.operand(name).obj, []).append((role_of(burst), *operand_range(burst, name, self.seg)))
         for obj, places in self.touched.items():
             now = self._everything(obj) if obj in self.kept else self._nothing(obj)
             for number in reversed(places):
                 item = self.items[number]
                 if item is None:
                     continue
-                after[number, obj] = replace(now, cores=now.cores.copy())
+                after[number, obj] = Held(now.cores.copy(), now.low, now.high)
                 if isinstance(item, Step):
                     if item.event.burst.d.kind is MEM and item.event.burst.d.obj == obj and (found := self._whole(item)) is not None:
                         now.drop(role_of(item.event.burst), *found)
@@ -334,10 +342,8 @@ class _Planner:
                     run, cores = (item.given, item.target) if isinstance(item, Spread) else (item.into, item.lines[:, -1])
                     if run.obj == obj:
                         now.drop(np.unravel_index(cores, now.cores.shape), run.begin, run.begin + run.count - 1)
-                for burst in bursts_of(item):
-                    for name in reads(burst):
-                        if burst.operand(name).obj == obj:
-                            now.add(role_of(burst), *operand_range(burst, burst.operand(name), self.seg))
+                for look in looks[number].get(obj, ()):
+                    now.add(*look)
         return after
 
     def _whole(self, step: Step) -> tuple[int, int] | None:
@@ -392,7 +398,7 @@ class _Planner:
         if spans:
             self.items[number] = replace(step, spans=True)
         self._change(number, burst.d.obj, "span" if spans else "part")
-        now.add(role_of(burst), *operand_range(burst, burst.d, self.seg))
+        now.add(role_of(burst), *operand_range(burst, "d", self.seg))
         now.filled = [*now.filled, number] if now.filled else []
 
     def _closed(self, step: Step) -> bool:
