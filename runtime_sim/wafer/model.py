@@ -384,15 +384,9 @@ def _derive(burst: BurstView, seg: SegmentView) -> None:
     key = (op.op, op.fmt, burst.ext, *vectors.values(), scalar, burst.scalar_stream, wavelets, q)
     if key not in seg._beats:
         seg._beats[key] = beats(
-            seg.machine,
-            op,
-            burst.ext,
-            **vectors,
-            s_stride=scalar,
-            s_fabric=burst.scalar_stream,
-            wavelets=wavelets,
-            q=q,  # type: ignore[arg-type]
-        )
+            seg.machine, op, burst.ext, **vectors, s_stride=scalar, s_fabric=burst.scalar_stream,  # type: ignore[arg-type]
+            wavelets=wavelets, q=q,
+        )  # fmt: skip
     burst.m = seg._beats[key]
 
 
