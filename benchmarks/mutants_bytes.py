@@ -96,11 +96,13 @@ class Uses:
     def _rows_read(self) -> tuple[np.ndarray, np.ndarray]:
         """(leaf, lanes [rows, 320]) of every row that holds a byte plane of an output or a state after the end."""
         j, flat, memory = self.judgement, self.a.flat, self.a.memory
-        number = j.store.rows(self.block, flat, j.binds.allocations)
+        slices, first = j.store.pairs(self.block, flat, j.binds.allocations)
+        pair, row = flat.within(np.arange(flat.places))
+        number = j.store.number(slices[pair], first[pair] + row)
         order = np.argsort(number, kind="stable")
         leaves, lanes = [np.zeros(0, np.int64)], [np.zeros((0, self.vector), bool)]
         for region in (region for _, regions in sorted(j.outputs.items()) for region in regions):
-            wanted = j.store.of_region(region)
+            wanted = j.store.number(*j.store.region(region))
             at = np.minimum(np.searchsorted(number[order], wanted), len(order) - 1)
             place = np.where(number[order[at]] == wanted, order[at], -1)
             written = (place >= 0) & (memory.starts[place + 1] > memory.starts[place])

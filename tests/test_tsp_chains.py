@@ -6,11 +6,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spatialc import api
 from spatialc.machines.tsp.isa import NUMPY, DType, Opcode
-from spatialc.runtime_sim.tsp import alu, chain_kernels, chains
+from spatialc.runtime_sim.tsp import alu, chain_kernels, chains, prepare
 
 LANES = 320
 KNOWN = [
@@ -70,7 +72,7 @@ def test_an_operation_gives_the_bits_of_numpy(operation: tuple[Opcode, DType, DT
     target = 2 * rows * LANES * 4 + np.arange(rows) * LANES * size
     views = [data.view(kind) for kind in (np.uint8, np.uint16, np.uint32, np.float32)]
     kinds = np.full(rows, chains.kind_of(code, dtype, dtype2, modular))
-    chain_kernels.rows(*views, kinds, target, where, step, whole, 0, rows, 1, LANES)
+    chain_kernels.rows(*views, np.array([-1]), kinds, target, where, step, whole, 0, rows, 1, LANES)
     found = data[2 * rows * LANES * 4 :][: rows * LANES * size].view(expected.dtype).reshape(rows, LANES)
     nan = np.isnan(expected) if expected.dtype.kind == "f" else np.zeros(expected.shape, bool)
     assert np.array_equal(found.view(np.uint8).reshape(rows, LANES, size)[~nan], expected.view(np.uint8).reshape(rows, LANES, size)[~nan])
@@ -102,3 +104,33 @@ def test_rows_of_its_own_are_free_when_they_are_given(takes: list[list[int]], se
         assert slot[r] >= 0
         for s in range(r):
             assert not (inner[s] and slot[s] == slot[r] and last[s] >= r)
+
+
+def test_operands_that_lie_interleaved_are_taken_whole() -> None:
+    """Of runs whose operations are computed in another order than that of their groups, and of different widths."""
+    program = prepare(
+        api.compile(torch.nn.Sequential(torch.nn.Softmax(-1), torch.nn.GELU()), (torch.zeros(400, 96),), target="tsp").container
+    )
+    x = np.random.default_rng(8).standard_normal((400, 96)).astype(np.float32)
+    names = [binding.name for binding in program.program.bindings if binding.kind == "input"]
+    first, again = program.run({names[0]: x}), program.run({names[0]: x})
+    assert all(np.array_equal(first.outputs[name], again.outputs[name]) for name in first.outputs)
+    found = [
+        step.__self__ for values in program.values for step in values.steps[False] if isinstance(getattr(step, "__self__", 0), chains.Chain)
+    ]
+    assert any(chain.whole.any() for chain in found)
+    single = (chain_kernels.NEG, chain_kernels.RSQRT, *range(chain_kernels.TO_HALF, chain_kernels.AND4))
+    masked = (chain_kernels.TAKE4, chain_kernels.DROP4, chain_kernels.TAKE2, chain_kernels.DROP2)
+    for chain in found:
+        for kind, where, step, whole in zip(chain.kind, chain.where, chain.step, chain.whole, strict=True):
+            width = 2 if kind >= chain_kernels.AND2 else 4
+            for side, size in enumerate((width, 0 if kind in single or kind in masked else width)):
+                place, pitch = where[4 * side :][:size], step[4 * side :][:size]
+                if not size or place[0] == -1 or place[0] >= chain_kernels.OUTER:
+                    assert not whole[side]
+                    continue
+                sign = 1 if place[0] >= 0 else -1
+                first_byte = place[0] if place[0] >= 0 else -2 - place[0]
+                assert whole[side] == (
+                    np.array_equal(place, place[0] + sign * np.arange(size)) and (pitch == size).all() and first_byte % 4 == 0
+                )

@@ -36,12 +36,16 @@ def check(program: Program, *, skip: frozenset[str] = frozenset()) -> list[Viola
 
 @dataclass
 class Prepared:
-    """A judged program with its arena of rows, ready to run. Constants are read from the program's images, which must not change."""
+    """A judged program with its arena of rows, ready to run. Constants are read from the program's images, which must not change.
+
+    `values` by layout, the `arena` and the `places` of all blocks are made by the first run.
+    """
 
     program: Program
     violations: tuple[Violation, ...]
     judgement: Judgement | None
     values: list[Values] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     arena: Arena | None = None
 
     @cached_property
@@ -69,11 +73,9 @@ class Prepared:
             kind, name = sorted(given)[0]
             raise BadInput(f"the program has no {kind} {name!r}")
         report = Report(self.program)
-        selections = Selections(arena)
         with one_thread_products():
-            for block, number, rows in zip(j.blocks, j.of, j.rows, strict=True):
-                place = Place(block, arena, rows, j.store.buffers, selections, arena.views, report)
-                Evaluation(j.layouts[number], self.values[number], place, exact).run()
+            for number, place in zip(j.of, self.places, strict=True):
+                Evaluation(j.layouts[number], self.values[number], place, report, exact).run()
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, np.ndarray] = {}
         for binding in self.program.bindings:
@@ -119,14 +121,14 @@ def execute(
 def _load(p: Prepared, j: Judgement) -> Arena:
     """The arena: rows of the store, zero but for all constants, and room for the results of one block."""
     if p.arena is not None:
-        p.arena.rows[:] = 0
+        p.arena.clear(j.store.fresh)
         return p.arena
     placed = p.program.tables["placements"]
     images = []
     for image, allocation in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
         if f"image.{image}" not in p.program.images:
             raise BadInput(f"the program was compiled without weights (image.{image} is absent); it can only be timed")
-        images.append((j.store.slices(allocation), p.program.images[f"image.{image}"]))
+        images.append((allocation, p.program.images[f"image.{image}"]))
     found: dict[int, Values] = {}
 
     def place(number: int) -> None:
@@ -134,10 +136,13 @@ def _load(p: Prepared, j: Judgement) -> Arena:
 
     largest = sorted(range(len(j.layouts)), key=lambda number: -j.layouts[number].flat.claims.total)
     each(lambda job: job(), [partial(getattr, p, "counts"), *(partial(place, number) for number in largest)])  # counters beside them
-    values = [found[number] for number in range(len(j.layouts))]
-    p.arena = make_arena(j.store, images, max((v.size for v in values), default=0) + ALIGN, j.machine.vector)
-    p.values = [v.moved(-(-p.arena.results // ALIGN) * ALIGN, j.machine.vector) for v in values]
-    return p.arena
+    p.values = [found[number] for number in range(len(j.layouts))]
+    arena = make_arena(j.store, images, max((v.size for v in p.values), default=0) + ALIGN, j.machine.vector)
+    each(lambda number: p.values[number].move(-(-arena.results // ALIGN) * ALIGN, j.machine.vector), largest)
+    selections = Selections(arena)
+    p.places = [Place(block, arena, arena.offset(*pairs), selections) for block, pairs in zip(j.blocks, j.pairs, strict=True)]
+    p.arena = arena
+    return arena
 
 
 def _bind(j: Judgement, arena: Arena, binding: Binding, value: np.ndarray) -> None:
@@ -148,9 +153,9 @@ def _bind(j: Judgement, arena: Arena, binding: Binding, value: np.ndarray) -> No
     for where in binding.where or ():
         region = lay_out(where, binding.shape, j.machine)
         planes = region.take(data.view(f"u{width}")).view(np.uint8).reshape(-1, vector, width)
-        number = j.store.of_region(region) - arena.first
+        row = (arena.offset(*j.store.region(region)) - arena.start) // vector
         for plane in range(width):
-            arena.rows[number[plane]] = planes[:, :, plane]
+            arena.rows[row[plane]] = planes[:, :, plane]
 
 
 def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
@@ -159,7 +164,7 @@ def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     vector = j.machine.vector
     result = np.zeros(int(np.prod(binding.shape)), stored)
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
-        number = j.store.of_region(region)
-        found = lanes.fetch(arena.memory, vector, arena.offset(number), np.ones_like(number))
+        offset = arena.offset(*j.store.region(region))
+        found = lanes.fetch(arena.memory, vector, offset, np.ones_like(offset))
         region.give(found.view(f"u{stored.itemsize}"), result.view(f"u{stored.itemsize}"))
     return logical(binding, result)

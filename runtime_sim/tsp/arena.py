@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -20,54 +19,56 @@ ALIGN = 64
 class Arena:
     """`memory` [bytes] begins at the lowest address of any image or of the arena's own bytes, rounded down to a multiple of ALIGN, and ends
     with the highest: a row is a plain offset, and no constant is copied. Between them lies what is not the arena's. No offset leads there:
-    those of rows are in `at`, those of results are compared with the room for them (`values.Values.moved`).
+    those of rows come from `first`, those of results are compared with the room for them (`values.Values.move`).
 
-    `at[row]`: offset of each row of the store, -1 for rows of constants that no image holds, and last -1 for row -1. `rows` [rows, 320] are
-    the ones that can change, of which the first is row `first` of the store. `start`: offset of the first of its own bytes, `results` of
-    the first after the rows. `kept`: the arrays that hold the bytes.
+    `first[slice]`: offset of row 0 of each slice of the store; -1 where it is not kept, or a constant that no image holds. `rows`
+    [rows, 320] are the ones that can change, of which the first is row `constants` of the store; `buffers` offset of the first row of its
+    weight buffers. `start`: offset of the first of the arena's own bytes, `results` of the first after the rows. `kept`: the arrays that
+    hold the bytes. `views`: the memory as numbers of 1, 2 and 4 bytes, and as fp32.
     """
 
     memory: Array
-    at: Array
+    first: Array
     rows: Array
-    first: int
+    constants: int
+    buffers: int
     start: int
     results: int
     kept: tuple[Array, ...]
+    views: tuple[Array, Array, Array, Array]
 
-    @cached_property
-    def views(self) -> tuple[Array, Array, Array, Array]:
-        """The memory as numbers of 1, 2 and 4 bytes, and as fp32."""
-        memory = self.memory[: len(self.memory) // 4 * 4]
-        return memory, memory.view(np.uint16), memory.view(np.uint32), memory.view(np.float32)
-
-    def offset(self, row: Array) -> Array:
-        """Offsets of rows of the store; -1 for row -1."""
-        result: Array = self.at[row]
-        return result
+    def offset(self, slices: Array, rows: Array) -> Array:
+        """Offsets of rows of slices of the store; -1 where they are not kept."""
+        first = self.first[slices]
+        return np.where(first >= 0, first + rows * self.rows.shape[1], -1)
 
     def constant(self, offset: Array) -> Array:
         """Which offsets lead to constants, or to nothing (-1)."""
         result: Array = (offset < self.start) | (offset >= self.start + self.kept[-1].nbytes)
         return result
 
+    def clear(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Zero rows from, to of the store that can change."""
+        for low, high in ranges:
+            self.rows[low - self.constants : high - self.constants] = 0
 
-def make_arena(store: Store, images: Sequence[tuple[Array, Array]], space: int, vector: int) -> Arena:
-    """All rows are zero. `images`: (number of row 0 of every slice, bytes [slices, rows, 320]) of each placed image; `space` bytes of
-    results."""
+
+def make_arena(store: Store, images: Sequence[tuple[int, Array]], space: int, vector: int) -> Arena:
+    """All rows are zero. `images`: (allocation, bytes [slices, rows, 320]) of each placed image; `space` bytes of results."""
     changing = store.size - store.constants
     own = np.zeros(changing * vector + space, np.uint8)
-    placed = [(first, np.ascontiguousarray(image)) for first, image in images]
+    placed = [(allocation, np.ascontiguousarray(image)) for allocation, image in images]
     kept = (*(image for _, image in placed), own)
     base = min(array.ctypes.data for array in kept) // ALIGN * ALIGN
     end = max(array.ctypes.data + array.nbytes for array in kept)
     memory = np.frombuffer(memoryview((ctypes.c_uint8 * (end - base)).from_address(base)), np.uint8)
-    at = np.full(store.size + 1, -1, np.int64)
-    for first, image in placed:
-        count = image.shape[1]
-        for number, row in enumerate(first.tolist()):
-            at[row : row + count] = image.ctypes.data - base + np.arange(number * count, (number + 1) * count) * vector
     start = own.ctypes.data - base
-    at[store.constants : -1] = start + np.arange(changing) * vector
+    first = np.where(store.base >= store.constants, start + (store.base - store.constants) * vector, -1)
+    for allocation, image in placed:
+        slices = np.arange(*np.searchsorted(store.owner, [allocation, allocation + 1]))
+        first[slices] = image.ctypes.data - base + np.arange(len(slices)) * (image.shape[1] * vector)
     rows = own[: changing * vector].reshape(-1, vector)
-    return Arena(memory, at, rows, store.constants, start, start + changing * vector, kept)
+    whole = memory[: len(memory) // 4 * 4]
+    views = whole, whole.view(np.uint16), whole.view(np.uint32), whole.view(np.float32)
+    buffers = start + (store.buffers - store.constants) * vector
+    return Arena(memory, first, rows, store.constants, buffers, start, start + changing * vector, kept, views)

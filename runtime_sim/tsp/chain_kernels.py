@@ -14,14 +14,18 @@ from ..jit import compiled
 ADD, SUB, MUL, NEG, RSQRT, TO_HALF, TO_HALF_CLIPPED, TO_BYTE, TO_BYTE_CLIPPED = range(9)
 AND4, OR4, XOR4, TAKE4, DROP4, AND2, OR2, XOR2, TAKE2, DROP2 = range(9, 19)
 """TAKE, DROP: SELECT and MASK_BAR by int8; the digit is the width of the operands in bytes."""
+OUTER = 1 << 62
+"""An address from here on is that of a claim element, whose place is looked up."""
 
 
 @compiled
-def _gather(data: Any, own: Any, where: Any, step: Any, words: Any) -> None:
+def _gather(data: Any, own: Any, offset: Any, where: Any, step: Any, words: Any) -> None:
     """words[lane] = bytes of as many planes as `where` has, low first; -1 reads as zero."""
     lanes = len(words)
     for p in range(len(where)):
         o, s, shift = where[p], step[p], np.uint32(8 * p)
+        if o >= OUTER:
+            o = offset[o - OUTER]
         memory = data if o >= 0 else own
         at = o if o >= 0 else -2 - o
         if o == -1:
@@ -130,15 +134,15 @@ def _mask_row(taken: bool, x: Any, mask: Any, out: Any) -> None:
 
 @compiled
 def rows(
-    data: Any, halves: Any, words: Any, floats: Any, kind: Any, target: Any, where: Any, step: Any, whole: Any, low: int, high: int,
-    slots: int, lanes: int,
+    data: Any, halves: Any, words: Any, floats: Any, offset: Any, kind: Any, target: Any, where: Any, step: Any, whole: Any, low: int,
+    high: int, slots: int, lanes: int,
 ) -> None:  # fmt: skip
     """Operations low <= r < high of a chain, in order.
 
     `kind` says what; the result lies from address target[r] on. Plane p of operand a is the byte (where[r, p], step[r, p]), of operand b
     (where[r, 4 + p], ...); whole[r, 0], whole[r, 1]: its planes lie interleaved from where[r, 0], where[r, 4] on. `halves`, `words` and
     `floats` are the memory of `data` as wider numbers. Addresses below -1 are bytes -2 - address of `slots` rows that this call keeps for
-    itself.
+    itself; address OUTER + e is offset[e].
     """
     own_words, a_words, b_words = np.empty(slots * lanes, np.uint32), np.empty(lanes, np.uint32), np.empty(lanes, np.uint32)
     own, own_halves, own_floats = own_words.view(np.uint8), own_words.view(np.uint16), own_words.view(np.float32)
@@ -147,10 +151,10 @@ def rows(
     for r in range(low, high):
         k, at, a, b = kind[r], target[r], where[r, 0], where[r, 4]
         if not whole[r, 0]:
-            _gather(data, own, where[r, : 2 if k >= AND2 else 4], step[r, :4], a_words)
+            _gather(data, own, offset, where[r, : 2 if k >= AND2 else 4], step[r, :4], a_words)
         if not whole[r, 1] and (k <= MUL or k >= AND4):
             width = 1 if k in (TAKE4, DROP4) or k >= TAKE2 else 2 if k >= AND2 else 4
-            _gather(data, own, where[r, 4 : 4 + width], step[r, 4:], b_words)
+            _gather(data, own, offset, where[r, 4 : 4 + width], step[r, 4:], b_words)
         if k <= MUL or k == RSQRT:
             x = _line(floats, own_floats, a, 2, lanes) if whole[r, 0] else a_floats
             y = _line(floats, own_floats, b, 2, lanes) if whole[r, 1] and k <= MUL else b_floats

@@ -71,10 +71,8 @@ def find_runs(groups: list[Array], kind: Array, idle: Array) -> list[tuple[int, 
 
 @dataclass(frozen=True)
 class Chain:
-    """The operations of a run in the order in which they are computed, as `chain_kernels.rows` takes them.
-
-    Of `where`, the positions `outer` are those of bytes that a block places: they are the claim elements `outer_source`. `shares`: (from,
-    to) of each thread, which needs `slots` rows for itself.
+    """The operations of a run in the order in which they are computed, as `chain_kernels.rows` takes them. `shares`: (from, to) of each
+    thread, which needs `slots` rows for itself.
     """
 
     kind: Array
@@ -82,18 +80,15 @@ class Chain:
     where: Array
     step: Array
     whole: Array
-    outer: Array
-    outer_source: Array
     shares: list[tuple[int, int]]
     slots: int
 
     def run(self, e: Evaluation) -> None:
         """Compute all operations in the arena of a block."""
-        self.where.reshape(-1)[self.outer] = e.offset[self.outer_source]
 
         def compute(share: tuple[int, int]) -> None:
             ck.rows(
-                *e.place.views, self.kind, self.target, self.where, self.step, self.whole, *share, self.slots, e.vector
+                *e.place.arena.views, e.offset, self.kind, self.target, self.where, self.step, self.whole, *share, self.slots, e.vector
             )  # fmt: skip
 
         each(compute, self.shares)
@@ -134,9 +129,9 @@ def make_chain(e: Evaluation, rows: Array) -> Chain:
         & ((giver >= 0) | (v.leaf[source] >= 0))
     )
     whole = (even | ~held).all(axis=2) & held[..., 0] & (np.where(own, -2 - where, where)[..., 0] % 4 == 0) & (width > 1)
-    where, step = where.reshape(size, 8), step.reshape(size, 8)
-    outer = np.flatnonzero((v.leaf[source] < 0).reshape(-1))
-    return Chain(v.chained[burst], target, where, step, whole, outer, source.reshape(-1)[outer], cuts, slots)
+    outer = (v.leaf[source] < 0) & (source >= 0)
+    where[outer] = ck.OUTER + source[outer]
+    return Chain(v.chained[burst], target, where.reshape(size, 8), step.reshape(size, 8), whole, cuts, slots)
 
 
 def _givers(e: Evaluation, rows: Array, source: Array) -> tuple[Array, Array]:

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...machines.tsp.isa import ACC_OPS, NUMPY, DType, Opcode
-from ..threads import each
-from . import alu, lanes
+from ..threads import each, even
+from . import alu, byte_passes, lanes, products
 from .arena import Arena
 from .byte_passes import Selections
-from .chains import make_chain
-from .flatten import ALU_CODES, Flat, expand
+from .chains import Chain, make_chain
+from .flatten import ALU_CODES, expand
 from .layout import Array, Block
 from .legality import Analysis
 from .operands import Operand, find_operand
-from .products import Products
 from .report import Report
+from .schedule import HALF
 from .values import Values
 
 _CHUNK = 512
@@ -34,64 +35,82 @@ _ALL = 1 << 62
 
 @dataclass(frozen=True)
 class Place:
-    """Where a block computes: the arena with the store's rows, of which `buffers` is the first of its weight buffers (see `store.Store`);
-    `rows` the row number of each of the block's places; `views` the arena as numbers of 1, 2 and 4 bytes and as fp32."""
+    """Where a block computes: the arena with the store's rows, and the offset of row 0 of each of the block's `pairs` in it (-1: it is not
+    kept)."""
 
     block: Block
     arena: Arena
-    rows: Array
-    buffers: int
+    pairs: Array
     selections: Selections
-    views: tuple[Array, Array, Array, Array]
-    report: Report
 
-    def breach(self, rule: str, message: str, flat: Flat, row: int) -> None:
-        """Record what only data show."""
-        self.report.bursts(rule, message, flat, self.block, [row])
+
+Step = Callable[["Evaluation"], None]
 
 
 class Evaluation:
-    """One run of one block over an arena. `rows` are the store's row numbers of the block's places.
+    """One run of one block over an arena.
 
     `states` are accumulators of ALUs by burst.
     """
 
-    def __init__(self, a: Analysis, v: Values, place: Place, exact: bool) -> None:
-        self.a, self.v, self.place, self.exact = a, v, place, exact
+    def __init__(self, a: Analysis, v: Values, place: Place, report: Report, exact: bool) -> None:
+        self.a, self.v, self.place, self.report, self.exact = a, v, place, report, exact
         self.arena, self.vector = place.arena.memory, a.machine.vector
-        self.row_offset = place.arena.offset(place.rows)
-        v.offset[v.outer] = self.row_offset[v.outer_place]
         plane = v.old // self.vector
-        buffers = place.buffers + (place.block.chips[plane // 4] * 4 + plane % 4) * self.vector + v.old % self.vector
-        v.offset[a.flat.claims.total : -1] = place.arena.offset(buffers)
+        v.point(place.block, place.pairs, self._buffers(plane, v.old % self.vector))
         self.offset = v.offset
         self.states: dict[int, Array] = {}
         self.chain = dict(zip(a.chain[1].tolist(), a.chain[0].tolist(), strict=True))
-        self.products = Products(self)
 
     def run(self) -> None:
         """Compute all bursts, then leave in the store what outlives the block."""
-        if not self.v.chains:
-            each(lambda run: self._find_chain(*run), list(self.v.runs.items()))
+        if self.exact not in self.v.steps:
+            self.v.steps[self.exact] = self._plan()
         with np.errstate(all="ignore"):
-            number = 0
-            while number < len(self.v.groups):
-                group, until = self.v.groups[number], self.v.runs.get(number, -1)
-                if until < 0:
-                    _HANDLERS[int(self.a.flat.b["opcode"][group[0]])](self, group)
-                else:
-                    self.run_chain(number)
-                number = max(until, number) + 1
+            for step in self.v.steps[self.exact]:
+                step(self)
         self._leave()
+
+    def _plan(self) -> list[Step]:
+        """What computes the groups of a layout, in order; groups whose results are found in another one are left out."""
+        chains: dict[int, Chain | None] = {}
+
+        def find(first: int) -> None:
+            rows = np.concatenate(self.v.groups[first : self.v.runs[first] + 1])
+            rows = rows[~self.v.fused[rows]]
+            chains[first] = make_chain(self, rows) if len(rows) else None
+
+        each(find, list(self.v.runs))
+        steps: list[Step] = []
+        number = 0
+        while number < len(self.v.groups):
+            rows, until = self.v.groups[number], self.v.runs.get(number, number)
+            chain = chains.get(number)
+            if chain is not None:
+                steps.append(chain.run)
+            elif number not in chains:
+                steps += _PLANS[int(self.a.flat.b["opcode"][rows[0]])](self, rows)
+            number = until + 1
+        return steps
+
+    def _buffers(self, plane: Array, row: Array) -> Array:
+        """Offsets of rows of the weight buffers of planes (local chip * 4 + plane)."""
+        first: Array = self.place.block.chips[plane // 4] * 4 + plane % 4
+        result: Array = self.place.arena.buffers + (first * self.vector + row) * self.vector
+        return result
+
+    def rows(self, places: Array) -> Array:
+        """Offsets of rows of the block."""
+        pair, row = self.a.flat.within(places)
+        first = self.place.pairs[pair]
+        return np.where(first >= 0, first + row * self.vector, -1)
 
     def _leave(self) -> None:
         """Rows that pass through are read before anything is written: they may be overwritten. Results lie apart from rows."""
         memory, passes, arena = self.a.memory, self.a.passes, self.place.arena
         plane, row = np.nonzero(passes.buffer >= 0)
-        chip = self.place.block.chips[passes.planes[plane] // 4]
-        buffers = self.place.buffers + (chip * 4 + passes.planes[plane] % 4) * self.vector + row
         offset, step = self.at(self.a.leaving)
-        target = arena.offset(np.concatenate([self.place.rows[memory.written], buffers]))
+        target = np.concatenate([self.rows(memory.written), self._buffers(passes.planes[plane], row)])
         apart = offset >= arena.results
         passing = lanes.fetch(self.arena, self.vector, offset[None, ~apart], step[None, ~apart])
 
@@ -101,6 +120,10 @@ class Evaluation:
             range(0, len(made[0]), _LEAVING),
         )
         arena.rows[(target[~apart] - arena.start) // self.vector] = passing
+
+    def breach(self, rule: str, message: str, row: int) -> None:
+        """Record what only data show."""
+        self.report.bursts(rule, message, self.a.flat, self.place.block, [row])
 
     # operands ------------------------------------------------------------------------------------------------------------
     def at(self, taps: Array) -> tuple[Array, Array]:
@@ -134,14 +157,9 @@ class Evaluation:
         return result
 
     def operands(self, rows: Array, lead: int, width: int, chunk: int) -> list[Operand]:
-        """The operand of a group in pieces of `chunk` elements; found once per layout."""
-        key = (int(rows[0]), lead)
-        known = self.v.operands
-        if key not in known:
-            v, source = self.v, self.sources(rows, lead, width)
-            cuts = range(0, source.shape[1], chunk)
-            known[key] = [find_operand(source[:, low : low + chunk], v.leaf, v.offset, v.step) for low in cuts]
-        return known[key]
+        """The operand of a group in pieces of `chunk` elements."""
+        v, source = self.v, self.sources(rows, lead, width)
+        return [find_operand(source[:, low : low + chunk], v.leaf, v.offset, v.step) for low in range(0, source.shape[1], chunk)]
 
     def values(self, operand: Operand, dtype: int) -> Array:
         """An ALU operand as numbers."""
@@ -155,37 +173,25 @@ class Evaluation:
         return result
 
     # ALUs ----------------------------------------------------------------------------------------------------------------
-    def _find_chain(self, first: int, last: int) -> None:
-        """The run of groups first to last, once per layout; joined partial results (MX-8) are already where they belong."""
-        rows = np.concatenate(self.v.groups[first : last + 1])
-        rows = rows[~self.v.fused[rows]]
-        self.v.chains[first] = make_chain(self, rows) if len(rows) else None
-
-    def run_chain(self, first: int) -> None:
-        """The groups of a run."""
-        if (chain := self.v.chains[first]) is not None:
-            chain.run(self)
-
-    def run_alu(self, rows: Array) -> None:
+    def plan_alu(self, rows: Array) -> list[Step]:
         """A group of one ALU operation; joined partial results (MX-8) are already where they belong."""
-        b, v = self.a.flat.b, self.v
+        v = self.v
         rows = rows[~v.fused[rows]]
         if not len(rows):
-            return
+            return []
         head = int(rows[0])
-        code, dtype, dtype2, modular = (int(b[name][head]) for name in ("opcode", "dtype", "dtype2", "modular"))
-        width, width_b = int(self.v.width_a[head]), int(self.v.width_b[head])
-        kind = alu.result_type(code, dtype, dtype2)
-        out = self.slot(rows, kind, int(v.count[rows].sum()), v.base)
+        code, dtype, dtype2, modular = (int(self.a.flat.b[name][head]) for name in ("opcode", "dtype", "dtype2", "modular"))
+        width, width_b = int(v.width_a[head]), int(v.width_b[head])
+        out = self.slot(rows, alu.result_type(code, dtype, dtype2), int(v.count[rows].sum()), v.base)
         other = dtype2 if code in (Opcode.SELECT, Opcode.MASK_BAR) else dtype
         x = self.operands(rows, 0, width, _CHUNK)
         y = self.operands(rows, width, width_b, _CHUNK) if width_b else None
 
-        def compute(part: int) -> None:
-            second = None if y is None else self.values(y[part], other)
-            alu.apply(code, dtype, dtype2, modular, self.values(x[part], dtype), second, out[part * _CHUNK : (part + 1) * _CHUNK])
+        def compute(e: Evaluation, part: int) -> None:
+            second = None if y is None else e.values(y[part], other)
+            alu.apply(code, dtype, dtype2, modular, e.values(x[part], dtype), second, out[part * _CHUNK : (part + 1) * _CHUNK])
 
-        each(compute, range(len(x)))
+        return [lambda e: each(partial(compute, e), range(len(x)))]
 
     def spread(self, rows: Array, out: Array) -> None:
         """Write consecutive results [elements, bytes] into the slots of `rows`."""
@@ -196,28 +202,38 @@ class Evaluation:
             self.arena[start : start + part.size] = part.reshape(-1)
             at += count
 
-    def run_reduce(self, rows: Array) -> None:
+    def plan_reduce(self, rows: Array) -> list[Step]:
         """acc operations: a group of equal shape, folded over the inner level in order of time (VX-7)."""
         b = self.a.flat.b
         head = int(rows[0])
         code, dtype, n, n2 = (int(b[name][head]) for name in ("opcode", "dtype", "n", "n2"))
-        fold = alu.REDUCE[code]
-        x = self.values(self.operands(rows, 0, int(self.v.width_a[head]), _ALL)[0], dtype).reshape(len(rows), n2, n, self.vector)
-        with np.errstate(all="ignore"):
+        fold, operand = alu.REDUCE[code], self.operands(rows, 0, int(self.v.width_a[head]), _ALL)[0]
+
+        def compute(e: Evaluation) -> None:
+            x = e.values(operand, dtype).reshape(len(rows), n2, n, e.vector)
             if not b["first"][head]:
-                before = np.stack([self.states.pop(self.chain.get(row, -1), np.zeros(self.vector, x.dtype)) for row in rows.tolist()])
+                before = np.stack([e.states.pop(e.chain.get(row, -1), np.zeros(e.vector, x.dtype)) for row in rows.tolist()])
                 x = np.concatenate([before[:, None, None, :], x], axis=2)
-            result = fold.reduce(x, axis=2, dtype=x.dtype)
-        if b["last"][head]:
-            self.spread(rows, np.ascontiguousarray(result.reshape(-1, self.vector)).view(np.uint8))
-        else:
-            for at, row in enumerate(rows.tolist()):
-                self.states[row] = result[at, -1]
+            result = np.empty((len(rows), n2, e.vector), x.dtype)
+
+            def part(cut: slice) -> None:
+                with np.errstate(all="ignore"):
+                    fold.reduce(x[:, cut], axis=2, dtype=x.dtype, out=result[:, cut])
+
+            each(part, even(n2, x.size))
+            if b["last"][head]:
+                e.spread(rows, result.reshape(-1, e.vector).view(np.uint8))
+            else:
+                for at, row in enumerate(rows.tolist()):
+                    e.states[row] = result[at, -1]
+
+        return [compute]
 
     # MXM -----------------------------------------------------------------------------------------------------------------
-    def run_acc(self, rows: Array) -> None:
-        """Matrix passes of one kind."""
-        self.products.run(rows)
+    def plan_acc(self, rows: Array) -> list[Step]:
+        """Matrix passes of one kind (`schedule.pass_kind`)."""
+        kind = int(self.v.kind[rows[0]])
+        return products.plan(self, rows) if kind == HALF else byte_passes.plan(self, rows, kind) if kind else []
 
     # SXM -----------------------------------------------------------------------------------------------------------------
     def run_sxm(self, rows: Array) -> None:
@@ -276,13 +292,11 @@ class Evaluation:
         fits = (address >= low) & (address < high)
         if not fits.all():
             at = np.argwhere(~fits)[0]
-            self.place.breach(
-                "TSP-012", f"the map names row {address[tuple(at)]} at element {at[0]}, the object has rows {low}..{high - 1}", flat, row
-            )
+            self.breach("TSP-012", f"the map names row {address[tuple(at)]} at element {at[0]}, the object has rows {low}..{high - 1}", row)
         pair = int(b["pair"][row])
-        where = self.row_offset[flat.pair_first[pair] + np.where(fits, address - first, b["low"][row])]
+        where = self.rows(flat.pair_first[pair] + np.where(fits, address - first, b["low"][row]))
         if not self.a.memory.bound[pair]:
-            self.place.breach("TSP-009", "the map names a row that was never written nor bound", flat, row)
+            self.breach("TSP-009", "the map names a row that was never written nor bound", row)
             where[:] = -1
         return np.where(fits, where, -1)
 
@@ -310,8 +324,7 @@ class Evaluation:
 
     def _rows(self, row: int) -> Array:
         _, place = self.a.flat.addresses(np.array([row]))
-        result: Array = self.row_offset[place]
-        return result
+        return self.rows(place)
 
     def run_read(self, rows: Array) -> None:
         """A Read of a dynamic slice copies its rows as they are now."""
@@ -327,13 +340,21 @@ class Evaluation:
             self.arena[self._rows(row)[:, None] + lane] = data
 
 
-_HANDLERS: dict[int, Callable[[Evaluation, Array], None]] = {
-    **{int(code): Evaluation.run_alu for code in ALU_CODES},
-    **{int(code): Evaluation.run_reduce for code in ACC_OPS},
-    **{int(code): Evaluation.run_sxm for code in (Opcode.TRANSPOSE, Opcode.DISTRIBUTE, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST)},
-    int(Opcode.ACC): Evaluation.run_acc,
-    int(Opcode.GATHER): Evaluation.run_gather,
-    int(Opcode.SCATTER): Evaluation.run_scatter,
-    int(Opcode.READ): Evaluation.run_read,
-    int(Opcode.WRITE): Evaluation.run_write,
+def _as_it_comes(run: Callable[[Evaluation, Array], None]) -> Callable[[Evaluation, Array], list[Step]]:
+    """Groups of which nothing is found beforehand."""
+    return lambda _, rows: [lambda e: run(e, rows)]
+
+
+_PLANS: dict[int, Callable[[Evaluation, Array], list[Step]]] = {
+    **{int(code): Evaluation.plan_alu for code in ALU_CODES},
+    **{int(code): Evaluation.plan_reduce for code in ACC_OPS},
+    **{
+        int(code): _as_it_comes(Evaluation.run_sxm)
+        for code in (Opcode.TRANSPOSE, Opcode.DISTRIBUTE, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST)
+    },
+    int(Opcode.ACC): Evaluation.plan_acc,
+    int(Opcode.GATHER): _as_it_comes(Evaluation.run_gather),
+    int(Opcode.SCATTER): _as_it_comes(Evaluation.run_scatter),
+    int(Opcode.READ): _as_it_comes(Evaluation.run_read),
+    int(Opcode.WRITE): _as_it_comes(Evaluation.run_write),
 }

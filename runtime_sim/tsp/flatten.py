@@ -149,6 +149,16 @@ class Flat:
         return result
 
     @cached_property
+    def _pair(self) -> Array:
+        extent = np.diff(np.append(self.pair_first, self.places))
+        return np.repeat(np.arange(len(extent)), extent)
+
+    def within(self, places: Array) -> tuple[Array, Array]:
+        """(pair, row from its row 0) of places."""
+        pair = self._pair[places]
+        return pair, places - self.pair_first[pair]
+
+    @cached_property
     def first_tap(self) -> Array:
         """Number of the first tap element of each burst (0 where it has none)."""
         result = np.zeros(self.size, np.int64)

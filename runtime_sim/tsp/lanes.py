@@ -155,11 +155,11 @@ def _select(arena: Any, o: Any, s: Any, lane: Any, factor: Any, runs: Any, count
 
 
 @compiled
-def _multiply(arena: Any, o: Any, s: Any, t_offset: Any, t_step: Any, out: Any) -> None:
-    """out[n] += sum over lanes of a vector times row n of a tile."""
+def _multiply(arena: Any, o: Any, s: Any, offset: Any, step: Any, tile: Any, out: Any) -> None:
+    """out[n] += sum over lanes of a vector times the row of a tile that claim element tile[n] is."""
     lanes = len(out)
     for n in range(lanes):
-        a, b = t_offset[n], t_step[n]
+        a, b = offset[tile[n]], step[tile[n]]
         total = np.int32(0)
         if a >= 0 and b == 1 and s == 1:
             x, row = arena[o : o + lanes], arena[a : a + lanes]
@@ -193,34 +193,36 @@ def _nonzero(arena: Any, o: Any, s: Any, lanes: Any, at: Any) -> int:
 
 
 @compiled
-def _columns(arena: Any, t_offset: Any, t_step: Any, row: Any, column: Any, value: Any, found: int, out: Any) -> None:
-    """out[row[k], n] += value[k] times lane column[k] of row n of a tile."""
-    whole = True
-    for n in range(len(t_offset)):
-        whole = whole and t_offset[n] >= 0 and t_step[n] == 1
-    for n in range(0, len(t_offset), _LINES):
-        first, step = t_offset[n : n + _LINES], t_step[n : n + _LINES]
+def _columns(arena: Any, offset: Any, step: Any, tile: Any, row: Any, column: Any, value: Any, found: int, out: Any) -> None:
+    """out[row[k], n] += value[k] times lane column[k] of the row of a tile that claim element tile[n] is."""
+    first, pitch = np.empty(_LINES, np.int64), np.empty(_LINES, np.int64)
+    for n in range(0, len(tile), _LINES):
+        size = min(_LINES, len(tile) - n)
+        whole = True
+        for i in range(size):
+            first[i], pitch[i] = offset[tile[n + i]], step[tile[n + i]]
+            whole = whole and first[i] >= 0 and pitch[i] == 1
         for k in range(found):
-            line, x = out[row[k], n : n + _LINES], value[k]
+            line, x = out[row[k], n : n + size], value[k]
             if whole:
                 j = np.uint64(column[k])
-                for i in range(len(line)):
+                for i in range(size):
                     line[i] += np.int32(arena[np.uint64(first[i]) + j]) * x
             else:
-                for i in range(len(line)):
+                for i in range(size):
                     if first[i] >= 0:
-                        line[i] += np.int32(arena[first[i] + column[k] * step[i]]) * x
+                        line[i] += np.int32(arena[first[i] + column[k] * pitch[i]]) * x
 
 
 @compiled
 def byte_passes(
-    arena: Any, offset: Any, step: Any, t_offset: Any, t_step: Any, picks: Any, lane: Any, factor: Any, runs: Any, counts: Any,
-    part: Any, low: Any, high: Any, fresh: Any, first: Any, count: Any, starts: Any, vector: Any, tile: Any, out: Any, dense: Any,
+    arena: Any, offset: Any, step: Any, picks: Any, lane: Any, factor: Any, runs: Any, counts: Any, part: Any, low: Any, high: Any,
+    fresh: Any, first: Any, count: Any, starts: Any, vector: Any, tile: Any, vectors: Any, tiles: Any, out: Any, dense: Any,
 ) -> None:  # fmt: skip
     """out[first[c] + m, n] int32 := the passes of chain c, modulo 2^32, for vectors low[u] <= m < high[u] of the chains c = part[u].
 
-    Chain c has count[c] vectors in each of the passes starts[c] to starts[c + 1]: those from vector[p] on, times tile[p]. It is added to
-    what `out` holds unless `fresh`.
+    Chain c has count[c] vectors in each of the passes starts[c] to starts[c + 1]: the claim elements `vectors` from vector[p] on, times
+    those of tiles[tile[p]]. It is added to what `out` holds unless `fresh`.
     Tiles with picks[q] >= 0 take `lane`, `factor`, `runs`, `counts` of that row (see `selection`); vectors of few nonzero lanes add
     columns; few vectors are multiplied out. dense[vector] = 1 where none of this holds: those are left to the caller.
     """
@@ -239,7 +241,7 @@ def byte_passes(
                 q, chosen, found = tile[p], picks[tile[p]], 0
                 for m in range(begin, end):
                     v, line = vector[p] + m, out[first[c] + m]
-                    o, s = offset[v], step[v]
+                    o, s = offset[vectors[v]], step[vectors[v]]
                     if o < 0:
                         continue
                     if chosen >= 0:
@@ -248,7 +250,7 @@ def byte_passes(
                     used = _nonzero(arena, o, s, lanes, at)
                     if used > FEW:
                         if count[c] <= FEW:
-                            _multiply(arena, o, s, t_offset[q], t_step[q], line)
+                            _multiply(arena, o, s, offset, step, tiles[q], line)
                         else:
                             dense[v] = 1
                     else:
@@ -256,29 +258,36 @@ def byte_passes(
                             row[found], column[found], value[found] = first[c] + m, at[k], arena[o + at[k] * s]
                             found += 1
                 if found:
-                    _columns(arena, t_offset[q], t_step[q], row, column, value, found, out)
+                    _columns(arena, offset, step, tiles[q], row, column, value, found, out)
 
 
 @compiled
-def bytes_as_floats(arena: Any, offset: Any, step: Any, out: Any) -> None:
-    """out[m, lanes] float32 = int8 vectors."""
-    for m in range(len(offset)):
-        o, s = offset[m], step[m]
+def bytes_as_floats(arena: Any, offset: Any, step: Any, source: Any, out: Any) -> None:
+    """out[m, lanes] float32 = the int8 vectors that claim elements `source` are."""
+    for m in range(len(source)):
+        o, s = offset[source[m]], step[source[m]]
         for j in range(out.shape[1]):
             out[m, j] = arena[o + j * s] if o >= 0 else 0
 
 
 @compiled
-def fetch_half(arena: Any, offset: Any, step: Any, first: int, bits: Any, out: Any) -> None:
-    """out[m, k] float32 = lane `first` + k of fp16 operands of two byte planes; `bits` is the memory of `out` as uint32."""
-    lanes = out.shape[1]
-    for m in range(offset.shape[1]):
-        ls, hs = step[0, m], step[1, m]
-        low, high = offset[0, m], offset[1, m]
+def fetch_half(arena: Any, offset: Any, step: Any, source: Any, first: int, bits: Any, out: Any) -> Any:
+    """out[m, k] float32 = lane `first` + k of the fp16 operands of claim elements source[:, m], two byte planes; `bits` is the memory of
+    `out` as uint32. Returns (rows, columns) up to the last ones that are not all zero, and whether all are finite.
+
+    Exponents are moved by a product, which makes numbers of what is too small for the exponent to be normal. What had the largest exponent,
+    infinity or no number, is then beyond all others.
+    """
+    count, lanes = out.shape
+    top = np.zeros(lanes, np.float32)
+    for m in range(count):
+        low, high, ls, hs = offset[source[0, m]], offset[source[1, m]], step[source[0, m]], step[source[1, m]]
+        line, row = bits[m], out[m]
         if low >= 0 and high >= 0 and ls == 1 and hs == 1:
             lower, upper = arena[low + first : low + first + lanes], arena[high + first : high + first + lanes]
             for lane in range(lanes):
-                bits[m, lane] = np.uint32(lower[lane]) | (np.uint32(upper[lane]) << np.uint32(8))
+                word = np.uint32(lower[lane]) | (np.uint32(upper[lane]) << np.uint32(8))
+                line[lane] = (word & np.uint32(0x7FFF)) << np.uint32(13) | (word & np.uint32(0x8000)) << np.uint32(16)
         else:
             for lane in range(lanes):
                 word = np.uint32(0)
@@ -286,34 +295,21 @@ def fetch_half(arena: Any, offset: Any, step: Any, first: int, bits: Any, out: A
                     word |= np.uint32(arena[low + (first + lane) * ls])
                 if high >= 0:
                     word |= np.uint32(arena[high + (first + lane) * hs]) << np.uint32(8)
-                bits[m, lane] = word
+                line[lane] = (word & np.uint32(0x7FFF)) << np.uint32(13) | (word & np.uint32(0x8000)) << np.uint32(16)
         for lane in range(lanes):
-            word = bits[m, lane]
-            moved = (word & np.uint32(0x7FFF)) << np.uint32(13)
-            if word & np.uint32(0x7C00) == np.uint32(0x7C00):
-                moved |= np.uint32(0x7F800000)
-            bits[m, lane] = moved | ((word & np.uint32(0x8000)) << np.uint32(16))
-        for lane in range(lanes):
-            out[m, lane] *= np.float32(5.192296858534828e33)
-
-
-@compiled
-def _zero(bits: Any) -> Any:
-    found = np.uint32(0)
-    for k in range(len(bits)):
-        found |= bits[k]
-    return found & np.uint32(0x7FFFFFFF) == 0
-
-
-@compiled
-def used(bits: Any) -> Any:
-    """(rows, columns) of a float32 array, given as uint32, up to the last ones that are not all zero."""
-    rows, columns = bits.shape[0], 0
-    while rows and _zero(bits[rows - 1]):
+            x = row[lane] * np.float32(5.192296858534828e33)
+            row[lane] = x
+            top[lane] = abs(x) if abs(x) > top[lane] else top[lane]
+    rows, columns, finite = count, lanes, True
+    while rows and not out[rows - 1].any():
         rows -= 1
-    for m in range(rows):
-        if not _zero(bits[m, columns:]):
-            columns = bits.shape[1]
-            while bits[m, columns - 1] & np.uint32(0x7FFFFFFF) == 0:
-                columns -= 1
-    return rows, columns
+    while columns and top[columns - 1] == 0:
+        columns -= 1
+    for lane in range(columns):
+        finite = finite and top[lane] < 65536
+    if not finite:
+        for m in range(rows):
+            for lane in range(columns):
+                if abs(out[m, lane]) >= 65536:
+                    bits[m, lane] |= np.uint32(0x7F800000)
+    return rows, columns, finite

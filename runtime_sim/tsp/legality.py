@@ -52,7 +52,7 @@ class Analysis:
 @dataclass(frozen=True)
 class Judgement:
     """A program as the executor sees it: `blocks` in an order in which they can be computed, block k resolved by `layouts[of[k]]`, its
-    places are rows `rows[k]` of the store.
+    pairs (see `flatten.Flat`) lie in the slices and rows `pairs[k]` of the store (`store.Store.pairs`).
 
     `used_rows`: rows that allocations cover, all chips. `outputs`: regions of outputs and states by "kind:name".
     """
@@ -64,7 +64,7 @@ class Judgement:
     layouts: list[Analysis]
     of: list[int]
     store: store.Store
-    rows: list[Array]
+    pairs: list[tuple[Array, Array]]
     outputs: dict[str, list[Region]]
     used_rows: int
     cycles: int
@@ -104,11 +104,11 @@ def analyse(program: Program, skip: frozenset[str] = frozenset()) -> tuple[Judge
     used_rows = store.check_capacity(program, binds, machine, report)
     chips = int(max(binds.instances["chip"].max(initial=0), binds.allocations["chip"].max(initial=0))) + 1
     rows = store.lay_store(binds, blocks, machine, chips)
-    numbers = [_fill(block, layouts[number], rows, binds.allocations, report) for block, number in zip(blocks, of, strict=True)]
+    pairs = [_fill(block, layouts[number], rows, binds.allocations, report) for block, number in zip(blocks, of, strict=True)]
     outputs = store.output_regions(program, binds.allocations, machine, rows, report)
     if cycles != program.predicted_cycles:
         report.add("TSP-060", f"the program predicts {program.predicted_cycles} cycles, it takes {cycles}")
-    judgement = Judgement(program, machine, binds, blocks, layouts, of, rows, numbers, outputs, used_rows, cycles, chips)
+    judgement = Judgement(program, machine, binds, blocks, layouts, of, rows, pairs, outputs, used_rows, cycles, chips)
     return judgement, report.violations()
 
 
@@ -151,12 +151,17 @@ def analyse_layout(program: Program, machine: TspMachine, layout: Layout) -> tup
     return Analysis(machine, flat, feeds, rows, passes, chain, receives, sends, computing, level), notes
 
 
-def _fill(block: Block, a: Analysis, rows: store.Store, alloc: Columns, report: Report) -> Array:
-    """TSP-009 between blocks: what a block reads from outside is there; then mark what it writes. Returns the row of each place."""
-    number = rows.rows(block, a.flat, alloc)
-    missing = a.memory.outside[~rows.holds(number[a.memory.outside])]
+def _fill(block: Block, a: Analysis, rows: store.Store, alloc: Columns, report: Report) -> tuple[Array, Array]:
+    """TSP-009 between blocks: what a block reads from outside is there; then mark what it writes. Returns where its pairs lie."""
+    slices, first = rows.pairs(block, a.flat, alloc)
+
+    def number(places: Array) -> Array:
+        pair, row = a.flat.within(places)
+        return rows.number(slices[pair], first[pair] + row)
+
+    missing = a.memory.outside[~rows.holds(number(a.memory.outside))]
     if len(missing):
         for row in map(int, memory.unfilled_reads(a.flat, a.memory, missing)):
             report.bursts("TSP-009", "read of a row that was never written nor bound through its allocation", a.flat, block, [row])
-    rows.filled[number[a.memory.written]] = True
-    return number
+    rows.filled[number(a.memory.written)] = True
+    return slices, first

@@ -101,3 +101,11 @@ def takes_any(taps: Any, tap_of: Any, tap_burst: Any, users: Any, source: Any, l
         if source[e] >= 0 and leaf[source[e]] >= 0 and wanted[burst[claim_of[leaf[source[e]]]]]:
             return True
     return False
+
+
+@compiled
+def point(outer: Any, pair: Any, byte: Any, pairs: Any, offset: Any) -> None:
+    """offset[outer[k]] = byte[k] bytes from where pair[k] lies, `pairs` (-1: nowhere)."""
+    for k in range(len(outer)):
+        first = pairs[pair[k]]
+        offset[outer[k]] = first + byte[k] if first >= 0 else -1

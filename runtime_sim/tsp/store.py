@@ -7,6 +7,7 @@ taken in the order of `seams.make_blocks`: what one reads from outside must have
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ...machines.program import Program
 from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import unit_name
-from ...machines.tsp.tables import Kind, mask_slices
+from ...machines.tsp.tables import Kind
 from . import kernels
 from .bindings import Region, lay_out
 from .flatten import Flat
@@ -28,8 +29,9 @@ _FOREVER = 1 << 60
 class Store:
     """Where rows are kept. `owner, unit`: slices of all allocations, in order; `base` number of the first row of each (-1: not kept).
 
-    `size` rows, of which the first `constants` never change; `filled` the rows that hold something so far. `buffers` number of row 0 of
-    the weight buffer of plane 0 of chip 0; row r of plane p of chip c is 320 (4 c + p) + r rows on.
+    `size` rows, of which the first `constants` never change; `filled` the rows that hold something so far, `fresh` the ranges (from, to) of
+    rows that do so before cycle 0 and may change. `buffers` number of row 0 of the weight buffer of plane 0 of chip 0; row r of plane p of
+    chip c is 320 (4 c + p) + r rows on.
     """
 
     owner: Array
@@ -38,34 +40,32 @@ class Store:
     size: int
     constants: int
     filled: Array
+    fresh: list[tuple[int, int]]
     buffers: int
 
-    def first(self, allocation: Array, unit: Array) -> Array:
-        """Number of row 0 of slices of allocations; -1 where they are not kept."""
-        code = self.owner * isa.QUEUES + self.unit
-        at = np.minimum(np.searchsorted(code, allocation * isa.QUEUES + unit), len(code) - 1)
-        result: Array = self.base[at]
+    @cached_property
+    def _code(self) -> Array:
+        result: Array = self.owner * isa.QUEUES + self.unit
         return result
 
-    def slices(self, allocation: int) -> Array:
-        """Number of row 0 of every slice of an allocation, in image order."""
-        result: Array = self.base[self.owner == allocation]
+    def slices(self, allocation: Array, unit: Array) -> Array:
+        """Numbers of slices of allocations, all of which there are."""
+        result: Array = np.searchsorted(self._code, allocation * isa.QUEUES + unit)
         return result
 
-    def rows(self, block: Block, flat: Flat, alloc: Columns) -> Array:
-        """Row number of every place of a block, -1 where it is not kept."""
-        slot = flat.pair_slot
-        first = self.first(block.slots[slot], flat.pair_unit)
-        extent = block.layout.rows[slot]
-        base = np.where(first >= 0, first + block.first[slot] - alloc["row"][block.slots[slot]], -1)
-        index = np.arange(flat.places) - np.repeat(flat.pair_first, extent)
-        wide = np.repeat(base, extent)
-        return np.where(wide >= 0, wide + index, -1)
+    def number(self, slices: Array, rows: Array) -> Array:
+        """Number of rows of slices; -1 where they are not kept."""
+        base = self.base[slices]
+        return np.where(base >= 0, base + rows, -1)
 
-    def of_region(self, region: Region) -> Array:
-        """Row numbers of a region's vectors, as its `units`; -1 where they are not kept."""
-        first = self.first(np.full_like(region.units, region.allocation), region.units)
-        return np.where(first >= 0, first + region.rows, -1)
+    def pairs(self, block: Block, flat: Flat, alloc: Columns) -> tuple[Array, Array]:
+        """(slice, row in it) of row 0 of every pair of a block."""
+        slot = block.slots[flat.pair_slot]
+        return self.slices(slot, flat.pair_unit), block.first[flat.pair_slot] - alloc["row"][slot]
+
+    def region(self, region: Region) -> tuple[Array, Array]:
+        """(slice, row in it) of a region's vectors, as its `units`."""
+        return self.slices(np.full_like(region.units, region.allocation), region.units), region.rows
 
     def holds(self, rows: Array) -> Array:
         """Which of some row numbers are kept and filled."""
@@ -76,12 +76,9 @@ class Store:
 
 def allocation_slices(alloc: Columns) -> tuple[Array, Array]:
     """(allocation, MEM unit) of every slice of every allocation, slices in image order."""
-    owner, unit = [], []
-    for a, (west, east) in enumerate(zip(alloc["west"].tolist(), alloc["east"].tolist(), strict=True)):
-        pairs = mask_slices(west, east)
-        owner += [a] * len(pairs)
-        unit += [h * 44 + s for h, s in pairs]
-    return np.array(owner, np.int64), np.array(unit, np.int64)
+    masks = np.stack([alloc["west"], alloc["east"]], axis=1)
+    owner, unit = np.nonzero((masks[:, :, None] >> np.arange(isa.MEM_QUEUES // 2) & 1).reshape(-1, isa.MEM_QUEUES))
+    return owner, unit
 
 
 def lay_store(binds: Binds, blocks: list[Block], machine: TspMachine, chips: int) -> Store:
@@ -100,9 +97,11 @@ def lay_store(binds: Binds, blocks: list[Block], machine: TspMachine, chips: int
     base = np.full(len(owner), -1, np.int64)
     base[order] = np.cumsum(rows) - rows
     size = int(rows.sum())
-    filled = np.repeat((alloc["kind"][owner[order]] <= Kind.STATE) | dynamic[order], rows)
+    held = (alloc["kind"][owner[order]] <= Kind.STATE) | dynamic[order]
     constants = int(rows[alloc["kind"][owner[order]] == Kind.CONST].sum())
-    return Store(owner, unit, base, size + chips * 4 * machine.vector, constants, filled, size)
+    total = size + chips * 4 * machine.vector
+    fresh = [(int(base[k]), int(base[k] + alloc["rows"][owner[k]])) for k in order[held].tolist() if base[k] >= constants]
+    return Store(owner, unit, base, total, constants, np.repeat(held, rows), [*fresh, (size, total)], size)
 
 
 def output_regions(program: Program, alloc: Columns, machine: TspMachine, store: Store, report: Report) -> dict[str, list[Region]]:
@@ -121,7 +120,7 @@ def output_regions(program: Program, alloc: Columns, machine: TspMachine, store:
                 "TSP-061", f"{(~held).sum()} elements of {binding.kind} {binding.name} lie in no region", unit=f"binding {binding.name}"
             )
         for number, region in enumerate(regions):
-            missing = ~store.holds(store.of_region(region))
+            missing = ~store.holds(store.number(*store.region(region)))
             if missing.any():
                 plane, vector = (int(k) for k in np.argwhere(missing)[0])
                 row = int(alloc["row"][region.allocation] + region.rows[plane, vector])

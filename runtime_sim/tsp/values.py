@@ -6,7 +6,9 @@ computes has bytes of its own. A pointer is (offset, step): lane l of the byte i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,32 +22,31 @@ from .joins import Joins, find_joins, paired_passes
 from .layout import Array
 from .legality import Analysis
 from .memory import UNDEFINED
-from .operands import Operand
 from .planes import plane_of
 from .schedule import HALF, group_bursts, last_uses, pass_kind, place, stored_sums, sums_after, sums_before
 
 if TYPE_CHECKING:
-    from .byte_passes import ByteGroup
-    from .chains import Chain
-    from .products import HalfGroup
+    from .evaluate import Evaluation
+    from .layout import Block
 
 _WIDTH = np.array([isa.WIDTH[DType(d)] for d in range(len(DType))], np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Values:
     """Pointers of one layout, and its computing bursts in the `groups` of `schedule.group_bursts`.
 
-    `offset`, `step` per claim element; elements `outer` are bytes of the places `outer_place`, which each block fills in for itself. Behind
-    the claim elements are rows `old` of weight buffers (local plane * 320 + row) as they were before the block, and last no element at all.
+    `offset`, `step` per claim element; elements `outer` are bytes of rows of the pairs `outer_pair`, `outer_byte` from the pair's row 0,
+    which `point` fills in for a block. Behind the claim elements are rows `old` of weight buffers (local plane * 320 + row) as they were
+    before the block, and last no element at all.
     `installed` [IW events, 320]: the one that each event installs. `base`, `width`, `count` of the result of each computing burst;
     `width_a`, `width_b` streams of its operands; `leaf` the claim element (or -1 - place) that each claim element's bytes come from. Of ACC
     bursts: `kind` (`schedule.pass_kind`), `pass_of` the pass (-1 none), and from `add_first` on in `add_source` the accumulator element
     that each of its elements adds; `before`, `after`: passes that are summed as one (`schedule.sums_before`). `fused`: ADD bursts that only
     join partial results of fp16 passes (MX-8); `parts`: partial results are needed apart. `total`: offset of the rounded sum of each fp16
     pass, by its even ACC burst; `stored`: of the entries that other passes add. `size`: end of the results. `chained`: what ALU
-    bursts are to `chains.py` (`chains.chain_kinds`); `runs`: last group of each run by its first. `chains` by first group, `operands` of
-    other ALU groups by (first burst, tap), and `halves` and `bytes`, groups of passes by first burst, are filled as they are needed.
+    bursts are to `chains.py` (`chains.chain_kinds`); `runs`: last group of each run by its first. `steps` by `exact`: what computes a
+    block, made when the first one is computed.
     """
 
     groups: list[Array]
@@ -53,7 +54,8 @@ class Values:
     step: Array
     leaf: Array
     outer: Array
-    outer_place: Array
+    outer_pair: Array
+    outer_byte: Array
     installed: Array
     old: Array
     base: Array
@@ -74,17 +76,29 @@ class Values:
     size: int
     chained: Array
     runs: dict[int, int]
-    chains: dict[int, Chain | None] = field(default_factory=dict)
-    operands: dict[tuple[int, int], list[Operand]] = field(default_factory=dict)
-    halves: dict[int, HalfGroup] = field(default_factory=dict)
-    bytes: dict[int, ByteGroup] = field(default_factory=dict)
+    steps: dict[bool, list[Callable[[Evaluation], None]]] = field(default_factory=dict)
+    pointed: Block | None = None
 
-    def moved(self, by: int, lanes: int) -> Values:
-        """The same values, with results `by` bytes further on; none may lie beyond their end."""
+    @cached_property
+    def pair(self) -> Array:
+        """The pair of each claim element and what is behind them; -1 of those that are no bytes of one as it was before the block."""
+        result = np.full(len(self.offset), -1, np.int64)
+        result[self.outer] = self.outer_pair
+        return result
+
+    def move(self, by: int, lanes: int) -> None:
+        """Put the results `by` bytes further on; none may lie beyond their end."""
         last = np.where(self.offset >= 0, self.offset + (lanes - 1) * self.step, -1)
         assert int(last.max(initial=-1)) < self.size or not self.size, "a result lies outside the arena"
-        offset, base, total, stored = (np.where(at >= 0, at + by, -1) for at in (self.offset, self.base, self.total, self.stored))
-        return replace(self, offset=offset, base=base, total=total, stored=stored)
+        for at in (self.offset, self.base, self.total, self.stored):
+            at += by * (at >= 0)
+
+    def point(self, block: Block, pairs: Array, buffers: Array) -> None:
+        """Fill in where the pairs of a block and its rows `old` lie."""
+        if self.pointed is not block:
+            pointers.point(self.outer, self.outer_pair, self.outer_byte, pairs, self.offset)
+            self.offset[len(self.offset) - 1 - len(self.old) : -1] = buffers
+            self.pointed = block
 
 
 def resolve_leaves(a: Analysis) -> Array:
@@ -174,11 +188,12 @@ def place_values(a: Analysis) -> Values:
     sort = np.lexsort((passes.acc_k, passes.acc_row))
     add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
     outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
+    outer_pair, outer_row = flat.within(-1 - leaf[outer])
     installed, old = _installed(a)
     offset, step = (np.concatenate([column, np.full(len(old) + 1, none)]) for column, none in ((offset, -1), (step, 1)))
     return Values(
         groups=groups, offset=offset, step=step, leaf=np.append(leaf, np.full(len(old) + 1, UNDEFINED)), outer=outer,
-        outer_place=-1 - leaf[outer], installed=installed, old=old,
+        outer_pair=outer_pair, outer_byte=outer_row * vector, installed=installed, old=old,
         base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
         kind=kind, pass_of=pass_of, add_first=add_first, add_source=add_source,
         before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end, chained=chained,
