@@ -24,7 +24,7 @@ from spatialc.ir.store import ConstantStore
 from spatialc.ir.text import parse
 from spatialc.machines.catalog import load_machine
 from spatialc.machines.cgla.tables import EXPR_CODE, SPECIAL_OPS
-from spatialc.machines.program import Program
+from spatialc.machines.program import Program, Segment
 from spatialc.passes.quantise import decode_q8_0, encode_q8_0
 from spatialc.passes.repeats import FindRepeats
 from spatialc.runtime_sim.cgla import check, execute
@@ -472,3 +472,30 @@ def test_runs_of_one_judged_program_are_apart() -> None:
         mine, fresh = prepared.run(inputs, exact=exact), execute(program, inputs, exact=exact)
         assert (mine.order, mine.cycles, mine.violations) == (fresh.order, fresh.cycles, ())
         np.testing.assert_array_equal(mine.outputs["output_0"], fresh.outputs["output_0"])
+
+
+def test_joined_products_bring_what_single_steps_bring_whatever_requests_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that take other lanes, symbols, places or cycles: both orders of steps give the same bytes if that is legal."""
+    from spatialc.runtime_sim.cgla import run as runner
+    from spatialc.runtime_sim.cgla.sources import make_tape, plain_tape
+
+    program = compiled(linear(40, 300, 700), weights(700, 300))
+    inputs = {"x": RNG.standard_normal((40, 300)).astype(np.float32)}
+    (segment,) = program.segments
+    requests = segment.tables["dmas"]
+    legal = set()
+    for _ in range(60):
+        field = str(RNG.choice(["lane", "symbol", "offset", "start"]))
+        column = requests[field].copy()
+        row = int(RNG.integers(len(column)))
+        column[row] = RNG.choice(column) if RNG.random() < 0.5 else column[row] + RNG.choice([-32, -1, 1, 32])
+        changed = replace(program, segments=(Segment(segment.name, {**segment.tables, "dmas": {**requests, field: column}}),))
+        if column[row] == requests[field][row] or check(changed, skip=frozenset({"CGLA-032-end"})):
+            continue
+        found = []
+        for tape in (make_tape, lambda report, lanes: plain_tape(report)):
+            monkeypatch.setattr(runner, "make_tape", tape)
+            found.append(execute(changed, inputs).outputs["output_0"])
+        np.testing.assert_array_equal(*found)
+        legal.add((row, field))
+    assert len(legal) >= 4
