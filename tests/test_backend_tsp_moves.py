@@ -103,4 +103,4 @@ def test_growing_assemblies_share_what_they_move() -> None:
     result = program.run(x)
     assert result.data.status == "ok"
     assert result.data.chips == 1
-    assert sum(image.nbytes for image in program.container.images.values()) < 40 << 20
+    assert sum(image.nbytes for image in program.container.images.values()) < 8 << 20

@@ -294,10 +294,11 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
     accumulate = _accumulates(pairs)
     reach = int(np.nonzero((pairs.patterns >= 0).any(axis=0))[0].max()) + 1
     tile = LANES if clean else -(-reach // STRIPES) * STRIPES
-    even = is_unit and bool((pairs.patterns == pairs.patterns[:, :1]).all())  # one vector in all array rows: a broadcast
+    even = bool((pairs.patterns == pairs.patterns[:, :1]).all())  # one vector in all array rows: a broadcast
     order, passes, used = _passes(pairs, tile, rows, accumulate, engine.machine.acc_depth)
     if even:
         passes = [replace(item, vector=item.vector // tile * STRIPES, same=True) for item in passes]
+    if even and is_unit:
         stationary = stripe(lowering, seq.take(np.repeat(pairs.patterns[:, 0], STRIPES)), STRIPES)
         moving: Provider = lowering.table(np.eye(LANES, dtype=np.int8), DType.I8, pairs.moving[order])
     elif is_unit:
@@ -305,17 +306,18 @@ def _run(lowering: Lowering, seq: Seq, pairs: Pairs, is_unit: bool, rows: int, z
         units = np.eye(LANES, dtype=np.int8)
         moving = lowering.table(units, DType.I8, pairs.moving[order])
     else:
-        patterns = pairs.patterns
+        held = STRIPES if even else tile
+        patterns = pairs.patterns[:, :held]
 
         def selection(_: Array | None, first: int, last: int) -> Array:
-            some = patterns[first // tile : last // tile]
-            made = np.zeros((len(some) * tile, LANES), dtype=np.int8)
+            some = patterns[first // held : last // held]
+            made = np.zeros((len(some) * held, LANES), dtype=np.int8)
             at = np.nonzero(some >= 0)
-            made[at[0] * tile + at[1], some[at]] = 1
+            made[at[0] * held + at[1], some[at]] = 1
             return made
 
         key = (patterns.shape, patterns.tobytes())
-        stationary = engine.constant(len(patterns) * tile, DType.I8, frozenset(), key, selection, None, tile)
+        stationary = engine.constant(len(patterns) * held, DType.I8, frozenset(), key, selection, None, held)
         moving = engine.provide(seq.take(pairs.moving[order]))
     taken = frozenset(unit for storage in stationary for unit in storage.units)
     fed = moving(taken)
