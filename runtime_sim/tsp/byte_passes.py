@@ -149,7 +149,7 @@ def plan(e: Evaluation, rows: Array, kind: int) -> list[Callable[[Evaluation], N
     iws, tile = np.unique(passes.iw[k], return_inverse=True)
     tiles = v.installed[iws]
     heads = np.array([chain[0] for chain in chains])
-    pairs = np.unique(v.pair[tiles])
+    pairs = np.flatnonzero(np.bincount((1 + v.pair[tiles]).reshape(-1))) - 1
     before = products.before(e, heads) if flat.b["add"][heads].any() else np.zeros(0, np.int64)
     slots = [e.slot(rows, np.int32, int(count.sum()), base) for base, used in ((v.stored, stores), (v.base, emits)) if used]
     return [

@@ -33,7 +33,6 @@ class Counts:
     energy_breakdown: dict[str, float]
     time_s: float
     load_s: float
-    program_bytes: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,6 @@ def count(j: Judgement) -> Counts:
         energy_breakdown=energy,
         time_s=time_s + sum(m.host_latency_s + size / m.host_bytes_per_s for size in (host_in, host_out)),
         load_s=m.host_latency_s + constant / m.host_bytes_per_s,
-        program_bytes=program_bytes(j),
     )
 
 
@@ -195,7 +193,7 @@ def _host_bytes(j: Judgement) -> tuple[int, int, int]:
 
 
 def program_bytes(j: Judgement) -> int:
-    """Instruction bytes of all queues by IC-3."""
+    """Instruction bytes of all queues by IC-3 (no part of a run's record: nothing else depends on them)."""
     inner = [_queue_slots(a) for a in j.layouts]
     total = sum(inner[number][0] for number in j.of)
     rows = []
@@ -236,7 +234,8 @@ def _tangled_slots(a: Analysis, rows: Array, cluster: Array) -> int:
     """Slots of bursts that interleave: one per element, and NOPs for the idle cycles between elements of a cluster."""
     if not len(rows):
         return 0
-    owner, time = a.flat.times(rows)
+    elements = a.flat.elements(rows)
+    owner, time = elements.owner, a.flat.times(elements)
     span = int(time.max()) + 2
     key = np.sort(cluster[owner] * span + time)
     idle = np.where(key[1:] // span == key[:-1] // span, np.diff(key) - 1, 0)

@@ -323,8 +323,7 @@ class Evaluation:
                 self.arena[at] = data[k].reshape(self.a.machine.superlanes, -1)[good]
 
     def _rows(self, row: int) -> Array:
-        _, place = self.a.flat.addresses(np.array([row]))
-        return self.rows(place)
+        return self.rows(self.a.flat.addresses(self.a.flat.elements(np.array([row]))))
 
     def run_read(self, rows: Array) -> None:
         """A Read of a dynamic slice copies its rows as they are now."""

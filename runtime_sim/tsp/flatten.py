@@ -86,6 +86,24 @@ def expand(counts: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
+class Elements:
+    """Elements of the bursts `rows` in order: `owner` position of the burst in `rows`, number in the `inner` and in the `outer` level."""
+
+    rows: Array
+    owner: Array
+    inner: Array
+    outer: Array
+
+    def steps(self, first: Array, step: Array, step2: Array) -> Array:
+        """Values that begin with `first` of a burst and change by `step` in the inner level and by `step2` in the outer one."""
+        result: Array = first[self.rows][self.owner]
+        result += self.inner * step[self.rows][self.owner]
+        if (self.outer > 0).any():
+            result += self.outer * step2[self.rows][self.owner]
+        return result
+
+
+@dataclass(frozen=True)
 class Flat:
     """All bursts of a layout.
 
@@ -129,19 +147,21 @@ class Flat:
         """Flat rows of these opcodes, ascending."""
         return np.flatnonzero(among(self.b["opcode"], opcodes))
 
-    def times(self, rows: Array) -> tuple[Array, Array]:
-        """(owner index into `rows`, cycle) of all elements of the bursts `rows`, in order."""
-        owner, k = expand(self.count[rows])
-        b, row = self.b, rows[owner]
-        n = b["n"][row]
-        return owner, b["t0"][row] + (k % n) * b["i"][row] + (k // n) * b["i2"][row]
+    def elements(self, rows: Array) -> Elements:
+        """All elements of the bursts `rows`, in order."""
+        run, outer = expand(self.b["n2"][rows])
+        member, inner = expand(self.b["n"][rows][run])
+        return Elements(rows, run[member], inner, outer[member])
 
-    def addresses(self, rows: Array) -> tuple[Array, Array]:
-        """(owner, place) of all elements of MEM bursts `rows`; places number the rows of all (slot, MEM unit) pairs."""
-        owner, k = expand(self.count[rows])
-        b, row = self.b, rows[owner]
-        n = b["n"][row]
-        return owner, self.place(row) + (k % n) * b["stride"][row] + (k // n) * b["stride2"][row]
+    def times(self, e: Elements) -> Array:
+        """Cycle of elements."""
+        return e.steps(*(self.b[name] for name in ("t0", "i", "i2")))
+
+    def addresses(self, e: Elements) -> Array:
+        """Place of elements of MEM bursts; places number the rows of all (slot, MEM unit) pairs."""
+        first = np.zeros(self.size, np.int64)
+        first[e.rows] = self.place(e.rows)
+        return e.steps(first, self.b["stride"], self.b["stride2"])
 
     def place(self, rows: Array) -> Array:
         """Place of the first element of MEM bursts."""

@@ -89,10 +89,10 @@ def _writes(flat: Flat, dynamic: Array) -> tuple[Array, Array, Array]:
     """Writes sorted by (place, time): CSR by place, time, tap element."""
     writes = flat.of(Opcode.WRITE)
     writes = writes[~dynamic[writes]]
-    owner, place = flat.addresses(writes)
-    _, time = flat.times(writes)
-    k = np.arange(len(owner)) - (np.cumsum(flat.count[writes]) - flat.count[writes])[owner]
-    element = flat.first_tap[writes][owner] + k
+    elements = flat.elements(writes)
+    place, time = flat.addresses(elements), flat.times(elements)
+    count = flat.count[writes]
+    element = np.arange(len(place)) + (flat.first_tap[writes] - np.cumsum(count) + count)[elements.owner]
     span = int(time.max(initial=0)) + 1
     order = np.argsort(place * span + time, kind="stable")
     starts = np.zeros(flat.places + 1, np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.isa import HALF_BOTH, DType, Opcode
 from . import kernels
-from .flatten import Flat, expand
+from .flatten import Flat
 from .layout import Array
 from .queues import time_runs
 from .report import Notes
@@ -40,6 +40,15 @@ class Passes:
     acc_row: Array
     acc_k: Array
     acc_source: Array
+
+    def by_burst(self, flat: Flat) -> tuple[Array, Array]:
+        """(accumulator elements ordered by ACC burst and element number, position of the first one of every burst)."""
+        count = np.zeros(flat.size, np.int64)
+        count[self.acc_row] = flat.count[self.acc_row]
+        first = np.cumsum(count) - count
+        order = np.empty(len(self.acc_row), np.int64)
+        order[first[self.acc_row] + self.acc_k] = np.arange(len(order))
+        return order, first
 
 
 def plane_of(flat: Flat, rows: Array) -> Array:
@@ -228,15 +237,14 @@ def _entries(flat: Flat, notes: Notes) -> _Entries:
     """TSP-025."""
     b = flat.b
     rows = flat.of(Opcode.ACC)
-    owner, time = flat.times(rows)
-    row = rows[owner]
-    _, k = expand(flat.count[rows])
-    n = b["n"][row]
-    entry = b["entry"][row] + (k % n) * b["entry_stride"][row] + (k // n) * b["entry_stride2"][row]
-    plane = plane_of(flat, row)
+    elements, count = flat.elements(rows), flat.count[rows]
+    time, entry = flat.times(elements), elements.steps(b["entry"], b["entry_stride"], b["entry_stride2"])
+    k = np.arange(len(time)) - (np.cumsum(count) - count)[elements.owner]
+    plane = plane_of(flat, rows)[elements.owner]
     order = np.argsort(plane * (int(time.max(initial=0)) + 1) + time, kind="stable")
-    row, k, entry, plane = row[order], k[order], entry[order], plane[order]
-    planes, number = np.unique(plane, return_inverse=True)
+    row, k, entry, plane = rows[elements.owner][order], k[order], entry[order], plane[order]
+    planes = np.flatnonzero(np.bincount(plane))
+    number = np.searchsorted(planes, plane)
     source = np.full(len(row), -1, np.int64)
     fault = np.zeros(len(row), np.uint8)
     holder = np.full((len(planes), flat.machine.acc_depth), -1, np.int64)

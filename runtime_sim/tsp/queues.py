@@ -107,7 +107,8 @@ def check_links(flat: Flat, notes: Notes) -> tuple[Array, Array]:
     sends, receives = flat.of(Opcode.SEND), flat.of(Opcode.RECEIVE)
     elements = []
     for rows, shift in ((sends, machine.c2c_hop), (receives, 0)):
-        owner, time = flat.times(rows)
+        every = flat.elements(rows)
+        owner, time = every.owner, flat.times(every)
         row = rows[owner]
         k = np.arange(len(row)) - (np.cumsum(flat.count[rows]) - flat.count[rows])[owner]
         end = b["chip"][row] * 16 + b["link"][row]

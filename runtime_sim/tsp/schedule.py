@@ -68,14 +68,13 @@ def sums_before(a: Analysis) -> Array:
     """
     passes, flat = a.passes, a.flat
     result = np.full(flat.size, -1, np.int64)
-    rows = np.unique(passes.acc_row)
+    rows = np.flatnonzero(np.bincount(passes.acc_row, minlength=flat.size))
     if not len(rows):
         return result
-    sort = np.lexsort((passes.acc_k, passes.acc_row))
-    source = passes.acc_source[sort]
+    sort, starts = passes.by_burst(flat)
+    source, starts = passes.acc_source[sort], starts[rows]
     giver = np.where(source >= 0, passes.acc_row[source], -1)
     straight = (source >= 0) & (passes.acc_k[source] == passes.acc_k[sort])
-    starts = np.searchsorted(passes.acc_row[sort], rows)
     first = giver[starts]
     simple = np.minimum.reduceat(straight & (giver == np.repeat(first, flat.count[rows])), starts) & (first >= 0)
     users = np.unique(giver[giver >= 0] * flat.size + passes.acc_row[sort][giver >= 0])

@@ -88,10 +88,10 @@ class Values:
 
     def move(self, by: int, lanes: int) -> None:
         """Put the results `by` bytes further on; none may lie beyond their end."""
-        last = np.where(self.offset >= 0, self.offset + (lanes - 1) * self.step, -1)
-        assert int(last.max(initial=-1)) < self.size or not self.size, "a result lies outside the arena"
+        last = (self.offset + (lanes - 1) * self.step).max(where=self.offset >= 0, initial=-1)
+        assert last < max(self.size, 1), "a result lies outside the arena"
         for at in (self.offset, self.base, self.total, self.stored):
-            at += by * (at >= 0)
+            np.add(at, by, out=at, where=at >= 0)
 
     def point(self, block: Block, pairs: Array, buffers: Array) -> None:
         """Fill in where the pairs of a block and its rows `old` lie."""
@@ -113,17 +113,16 @@ def resolve_leaves(a: Analysis) -> Array:
         claims.first, claims.n * claims.n2, claims.burst, claims.plane, how, flat.first_tap, flat.count, a.memory.link, source, UNDEFINED,
         following,
     )  # fmt: skip
-    feed = np.append(source, UNDEFINED)
-    feed[feed == -1] = UNDEFINED
-    _links(a, feed, following)
+    _links(a, following)
     pointers.follow(following)
     return following
 
 
-def _links(a: Analysis, feed: Array, following: Array) -> None:
+def _links(a: Analysis, following: Array) -> None:
     """Receive elements take what their Send took."""
     claims = a.flat.claims
-    sent = feed[a.flat.first_tap[a.sends >> 32] + (a.sends & 0xFFFFFFFF)]
+    sent = a.feeds.source[a.flat.first_tap[a.sends >> 32] + (a.sends & 0xFFFFFFFF)]
+    sent[sent < 0] = UNDEFINED
     order = np.argsort(a.receives, kind="stable")
     keys = a.receives[order]
     rows = np.flatnonzero(a.flat.b["opcode"][claims.burst] == Opcode.RECEIVE)
@@ -180,31 +179,29 @@ def place_values(a: Analysis) -> Values:
     if len(groups):
         sizes[(chained >= 0) & (last[0] <= ends[group])] = 0
     (base, total, stored), end = place(groups, (sizes, sums, kept), last, ends)
+    installed, old = _installed(a)
+    leaf = np.append(leaf, np.full(len(old) + 1, UNDEFINED))
     offset, step = _pointers(a, leaf, base, width, joins, total)
     passes = a.passes
     pass_of = np.full(flat.size, -1, np.int64)
     with_acc = np.flatnonzero(passes.acc >= 0)
     pass_of[passes.acc[with_acc]] = with_acc
-    sort = np.lexsort((passes.acc_k, passes.acc_row))
-    add_first, add_source = np.searchsorted(passes.acc_row[sort], np.arange(flat.size)), passes.acc_source[sort]
+    sort, add_first = passes.by_burst(flat)
+    add_source = passes.acc_source[sort]
     outer = np.flatnonzero((leaf < 0) & (leaf > UNDEFINED))
     outer_pair, outer_row = flat.within(-1 - leaf[outer])
-    installed, old = _installed(a)
-    offset, step = (np.concatenate([column, np.full(len(old) + 1, none)]) for column, none in ((offset, -1), (step, 1)))
     return Values(
-        groups=groups, offset=offset, step=step, leaf=np.append(leaf, np.full(len(old) + 1, UNDEFINED)), outer=outer,
-        outer_pair=outer_pair, outer_byte=outer_row * vector, installed=installed, old=old,
-        base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A), width_b=tap_widths(flat.b, ROLE_B),
-        kind=kind, pass_of=pass_of, add_first=add_first, add_source=add_source,
-        before=before, after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end, chained=chained,
-        runs=dict(runs),
+        groups=groups, offset=offset, step=step, leaf=leaf, outer=outer, outer_pair=outer_pair, outer_byte=outer_row * vector,
+        installed=installed, old=old, base=base, width=width, count=count, width_a=tap_widths(flat.b, ROLE_A),
+        width_b=tap_widths(flat.b, ROLE_B), kind=kind, pass_of=pass_of, add_first=add_first, add_source=add_source, before=before,
+        after=after, fused=joins.whole, parts=joins.parts, total=total, stored=stored, size=end, chained=chained, runs=dict(runs),
     )  # fmt: skip
 
 
 def _pointers(a: Analysis, leaf: Array, base: Array, width: Array, joins: Joins, total: Array) -> tuple[Array, Array]:
     flat, claims = a.flat, a.flat.claims
     interleaved = among(flat.b["opcode"], ALU_CODES) | (flat.b["opcode"] == Opcode.ACC)
-    offset, step = np.empty((2, claims.total), np.int64)
+    offset, step = np.empty((2, len(leaf)), np.int64)
     pointers.addresses(
         leaf, a.feeds.claim_of, claims.first, claims.burst, claims.plane, base, width, interleaved, joins.whole, joins.first, joins.head,
         joins.k, total, a.machine.vector, offset, step,
