@@ -173,6 +173,11 @@ def select_into(out: Values, a: Values, b: Values | None, s: Values) -> None:
         np.copyto(out, b, where=a != 0)
 
 
+def keep_into(out: Values, a: Values, b: Values, s: None) -> None:
+    """A masked move: `b` where `a` is not zero."""
+    np.copyto(out, b, where=a != 0)
+
+
 def _round_into(out: Values) -> None:
     """Round an array to f16 in place."""
     if out.flags.c_contiguous:

@@ -7,7 +7,7 @@ objects have been stored, and computes straight into the destination.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from .arithmetic import (
     convert,
     convert_into,
     dtype_of,
+    keep_into,
     merge_pairs,
     select,
     select_into,
@@ -32,10 +33,9 @@ from .arithmetic import (
     unary,
     unary_into,
 )
-from .held import role_of
 from .model import BurstView
 from .order import Step
-from .storage import Memory, Reader, dense, reader
+from .storage import Memory, Place, Reader, dense
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -111,8 +111,8 @@ class Elementwise:
     """A burst that has its operands in memory, at one place on all cores, and writes no element twice."""
 
     step: Step
-    begins: dict[str, int]
-    """First element of every memory operand."""
+    places: dict[str, Place]
+    """Where the walks of the memory operands begin."""
     write: Writer
     given: tuple[Values | None, Values | None, Values | None]
     """The immediates among a, b and s."""
@@ -120,8 +120,8 @@ class Elementwise:
 
     def __post_init__(self) -> None:
         burst = self.step.event.burst
-        self.dtype = dtype_of(burst.op.d or Element.F32)
-        objects = [burst.operand(p).obj for p in self.begins if p != "d" or not self.step.covers]
+        self.dtype = dtype_of(Element.F32 if burst.op.d is None else burst.op.d)
+        objects = [burst.operand(p).obj for p in self.places if p != "d" or not self.step.covers]
         self.objects = tuple(objects)
         """Objects whose storage decides what the views are."""
         self.from_memory = tuple(burst.operand(p).obj if burst.operand(p).kind is MEM else -1 for p in "abs")
@@ -149,49 +149,50 @@ class Elementwise:
 
     def _bind(self, strides: dict[int, tuple[int, ...]], shapes: Mapping[int, tuple[int, int, int]]) -> Bound | None:
         burst, step = self.step.event.burst, self.step
-        role, ext = role_of(burst), {p: (*burst.ext[:3], 1) if p == "s" else burst.ext for p in "dabs"}
-        read = [p for p in self.begins if p != "d"]
-        counts = len(burst.rows), len(burst.cols)
-        once = [n == 1 or all(strides[burst.operand(p).obj][axis] == 0 for p in read) for axis, n in enumerate(counts)]
-        flat = all(dense(burst.ext, burst.operand(p).stride) and ext[p] == burst.ext for p in self.begins)
+        ext = {p: (*burst.ext[:3], 1) if p == "s" else burst.ext for p in "dabs"}
+        read = [p for p in self.places if p != "d"]
+        once = [
+            n == 1 or all(strides[burst.operand(p).obj][axis] == 0 and not (self.places[p].down, self.places[p].right)[axis] for p in read)
+            for axis, n in enumerate((len(burst.rows), len(burst.cols)))
+        ]
+        flat = all(dense(burst.ext, burst.operand(p).stride) and ext[p] == burst.ext and place.still for p, place in self.places.items())
         shape = shapes[burst.d.obj]
         small: tuple[int, int, int] | None = None
         stored: tuple[int, ...]
         if step.covers:
-            small = (1 if once[0] else shape[0], 1 if once[1] else shape[1], shape[2])
+            small = (1 if once[0] else shape[0], 1 if once[1] else shape[1], shape[2] if read else 1)
             stored = (small[1] * small[2] * 4, small[2] * 4, 4)
             single = [n == 1 for n in small[:2]]
         else:
             stored = strides[burst.d.obj]
             single = [s == 0 and n > 1 for s, n in zip(stored[:2], shape[:2], strict=True)]
             apart = any(one and not alike for one, alike in zip(single, once, strict=True))
-            if (any(single) and (apart or not step.spans)) or stored[2] == 0:
+            if (any(single) and (apart or not step.spans or keeps(burst))) or stored[2] == 0:
                 return None
-
-        def see(name: str, index: Sequence[slice], strides: tuple[int, ...]) -> Reader:
-            return reader(index, self.begins[name], ext[name], burst.operand(name).stride, strides, flat)
-
-        readers = [see(p, role, strides[burst.operand(p).obj]) if p in read else None for p in "abs"]
-        target = see("d", [slice(0, 1) if one else r for one, r in zip(single, role, strict=True)], stored)
-        return Bound((readers[0], readers[1], readers[2]), target, small)
+        stored = (*(0 if one else s for one, s in zip(single, stored[:2], strict=True)), stored[2])
+        held = {p: strides[burst.operand(p).obj] for p in read} | {"d": stored}
+        see = {p: place.reader(ext[p], burst.operand(p).stride, held[p], flat) for p, place in self.places.items()}
+        # an immediate alone is one value for all cores and elements
+        return Bound((see.get("a"), see.get("b"), see.get("s")), see["d"] if read else lambda array: array, small)
 
 
 def bind(engine: Engine, step: Step) -> Elementwise | None:
     """A step as such a burst, None where it is something else."""
     burst, op = step.event.burst, step.event.burst.op
-    known = op.meaning in (Semantics.UNARY, Semantics.CONVERT, Semantics.SELECT, Semantics.BINARY) and not keeps(burst)
+    known = op.meaning in (Semantics.UNARY, Semantics.CONVERT, Semantics.SELECT, Semantics.BINARY)
     if not known or step.at is not None or burst.fabric or burst.d.kind is not MEM or sequential_axes(burst):
         return None
     names = [p for p in "abs" if burst.operand(p).kind is MEM]
-    begins = {p: engine.begin(step.event, p) for p in (*names, "d")}
-    if not names or any(begin.ndim for begin in begins.values()):
+    places = {p: Place.of((burst.rows, burst.cols), engine.begin(step.event, p)) for p in (*names, "d")}
+    known_places = {p: place for p, place in places.items() if place is not None}
+    if not (names or step.covers) or len(known_places) < len(places):
         return None
     given = [
-        immediate(burst.imm, fmt) if fmt and burst.operand(p).kind is IMM else None
+        immediate(burst.imm, fmt) if fmt is not None and burst.operand(p).kind is IMM else None
         for p, fmt in zip("abs", (op.a, op.b, op.s), strict=True)
     ]
     apart = step.covers or all(burst.operand(p).obj != burst.d.obj for p in names)
-    return Elementwise(step, {p: int(begin) for p, begin in begins.items()}, _writer(burst, apart), (given[0], given[1], given[2]))
+    return Elementwise(step, known_places, _writer(burst, apart), (given[0], given[1], given[2]))
 
 
 def _writer(burst: BurstView, apart: bool) -> Writer:
@@ -199,6 +200,8 @@ def _writer(burst: BurstView, apart: bool) -> Writer:
     op = burst.op
     assert op.a is not None and op.d is not None
     second = op.b if burst.b.kind is not NO else op.s
+    if keeps(burst):
+        return keep_into
     if op.meaning is Semantics.SELECT and apart:
         return select_into
     found = None

@@ -17,10 +17,9 @@ from ..threads import each, even
 from . import kernels
 from .addresses import nest
 from .arithmetic import Values
-from .held import role_of
 from .model import BurstView, Ints
 from .order import Step
-from .storage import Memory, reader, seen_once, stored_once
+from .storage import Memory, Place, seen_once, stored_once
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -49,12 +48,12 @@ class Stored:
     def note(self, engine: Engine, step: Step) -> None:
         """Note how the objects of a step are stored, where they lie at one place on all its cores."""
         burst, memory = step.event.burst, engine.memory
-        begin = engine.begin(step.event, "a")
+        place = Place.of((burst.rows, burst.cols), engine.begin(step.event, "a"))
         by_index = burst.op.meaning is Semantics.STORE_INDEXED
-        if step.at is not None or begin.ndim or (by_index and (burst.s.kind is not MEM or burst.s.obj not in memory.constants)):
+        if step.at is not None or place is None or (by_index and (burst.s.kind is not MEM or burst.s.obj not in memory.constants)):
             return
         self.strides = memory[burst.a.obj].strides
-        self.seen = reader(role_of(burst), int(begin), burst.ext, burst.a.stride, self.strides)
+        self.seen = place.reader(burst.ext, burst.a.stride, self.strides)
         self.constant = memory[burst.s.obj] if by_index else None
 
     def same(self, memory: Memory, burst: BurstView) -> bool:

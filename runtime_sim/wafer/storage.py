@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as Collection
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from operator import itemgetter
@@ -19,6 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 from ..threads import THREADS, each, even
 from . import kernels
 from .arithmetic import Values
+from .model import Ints
 
 Reader = Callable[[Values], Values]
 """How to see an operand in the array of its object."""
@@ -57,22 +59,44 @@ def strided(base: Values, begin: int, stride: Sequence[int], ext: Sequence[int])
     return as_strided(shifted, shape, strides)
 
 
-def reader(
-    index: Sequence[slice], begin: int, ext: tuple[int, ...], stride: tuple[int, ...], strides: tuple[int, ...], flat: bool = False
-) -> Reader:
-    """How to see a nest's elements on some rows and columns in arrays [rows, columns, elements] of such strides: as a view [.., *ext], or,
-    for runs that are to stay `flat`, [.., elements]; rows and columns that are stored once are one."""
-    cores = [slice(0, 1) if s == 0 else i for s, i in zip(strides[:2], index, strict=True)]
-    if not dense(ext, stride):
-        place, steps = (*cores, slice(begin, None)), tuple(s * strides[2] for s in stride)
+@dataclass(frozen=True)
+class Place:
+    """Where an operand's walk begins on the cores of a role: element `first` on the first one, `down` and `right` more for every row and
+    column after it."""
 
-        def seen(array: Values) -> Values:
-            cut = array[place]
-            return as_strided(cut, (*cut.shape[:2], *ext), (*cut.strides[:2], *steps))
+    role: tuple[range, range]
+    first: int
+    down: int = 0
+    right: int = 0
 
-        return seen
-    run = itemgetter((*cores, slice(begin, begin + int(prod(ext)))))
-    return run if flat else lambda array: _split(run(array), ext)
+    @classmethod
+    def of(cls, role: tuple[range, range], at: Ints) -> Place | None:
+        """From first elements, 0-dimensional or [rows, columns]; None where they do not grow evenly."""
+        if not at.ndim:
+            return cls(role, int(at))
+        first, down, right = (int(at[min(y, len(at) - 1), min(x, at.shape[1] - 1)]) for y, x in ((0, 0), (1, 0), (0, 1)))
+        down, right = down - first, right - first
+        even = first + down * np.arange(at.shape[0])[:, None] + right * np.arange(at.shape[1])[None, :]
+        return cls(role, first, down, right) if np.array_equal(even, at) else None
+
+    @property
+    def still(self) -> bool:
+        """Whether it is the same element on all cores."""
+        return not self.down and not self.right
+
+    def reader(self, ext: tuple[int, ...], stride: tuple[int, ...], strides: tuple[int, ...], flat: bool = False) -> Reader:
+        """How to see a nest's elements in arrays [rows, columns, elements] of such strides: as a view [.., *ext], or, for runs that are to
+        stay `flat`, [.., elements]; rows and columns on which all is the same are one."""
+        cores = [slice(0, 1) if s == 0 else slice(r.start, r.stop, r.step) for s, r in zip(strides[:2], self.role, strict=True)]
+        if dense(ext, stride) and self.still:
+            run = itemgetter((*cores, slice(self.first, self.first + int(prod(ext)))))
+            return run if flat else lambda array: _split(run(array), ext)
+        place = (*cores, slice(self.first, None))
+        jumps = (self.down, self.right)
+        lead = tuple(1 if s == 0 and not jump else len(r) for s, jump, r in zip(strides[:2], jumps, self.role, strict=True))
+        steps = tuple(s * r.step + jump * strides[2] for s, jump, r in zip(strides[:2], jumps, self.role, strict=True))
+        shape, steps = (*lead, *ext), (*steps, *(s * strides[2] for s in stride))
+        return lambda array: as_strided(array[place], shape, steps)
 
 
 def _split(run: Values, ext: tuple[int, ...]) -> Values:
