@@ -338,6 +338,24 @@ def test_rule_is_detected(rule: str, make: Callable[[], Program]) -> None:
     assert all(violation.message for violation in found)
 
 
+def test_a_broken_segment_hides_nothing_in_another() -> None:
+    """Tables that lie one after the other: each breach names its own segment and row, whatever broke before it."""
+    good = reduction()
+    size = len(good.segments[0].tables["bursts"]["n"])
+    claims = {**good.segments[0].tables["claims"]}
+    claims["burst"] = np.full_like(claims["burst"], size)
+    parts = [
+        *(edit(good, 4, **fields).segments[0] for fields in ({"n": 0}, {"dtype": DType.NONE}, {}, {"a_stream": 30})),
+        replace(good.segments[0], tables=good.segments[0].tables | {"claims": claims}),
+        edit(good, 2, row=1).segments[0], edit(good, 3, object=2).segments[0],
+    ]  # fmt: skip
+    parts = [replace(part, name=f"s{k}") for k, part in enumerate(parts)]
+    found = check(replace(good, segments=(*good.segments, *parts)))
+    places = {v.claimants[0].split()[0] if v.claimants else v.unit for v in found if v.rule in ("TSP-001", "TSP-002")}
+    assert places == {"s0#4", "s1#4", "s3#4", "segment s4", "s5#2", "s6#3"}
+    assert check(replace(good, segments=(*good.segments, parts[2]))) == []
+
+
 def test_every_rule_has_a_case() -> None:
     numbers = [*range(1, 13), *range(20, 28), *range(30, 35), 40, 41, 50, 51, 60, 61]
     wanted = {f"TSP-{number:03}" for number in numbers}

@@ -15,13 +15,14 @@ from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
-from ..threads import each, one_thread_products
-from . import lanes
+from ..threads import each, even, one_thread_products
+from . import lanes, regions
 from .arena import ALIGN, Arena, make_arena
-from .bindings import encode, lay_out, logical
+from .bindings import Region, encode, lay_out, logical
 from .byte_passes import Selections
 from .counters import Counts, count
 from .evaluate import Evaluation, Place
+from .layout import Array
 from .legality import Judgement, analyse
 from .report import Report
 from .values import Values, place_values
@@ -161,10 +162,18 @@ def _bind(j: Judgement, arena: Arena, binding: Binding, value: np.ndarray) -> No
 def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     """A tensor after the end, each element from the first region that holds it."""
     stored = np.dtype(STORED[binding.stored])
-    vector = j.machine.vector
     result = np.zeros(int(np.prod(binding.shape)), stored)
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
-        offset = arena.offset(*j.store.region(region))
-        found = lanes.fetch(arena.memory, vector, offset, np.ones_like(offset))
-        region.give(found.view(f"u{stored.itemsize}"), result.view(f"u{stored.itemsize}"))
+        _give(arena, region, arena.offset(*j.store.region(region)), result.view(f"u{stored.itemsize}"))
     return logical(binding, result)
+
+
+def _give(arena: Arena, region: Region, offset: Array, flat: Array) -> None:
+    """Write into a flat tensor of unsigned numbers the vectors of a region, whose byte planes [planes, vectors] lie at `offset`."""
+
+    def part(cut: slice) -> None:
+        where = np.ascontiguousarray(offset[:, cut])
+        found = lanes.fetch(arena.memory, region.lanes, where, np.ones_like(where)).view(flat.dtype)
+        regions.give(found, region.first[cut], region.count[cut], region.lane, region.pitch, flat)
+
+    each(part, even(offset.shape[1], offset.size * region.lanes))

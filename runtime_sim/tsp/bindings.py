@@ -47,10 +47,6 @@ class Region:
         regions.take(flat, self.first, self.count, self.lane, self.pitch, result)
         return result
 
-    def give(self, vectors: Array, flat: Array) -> None:
-        """Write vectors [vectors, lanes] into a flat tensor of the same type."""
-        regions.give(vectors, self.first, self.count, self.lane, self.pitch, flat)
-
     def mark(self, flat: Array) -> None:
         """Set the elements that are held."""
         regions.mark(self.first, self.count, self.pitch, flat)

@@ -10,7 +10,7 @@ import numpy as np
 from ...machines.tsp import isa
 from ...machines.tsp.geometry import PITCH
 from ...machines.tsp.isa import HALF_BOTH, Class, DType, Opcode
-from ...machines.tsp.tables import Kind, mask_slices
+from ...machines.tsp.tables import Kind
 from . import kernels
 from .layout import Array
 from .legality import Analysis, Judgement
@@ -187,7 +187,7 @@ def _host_bytes(j: Judgement) -> tuple[int, int, int]:
             sizes[binding.kind] += vectors * len(region["planes"]) * j.machine.vector
     constant = 0
     for row in np.flatnonzero(alloc["kind"] == Kind.CONST).tolist():
-        slices = len(mask_slices(int(alloc["west"][row]), int(alloc["east"][row])))
+        slices = int(alloc["west"][row]).bit_count() + int(alloc["east"][row]).bit_count()
         constant += slices * int(alloc["rows"][row]) * j.machine.vector
     return sizes["input"], sizes["output"], constant
 

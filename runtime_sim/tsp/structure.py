@@ -1,6 +1,6 @@
 """Fields, indices and places of a TSP program: rules TSP-001, 002, 003, 027, 030 to 033 (alignment), judged on tables alone.
 
-Everything here is per segment, before instances are laid out; what later checks index with has been ranged here.
+Everything here is before instances are laid out, in all segments at once; what later checks index with has been ranged here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
-from ...machines.program import Program, Segment
+from ...machines.program import Program, Segment, length
 from ...machines.tsp import isa
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.isa import DType, Opcode
@@ -27,6 +27,7 @@ from .flatten import (
     SXM_CODES,
     TWO_OPERANDS,
     among,
+    expand,
     result_dtype,
     tap_widths,
 )
@@ -36,6 +37,7 @@ from .report import Report, opcode_name
 COMMON = ("unit", "opcode", "t0", "n", "i", "n2", "i2", "provenance")
 FLAGS = ("add", "store", "emit", "first", "last", "modular", "null", "lowest", "a_dir", "b_dir", "m_dir")
 ONE_CLAIM = (Opcode.READ, Opcode.GATHER, Opcode.PERMUTE, Opcode.SHIFT, Opcode.BROADCAST)
+_MEM = (Opcode.READ, Opcode.WRITE, Opcode.GATHER, Opcode.SCATTER)
 TIME_LIMIT = 1 << 46
 """Cycles and positions beyond this are out of range: sums of them still fit 64 bits."""
 
@@ -69,53 +71,77 @@ def check_container(program: Program) -> None:
         wanted.validate(tables[wanted.name], where)
 
 
-class SegmentCheck:
-    """Checks of one segment; `fault` records rows of its bursts."""
+class SegmentChecks:
+    """Checks of segments, whose tables lie one after the other; `fault` records rows of their bursts.
 
-    def __init__(self, report: Report, machine: TspMachine, segment: Segment) -> None:
-        self.report, self.machine, self.segment = report, machine, segment
-        self.b: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["bursts"].items()}
-        self.c: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["claims"].items()}
-        self.o: Columns = {name: np.asarray(column, dtype=np.int64) for name, column in segment.tables["objects"].items()}
-        self.broken = False
+    Per burst its `segment`, its row `source` there, and of the segment's `objects` the first and how many there are; per claim the segment
+    (`claimed`) and the same of its `bursts`. The burst of a claim and the object of a burst count within the segment.
+    """
+
+    def __init__(self, report: Report, machine: TspMachine, segments: Sequence[Segment]) -> None:
+        self.report, self.machine, self.segments = report, machine, segments
+        self.sound, self.numbers = np.ones(len(segments), bool), np.zeros(0, np.int64)
+
+    def _join(self, numbers: Array) -> None:
+        """Take these segments alone from here on."""
+        self.numbers = numbers
+        joined, sizes = [], []
+        for name in ("bursts", "claims", "objects"):
+            tables = [self.segments[k].tables[name] for k in numbers.tolist()]
+            joined.append({column: np.concatenate([np.asarray(t[column], np.int64) for t in tables]) for column in tables[0]})
+            sizes.append(np.array([length(table) for table in tables]))
+        self.b, self.c, self.o = joined
+        owner, self.source = expand(sizes[0])
+        self.segment = numbers[owner]
+        of = np.repeat(np.arange(len(numbers)), sizes[1])
+        self.claimed = numbers[of]
+        self.bursts = (np.cumsum(sizes[0]) - sizes[0])[of], sizes[0][of]
+        self.objects = (np.cumsum(sizes[2]) - sizes[2])[owner], sizes[2][owner]
 
     def fault(self, rule: str, wrong: Array, say: Callable[[int], str]) -> None:
         """Record `rule` for every row where `wrong`."""
         rows = np.flatnonzero(wrong)
-        self.broken |= bool(len(rows)) and rule in ("TSP-001", "TSP-002")
+        if rule in ("TSP-001", "TSP-002"):
+            self.sound[self.segment[rows]] = False
         pool = self.report.program.provenance
         for row in map(int, rows):
             if self.report.full(rule):
                 self.report.add(rule, "")
                 continue
             b = self.b
-            source = int(b["provenance"][row])
+            source, name = int(b["provenance"][row]), self.segments[self.segment[row]].name
             self.report.add(
                 rule, say(row), cycle=int(b["t0"][row]), unit=isa.unit_name(int(b["unit"][row])),
-                claimants=[f"{self.segment.name}#{row} {opcode_name(int(b['opcode'][row]))}"],
+                claimants=[f"{name}#{self.source[row]} {opcode_name(int(b['opcode'][row]))}"],
                 provenance=[pool[source]] if 0 <= source < len(pool) else [],
             )  # fmt: skip
 
-    def run(self) -> None:
-        """All rules of this file; stops after the first group whose breach leaves the rest without meaning."""
-        self._codes()
-        if self.broken:
-            return
-        self._ranges()
-        if self.broken:
-            return
-        self._operands()
-        self._claims()
-        if not self.broken:
-            self._alus()
-            self._memory()
+    def run(self) -> bool:
+        """All rules of this file, in stages; a segment whose breach leaves the rest without meaning goes no further.
+
+        Returns whether there is none.
+        """
+        stages: tuple[tuple[Callable[[], None], ...], ...] = (
+            (self._codes,), (self._fields,), (self._sizes,), (self._ranges,), (self._types,), (self._claim_fields,),
+            (self._operands, self._claims), (self._alus, self._objects), (self._memory,),
+        )  # fmt: skip
+        for stage in stages:
+            left = np.flatnonzero(self.sound)
+            if not len(left):
+                break
+            if len(left) != len(self.numbers):
+                self._join(left)
+            for check in stage:
+                check()
+        return bool(self.sound.all())
 
     def _codes(self) -> None:
         b = self.b
         bad = ~np.isin(b["opcode"], _KNOWN) | (b["unit"] < 0) | (b["unit"] >= isa.QUEUES)
         self.fault("TSP-001", bad, lambda r: f"unit {b['unit'][r]} or opcode {b['opcode'][r]} is unknown")
-        if self.broken:
-            return
+
+    def _fields(self) -> None:
+        b = self.b
         self.fault("TSP-001", ~_ALLOWED[b["unit"], b["opcode"]], lambda r: f"{isa.unit_name(int(b['unit'][r]))} does not run this opcode")
         code = b["opcode"]
         for column in BURSTS.columns:
@@ -123,18 +149,17 @@ class SegmentCheck:
             name = column.name
             self.fault("TSP-001", unused, lambda r, name=name: f"field {name} = {b[name][r]} is not used by this opcode")  # type: ignore[misc]
 
-    def _ranges(self) -> None:
-        b, code, m = self.b, self.b["opcode"], self.machine
+    def _within(self, name: str, low: int, high: int, rows: Any = True) -> None:
+        column = self.b[name]
+        self.fault("TSP-001", ((column < low) | (column > high)) & rows, lambda r: f"field {name} = {column[r]} is outside {low}..{high}")
 
-        def within(name: str, low: int, high: int, rows: Any = True) -> None:
-            wrong = ((b[name] < low) | (b[name] > high)) & rows
-            self.fault("TSP-001", wrong, lambda r: f"field {name} = {b[name][r]} is outside {low}..{high}")
-
-        within("t0", -TIME_LIMIT, TIME_LIMIT)
+    def _sizes(self) -> None:
+        self._within("t0", -TIME_LIMIT, TIME_LIMIT)
         for name in ("n", "i", "n2"):
-            within(name, 1, (1 << 31) - 1)
-        if self.broken:
-            return
+            self._within(name, 1, (1 << 31) - 1)
+
+    def _ranges(self) -> None:
+        b, m, within = self.b, self.machine, self._within
         within("i", 1, 1, b["n"] == 1)
         for name in ("stride", "entry_stride"):
             within(name, 0, 0, b["n"] == 1)
@@ -153,8 +178,9 @@ class SegmentCheck:
         within("bypass", 0, 0, b["lowest"] == 1)
         within("amount", 1 - m.vector, m.vector - 1)
         within("row", -(1 << 30), 1 << 30)
-        if self.broken:
-            return
+
+    def _types(self) -> None:
+        b, code, m = self.b, self.b["opcode"], self.machine
         self.fault("TSP-001", ~_TYPES[code, b["dtype"]], lambda r: f"dtype {DType(int(b['dtype'][r])).name} is not one of this opcode")
         ints = np.isin(b["dtype2"], (DType.I8, DType.I16, DType.I32))
         wrong = (among(code, COMPARE_CODES) | among(code, MASKED)) & ~ints | (code == Opcode.CAST) & (b["dtype2"] == DType.NONE)
@@ -167,7 +193,7 @@ class SegmentCheck:
         self.fault("TSP-001", (code == Opcode.ACC) & (b["store"] + b["emit"] == 0), lambda r: "an ACC neither stores nor emits")
         passing = (code == Opcode.ACC) & (b["add"] + b["store"] == 0)
         for name in ("entry", "entry_stride", "entry_stride2"):
-            within(name, 0, 0, passing)
+            self._within(name, 0, 0, passing)
         link = among(code, (Opcode.SEND, Opcode.RECEIVE))
         wrong = link & ((b["link"] < 0) | (b["link"] >= m.links) | (b["link"] // 8 != (b["unit"] - isa.SXM_BASE) // isa.SXM_QUEUES))
         self.fault("TSP-001", wrong, lambda r: f"link {b['link'][r]} is not of this hemisphere")
@@ -190,21 +216,18 @@ class SegmentCheck:
             "TSP-027", mxm & (b["a_stream"] % width != 0), lambda r: f"stream {b['a_stream'][r]} does not start a group of {width[r]}"
         )
 
+    def _claim_fields(self) -> None:
+        c = self.c
+        wrong = (c["burst"] < 0) | (c["burst"] >= self.bursts[1]) | (c["stream"] < 0) | (c["stream"] > 31)
+        wrong |= (c["direction"] < 0) | (c["direction"] > 1) | (np.abs(c["until"]) > 1 << 20)
+        for number in np.unique(self.claimed[wrong]).tolist():
+            row, name = int(np.flatnonzero(wrong[self.claimed == number])[0]), self.segments[number].name
+            self.sound[number] = False
+            self.report.add("TSP-001", f"claim {row} of segment {name} has a field out of range", unit=f"segment {name}")
+
     def _claims(self) -> None:
-        b, c = self.b, self.c
-        size = len(b["unit"])
-        wrong = (
-            (c["burst"] < 0) | (c["burst"] >= size) | (c["stream"] < 0) | (c["stream"] > 31) | (c["direction"] < 0) | (c["direction"] > 1)
-        )
-        wrong |= np.abs(c["until"]) > 1 << 20
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            self.broken = True
-            self.report.add(
-                "TSP-001", f"claim {row} of segment {self.segment.name} has a field out of range", unit=f"segment {self.segment.name}"
-            )
-            return
-        code, of = b["opcode"], c["burst"]
+        b, c, size = self.b, self.c, len(self.segment)
+        code, of = b["opcode"], c["burst"] + self.bursts[0]
         count = np.bincount(of, minlength=size)
         alu, reduce = among(code, ALU_CODES), among(code, ACC_CODES)
         drives = (
@@ -223,14 +246,15 @@ class SegmentCheck:
         whole = alu | (code == Opcode.ACC)
         group = (of * 2 + c["direction"]) * 32 + c["stream"] // width[of]
         _, position, number = np.unique(group, return_inverse=True, return_counts=True)
-        pieces = np.unique(group * 32 + c["stream"])
         short = whole[of] & (number[position] != width[of])
         partial = np.zeros(size, dtype=bool)
         partial[of[short]] = True
         self.fault("TSP-001", partial, lambda r: f"a result of {width[r]} streams is not claimed as a whole aligned group")
-        if len(pieces) != len(group):
-            self.broken = True
-            self.report.add("TSP-006", "a burst claims one stream twice", unit=f"segment {self.segment.name}")
+        piece = (of * 2 + c["direction"]) * 32 + c["stream"]
+        piece.sort()
+        for twice in np.unique(self.segment[piece[1:][piece[1:] == piece[:-1]] // 64]).tolist():
+            self.sound[twice] = False
+            self.report.add("TSP-006", "a burst claims one stream twice", unit=f"segment {self.segments[twice].name}")
         wide = {int(Opcode.ACC): 4, int(Opcode.TRANSPOSE): 16}
         span = np.zeros(size, dtype=np.int64)
         for opcode, streams in wide.items():
@@ -266,38 +290,40 @@ class SegmentCheck:
             self.fault("TSP-033", skewed, lambda r: "an operand does not start at a multiple of its width")
         both = two & (b["a_stream"] // 4 == b["b_stream"] // 4) & (b["a_dir"] != b["b_dir"])
         self.fault("TSP-032", both, lambda r: f"both operands are SG4 {b['a_stream'][r] // 4}, from opposite directions")
-        of = c["burst"]
+        of = c["burst"] + self.bursts[0]
         far_out = alu[of] & ~_REACH[number[of] // 4, c["stream"] // 4]
         wrong = np.zeros(len(code), dtype=bool)
         wrong[of[far_out]] = True
         self.fault("TSP-030", wrong, lambda r: f"ALU {number[r]} cannot write that SG4")
 
+    def _objects(self) -> None:
+        b = self.b
+        mem = among(b["opcode"], _MEM)
+        wrong = mem & ((b["object"] < 0) | (b["object"] >= self.objects[1]))
+        self.fault("TSP-001", wrong, lambda r: f"object {b['object'][r]} is not declared")
+
     def _memory(self) -> None:
         b, o = self.b, self.o
-        size = len(o["rows"])
-        mem = among(b["opcode"], (Opcode.READ, Opcode.WRITE, Opcode.GATHER, Opcode.SCATTER))
-        self.fault("TSP-001", mem & ((b["object"] < 0) | (b["object"] >= size)), lambda r: f"object {b['object'][r]} is not declared")
-        if self.broken or not size:
+        mem = among(b["opcode"], _MEM)
+        if not mem.any():
             return
-        obj = np.where(mem, b["object"], 0)
+        obj = np.where(mem, self.objects[0] + b["object"], 0)
         slice_ = np.where(mem, b["unit"] % 44, 0)
         mask = np.where(b["unit"] < 44, o["west"][obj], o["east"][obj])
-        self.fault("TSP-002", mem & (mask >> slice_ & 1 == 0), lambda r: f"slice {slice_[r]} does not hold object {obj[r]}")
+        self.fault("TSP-002", mem & (mask >> slice_ & 1 == 0), lambda r: f"slice {slice_[r]} does not hold object {b['object'][r]}")
         steps = ((b["n"] - 1) * b["stride"], (b["n2"] - 1) * b["stride2"])
         low = b["row"] + np.minimum(steps[0], 0) + np.minimum(steps[1], 0)
         high = b["row"] + np.maximum(steps[0], 0) + np.maximum(steps[1], 0)
         direct = among(b["opcode"], (Opcode.READ, Opcode.WRITE))
         out = direct & ((low < 0) | (high >= o["rows"][obj]))
-        self.fault("TSP-002", out, lambda r: f"rows {low[r]}..{high[r]} are not within the {o['rows'][obj[r]]} rows of object {obj[r]}")
+        self.fault(
+            "TSP-002", out, lambda r: f"rows {low[r]}..{high[r]} are not within the {o['rows'][obj[r]]} rows of object {b['object'][r]}"
+        )
 
 
 def check_structure(program: Program, machine: TspMachine, report: Report) -> bool:
     """All rules of this file. Returns False where later checks would have nothing sound to stand on."""
-    sound = True
-    for segment in program.segments:
-        check = SegmentCheck(report, machine, segment)
-        check.run()
-        sound &= not check.broken
+    sound = SegmentChecks(report, machine, program.segments).run()
     sound &= _check_places(program, machine, report)
     if sound:
         sound = _check_binds(program, report) and _check_times(program, machine, report)
@@ -338,7 +364,8 @@ def _check_places(program: Program, machine: TspMachine, report: Report) -> bool
         each("TSP-001", alloc["kind"][placed["allocation"]] != Kind.CONST, "a placement fills an allocation that is not constant")
         for image, row in zip(placed["image"].tolist(), placed["allocation"].tolist(), strict=True):
             array = program.images.get(f"image.{image}")
-            shape = (len(mask_slices(int(alloc["west"][row]), int(alloc["east"][row]))), int(alloc["rows"][row]), machine.vector)
+            slices = int(alloc["west"][row]).bit_count() + int(alloc["east"][row]).bit_count()
+            shape = (slices, int(alloc["rows"][row]), machine.vector)
             if array is not None and (array.shape != shape or array.dtype != np.uint8):
                 sound = False
                 report.add(
