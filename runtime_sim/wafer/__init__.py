@@ -36,12 +36,15 @@ class Prepared:
     from the second run on they are kept in the forms in which the numbers take them."""
 
     verdict: Judgement
+    skip: frozenset[str] = frozenset()
+    """Rules that it was not judged by."""
 
     @cached_property
     def contents(self) -> Contents | None:
         """What fills the objects; None for a program whose streams do not pair: it cannot be evaluated."""
         layout = self.verdict.layout
-        return Contents(layout) if layout is not None and all(i.analysis.runnable for i in layout.instances) else None
+        runnable = layout is not None and all(i.analysis.runnable for i in layout.instances)
+        return Contents(layout, legal=not self.verdict.violations and not self.skip) if layout is not None and runnable else None
 
     @cached_property
     def counts(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class Prepared:
 
 def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared:
     """Judge a program once. Raises BadInput only for a container that cannot be read."""
-    return Prepared(judge(program, skip))
+    return Prepared(judge(program, skip), skip)
 
 
 def execute(

@@ -23,12 +23,17 @@ Source = tuple[Map, Values]
 """A tensor that (a part of) a slot's contents come from, and how it lies in it."""
 
 
+Spare = dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]]
+
+
 class Contents:
     """What fills the owned slots of a layout and how long each is needed, known before any data; and what constants look like in the
     forms in which they are used, which all runs see and none writes."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, legal: bool = False) -> None:
+        self.layout, self.legal = layout, legal
+        self.spare: Spare = {}
+        """Arrays of finished runs, used again: fresh pages are what costs most. Only legal programs read nothing that was not written."""
         self.lasts = False
         """Whether every form of a constant is kept. A single run needs each but once, and does without that memory."""
         self.fixed: dict[Any, Values] = {}
@@ -165,8 +170,8 @@ class Arrays:
                     binding.name, inputs if binding.kind == "input" else states, binding.shape, binding.dtype
                 )
             self._check_range(binding)
-        self.spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]] = {}
-        """Arrays of finished instances, used again: fresh pages are what costs most."""
+        self.spare: Spare = contents.spare if contents.legal else {}
+        """Arrays of finished instances, used again."""
         self.padded: dict[Slot, Values] = {}
         """Tensors with the padding that a slot sees in them."""
 
@@ -247,6 +252,12 @@ class Arrays:
         """Drop the array of a slot that nothing needs any more."""
         self.padded.pop(root, None)
         self.reuse(self.arrays.pop(root, None))
+
+    def finish(self) -> None:
+        """After the last read: leave all arrays to the next run."""
+        for array in self.arrays.values():
+            self.reuse(array)
+        self.arrays.clear()
 
     def reuse(self, array: Values | None) -> None:
         """Keep the memory of an array that nothing uses any more."""

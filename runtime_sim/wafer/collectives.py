@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
+_ZERO = np.zeros((), np.float32)
+
+
 @dataclass(frozen=True)
 class Run:
     """Consecutive elements of an object, the same on all cores."""
@@ -165,20 +168,31 @@ class LineSum:
             out = binary(op.op, out, own, op.d) if first else binary(op.op, own, out, op.d)
         return out
 
+    @cached_property
+    def _taken(self) -> tuple[Ints | None, ...]:
+        """For every product: the rows or columns of its cores in the order of the lines; None where that is theirs."""
+        along = self.lines[:, -1] // self.region.w if self.axis == 1 else self.lines[:, -1] % self.region.w
+        found: list[Ints | None] = []
+        for event in self.products:
+            members = event.burst.rows if self.axis == 1 else event.burst.cols
+            place = (along - members.start) // members.step
+            found.append(None if np.array_equal(place, np.arange(len(members))) else place)
+        return tuple(found)
+
     def _multiplied(self, engine: Engine, out: Values) -> None:
         """Sum over the line of products, one large product a burst."""
-        out[...] = 0
-        along = self.lines[:, -1] // self.region.w if self.axis == 1 else self.lines[:, -1] % self.region.w
-        for event in self.products:
+        for number, (event, taken) in enumerate(zip(self.products, self._taken, strict=True)):
             burst, kinds = event.burst, kinds_of(event.burst)
             assert kinds is not None
             step = Step(event)
             total = contraction(engine, step, engine.cores(step), None, kinds, self.axis)
             total = total[:, 0] if self.axis == 1 else total[0]
-            members = burst.rows if self.axis == 1 else burst.cols
-            place = (along - members.start) // members.step
             view = strided(out, int(engine.begin(event, "d")) - self.own.begin, burst.d.stride, summed_extents(burst.ext, kinds))
-            view += total if len(total) == 1 or np.array_equal(place, np.arange(len(members))) else total[place]
+            if number == 0 and view.size < out.size:
+                out[...] = 0
+            # the first one is added to zeros, which leaves no negative zero
+            before = _ZERO if number == 0 and view.size == out.size else view
+            np.add(total if taken is None or len(total) == 1 else total[taken], before, out=view)
         engine.blocked = True
 
 

@@ -42,5 +42,6 @@ def evaluate(contents: Contents, inputs: Mapping[str, np.ndarray], states: Mappi
                 engine.forget()
                 arrays.spare.clear()
         outputs, after = ({b.name: arrays.read(b) for b in layout.program.bindings_of(kind)} for kind in ("output", "state"))
+    arrays.finish()
     contents.lasts = True
     return Run(outputs, after, blocked)

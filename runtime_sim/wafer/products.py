@@ -122,6 +122,9 @@ def _matrix(engine: Engine, step: Step, values: Values, name: str, letters: str)
 def _matmul(left: Values, right: Values) -> Values:
     """left @ right, [batch, rows, columns], in one part a thread where it is large."""
     (batch, m, k), n = left.shape, right.shape[-1]
+    if n > m and right.strides[-2] < right.strides[-1]:
+        # the side with more rows first: it is read in the order in which it lies
+        return _matmul(right.swapaxes(-1, -2), left.swapaxes(-1, -2)).swapaxes(-1, -2)
     out = np.empty((batch, m, n), np.float32)
     work = batch * m * n * k // 32
 
