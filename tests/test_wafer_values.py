@@ -268,13 +268,15 @@ def test_deliveries_in_turn() -> None:
     assert not kernels.deliver(np.array([1, 2]), source, hops, 8, 20, first, waiting, last[0])
     assert waiting[0].tolist() == [7, -1, 7, -1]
     number, src, arrive = np.empty((3, 2), np.int64)
-    assert kernels.take(np.array([2, 1]), np.array([30, 30]), waiting, last[1], number, src, arrive) == (-1, -1)
+    assert kernels.take(np.array([2, 1]), -1, np.array([30, 30]), waiting, last[1], number, src, arrive) == (-1, -1)
     waiting[0, 2] = 7
-    assert kernels.take(np.array([2, 0]), np.array([31, 30]), waiting, last[1], number, src, arrive) == (7, 7)
+    assert kernels.take(np.array([2, 0]), -1, np.array([31, 30]), waiting, last[1], number, src, arrive) == (7, 7)
     assert (number.tolist(), src.tolist(), arrive.tolist()) == ([7, 7], [3, 1], [11, 6])
     assert not kernels.deliver(cores, source, hops, 8, 4, first, waiting, last[0])  # core 0 had one at 6
     assert kernels.deliver(cores, source, hops, 8, 10, first, waiting, last[0])
-    assert kernels.take(np.array([0]), np.array([30]), waiting, last[1], number, src, arrive) == (-1, -1)
+    assert kernels.take(np.array([0]), -1, np.array([30]), waiting, last[1], number, src, arrive) == (-1, -1)
+    assert kernels.take(np.array([2]), 31, first, waiting, last[1], number, src, arrive) == (-1, -1)
+    assert kernels.take(np.array([2]), 32, first, waiting, last[1], number, src, arrive) == (8, 8)
 
 
 def test_pairs_of_boxes_that_meet() -> None:

@@ -153,15 +153,17 @@ class Deliveries:
         for i in sorted(range(len(receives)), key=lambda i: receives[i].time.high):
             while todo:
                 time, flow = sends[todo[-1]].time, flows[todo[-1]]
-                if not time.uniform:
+                start = time.low if time.uniform and time.low >= 0 else -1
+                if start < 0:
                     first[sends[todo[-1]].burst.core_ids] = time.array
-                start = time.low if time.uniform else -1
                 if not kernels.deliver(flow.dst, flow.src, flow.hops, todo[-1], start, first, waiting, state[0]):
                     break
                 todo.pop()
             cores = receives[i].burst.core_ids.reshape(-1)
             src, arrive = np.empty(len(cores), np.int64), np.empty(len(cores), np.int64)
-            low, high = kernels.take(cores, receives[i].time.array.reshape(-1), waiting, state[1], number, src, arrive)
+            time = receives[i].time
+            start, times = (time.low, first) if time.uniform and time.low >= 0 else (-1, time.array.reshape(-1))
+            low, high = kernels.take(cores, start, times, waiting, state[1], number, src, arrive)
             if low < 0:
                 return None
             taken[i] = np.broadcast_to(np.int64(low), len(cores)) if low == high else number[: len(cores)].copy(), src, arrive

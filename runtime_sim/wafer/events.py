@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from .model import BurstView, LoopView, Separable
 
@@ -38,9 +38,14 @@ class Event:
         return self.time.high + self.burst.span
 
 
-def ends(loop: LoopView) -> list[int]:
+def ends(loop: LoopView) -> tuple[int, ...]:
     """Repetitions 0, 1, last - 1 and last."""
-    return sorted({0, min(1, loop.rep - 1), max(loop.rep - 2, 0), loop.rep - 1})
+    return _ends(loop.rep)
+
+
+@lru_cache(maxsize=1024)
+def _ends(rep: int) -> tuple[int, ...]:
+    return tuple(sorted({0, min(1, rep - 1), max(rep - 2, 0), rep - 1}))
 
 
 def clipped(bursts: Iterable[BurstView]) -> list[Event]:

@@ -21,6 +21,10 @@ from .model import BurstView, OperandView, SegmentView
 MEM, FABRIC, IMM, NO = tb.OperandKind.MEM, tb.OperandKind.FABRIC, tb.OperandKind.IMM, tb.OperandKind.NONE
 _CANONICAL = {"obj": -1, "addr": 0, "stride": [0] * 4, "step": [0, 0], "wrap": [0, 0], "py": 0, "px": 0, "pvy": -1, "pvx": -1}
 _TRIGGERS, _KINDS = frozenset(map(int, tb.Trigger)), frozenset(map(int, tb.OperandKind))
+_VECTORS = (
+    ("vy", "h"), ("vx", "w"), ("dense", "hw"), *((f"{p}_pvy", "h") for p in tb.OPERANDS), *((f"{p}_pvx", "w") for p in tb.OPERANDS),
+)  # fmt: skip
+"""Columns that name pool vectors, and the sides of the region that say how long these are."""
 FAR = 1 << 48
 """Cycles beyond which a time cannot be meant; keeps sums of times inside 64 bits."""
 
@@ -80,8 +84,8 @@ def _idle_values(bursts: list[dict[str, Any]], segment: Segment, widths: dict[in
     pool = segment.tables["pool"]
     first = np.searchsorted(pool["vector"], np.arange(int(pool["vector"].max()) + 1 if len(pool["vector"]) else 0))
     reached = np.zeros(len(pool["vector"]), bool)
-    for b in bursts:
-        rows, cols = np.array(range(*b["rows"])), np.array(range(*b["cols"]))
+    for b in bursts if len(pool["vector"]) else ():
+        rows, cols = np.arange(*b["rows"]), np.arange(*b["cols"])
         by_row = [b["vy"], *(b[f"{p}_pvy"] for p in tb.OPERANDS)]
         by_column = [b["vx"], *(b[f"{p}_pvx"] for p in tb.OPERANDS)]
         if b["dense"] != tb.NONE:
@@ -208,11 +212,11 @@ def _burst(
     if not _role_ok(b["rows"], region["h"]) or not _role_ok(b["cols"], region["w"]):
         out.add("W03", unit, f"role rows {b['rows']} cols {b['cols']} is empty or leaves its region", prov=prov, fatal=True)
         return
-    lengths = {"vy": region["h"], "vx": region["w"], "dense": region["h"] * region["w"]}
-    lengths |= {f"{p}_pvy": region["h"] for p in tb.OPERANDS} | {f"{p}_pvx": region["w"] for p in tb.OPERANDS}
-    for name, wanted in lengths.items():
+    lengths = {"h": region["h"], "w": region["w"], "hw": region["h"] * region["w"]}
+    for name, along in _VECTORS:
         if b[name] != tb.NONE:
             used.add(b[name])
+            wanted = lengths[along]
             if vectors.get(b[name]) != wanted:
                 out.add("W01", unit, f"{name} names pool vector {b[name]}, which has not {wanted} values", prov=prov, fatal=True)
     row = OPS[Op(b["op"]), Fmt(b["fmt"])]

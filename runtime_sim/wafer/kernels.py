@@ -227,17 +227,18 @@ def deliver(cores: Any, source: Any, hops: Any, number: int, start: int, first: 
 
 
 @compiled
-def take(cores: Any, times: Any, waiting: Any, last: Any, number: Any, source: Any, arrive: Any) -> tuple[int, int]:
-    """Take what waits at cores: event, source and time of each. The least and the greatest event; (-1, -1) where nothing waits, or where
-    a time is not after `last` [cores]."""
+def take(cores: Any, start: int, times: Any, waiting: Any, last: Any, number: Any, source: Any, arrive: Any) -> tuple[int, int]:
+    """Take what waits at cores, at `start` or where that is negative at `times`: event, source and time of each. The least and the greatest
+    event; (-1, -1) where nothing waits, or where a time is not after `last` [cores]."""
     low, high = waiting[0, cores[0]], waiting[0, cores[0]]
     for i in range(cores.size):
         core = cores[i]
         event = waiting[0, core]
-        if event < 0 or times[i] <= last[core]:
+        time = start if start >= 0 else times[i]
+        if event < 0 or time <= last[core]:
             return -1, -1
         low, high = min(low, event), max(high, event)
-        number[i], source[i], arrive[i], last[core] = event, waiting[1, core], waiting[2, core], times[i]
+        number[i], source[i], arrive[i], last[core] = event, waiting[1, core], waiting[2, core], time
         waiting[0, core] = -1
     return low, high
 

@@ -108,8 +108,7 @@ class Liveness:
     def _spread(self, mask: Mask, number: int) -> Mask:
         """A mask of bands and atoms as [rows, columns, elements]."""
         rows, cols = self.bands[number]
-        elements = mask[..., self.atoms[number]]
-        return np.asarray(elements[rows][:, cols])
+        return np.asarray(mask[..., self.atoms[number]][rows[:, None], cols[None, :]])
 
     # -- the pass ------------------------------------------------------------------------------------------------------------------
 
