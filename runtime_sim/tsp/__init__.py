@@ -15,8 +15,8 @@ from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
 from ..execution import Execution
-from ..threads import each, even, one_thread_products
-from . import lanes, regions
+from ..threads import THREADS, each, even, one_thread_products
+from . import lanes
 from .arena import ALIGN, Arena, make_arena
 from .bindings import Region, encode, lay_out, logical
 from .byte_passes import Selections
@@ -164,16 +164,13 @@ def _read(j: Judgement, arena: Arena, binding: Binding) -> np.ndarray:
     stored = np.dtype(STORED[binding.stored])
     result = np.zeros(int(np.prod(binding.shape)), stored)
     for region in reversed(j.outputs[f"{binding.kind}:{binding.name}"]):
-        _give(arena, region, arena.offset(*j.store.region(region)), result.view(f"u{stored.itemsize}"))
+        parts = region.cut(len(even(THREADS, region.units.size * region.lanes)))
+        each(lambda part: _give(j, arena, part, result.view(f"u{stored.itemsize}")), parts)
     return logical(binding, result)
 
 
-def _give(arena: Arena, region: Region, offset: Array, flat: Array) -> None:
-    """Write into a flat tensor of unsigned numbers the vectors of a region, whose byte planes [planes, vectors] lie at `offset`."""
-
-    def part(cut: slice) -> None:
-        where = np.ascontiguousarray(offset[:, cut])
-        found = lanes.fetch(arena.memory, region.lanes, where, np.ones_like(where)).view(flat.dtype)
-        regions.give(found, region.first[cut], region.count[cut], region.lane, region.pitch, flat)
-
-    each(part, even(offset.shape[1], offset.size * region.lanes))
+def _give(j: Judgement, arena: Arena, region: Region, flat: Array) -> None:
+    """Write the vectors of a region into a flat tensor of unsigned numbers."""
+    offset = arena.offset(*j.store.region(region))
+    found = lanes.fetch(arena.memory, region.lanes, offset, np.ones_like(offset))
+    region.give(found.view(flat.dtype), flat)

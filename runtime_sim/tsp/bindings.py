@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,65 +13,99 @@ from ...errors import BadInput
 from ...machines.program import Binding
 from ...machines.tsp.description import TspMachine
 from ...machines.tsp.tables import STORED
-from . import regions
 from .layout import Array
 
 
 @dataclass(frozen=True)
 class Region:
-    """One region laid out: vectors of the box in C order of (outer axes, lane tile).
+    """One region laid out: vectors of a box of the logical tensor in C order of its axes, of which `axis` counts tiles of `tile` elements.
 
-    `units, rows` [planes, vectors] MEM unit, and row in `allocation`, of every byte plane. Vector v holds `count`[v] elements in the lanes
-    from `lane` on: flat indices `first`[v], `first`[v] + `pitch`, ... into the logical tensor.
+    `units, rows` [planes, vectors] MEM unit, and row in `allocation`, of every byte plane. The box has `box` elements from `start` on in a
+    tensor of `shape`; elements of a tile lie in the lanes from `lane` on. Without an axis every element has a vector of its own, where
+    `broadcast` in all of its lanes.
     """
 
     allocation: int
     units: Array
     rows: Array
-    first: Array
-    count: Array
+    shape: tuple[int, ...]
+    start: tuple[int, ...]
+    box: tuple[int, ...]
+    axis: int | None
+    tile: int
     lane: int
-    pitch: int
+    broadcast: bool
     lanes: int
 
     @cached_property
     def elements(self) -> Array:
         """[vectors, lanes] flat indices into the logical tensor, -1 where a lane holds none."""
-        k = np.arange(self.lanes) - self.lane
-        result: Array = np.where((k >= 0) & (k < self.count[:, None]), self.first[:, None] + k * self.pitch, -1)
+        return self.take(np.arange(1, int(np.prod(self.shape)) + 1)) - 1
+
+    def _inside(self, flat: Array) -> Array:
+        box: Any = (*(slice(s, s + n) for s, n in zip(self.start, self.box, strict=True)), ...)
+        result: Array = flat.reshape(self.shape)[box]
         return result
+
+    def _tiles(self, flat: Array, vectors: Array) -> Iterator[tuple[Array, Array]]:
+        """(elements of a flat tensor, lanes of vectors that hold them): views of one shape, which together are the region."""
+        inside, counts = self._inside(flat), list(self.box)
+        if self.axis is None:
+            yield inside, vectors.reshape(*counts, self.lanes)[..., self.lanes - 1 if self.broadcast else self.lane]
+            return
+        counts[self.axis] = -(-counts[self.axis] // self.tile)
+        grid, inside = np.moveaxis(vectors.reshape(*counts, self.lanes), self.axis, 0), np.moveaxis(inside, self.axis, -1)
+        for number, lanes in enumerate(grid):
+            part = inside[..., number * self.tile : (number + 1) * self.tile]
+            yield part, lanes[..., self.lane : self.lane + part.shape[-1]]
 
     def take(self, flat: Array) -> Array:
         """The vectors [vectors, lanes] of a flat tensor of unsigned numbers; zero in lanes that hold no element."""
-        result = np.zeros((len(self.first), self.lanes), flat.dtype)
-        regions.take(flat, self.first, self.count, self.lane, self.pitch, result)
+        result = np.zeros((self.units.shape[1], self.lanes), flat.dtype)
+        for part, lanes in self._tiles(flat, result):
+            lanes[...] = part
+        if self.broadcast:
+            result[:] = result[:, -1:]
         return result
+
+    def give(self, vectors: Array, flat: Array) -> None:
+        """Write vectors [vectors, lanes] into a flat tensor of the same type."""
+        for part, lanes in self._tiles(flat, vectors):
+            part[...] = lanes
 
     def mark(self, flat: Array) -> None:
         """Set the elements that are held."""
-        regions.mark(self.first, self.count, self.pitch, flat)
+        self._inside(flat)[...] = True
+
+    def cut(self, parts: int) -> list[Region]:
+        """At most so many regions of neighbouring vectors that together are this one."""
+        axis = next((a for a, n in enumerate(self.box) if n > 1), None)
+        if axis is None or axis == self.axis:
+            return [self]
+        size = self.box[axis]
+        parts, each = min(parts, size), self.units.shape[1] // size
+        result = []
+        for low, high in ((size * k // parts, size * (k + 1) // parts) for k in range(parts)):
+            start, box = list(self.start), list(self.box)
+            start[axis], box[axis] = start[axis] + low, high - low
+            some = slice(low * each, high * each)
+            result.append(replace(self, units=self.units[:, some], rows=self.rows[:, some], start=tuple(start), box=tuple(box)))
+        return result
 
 
 def lay_out(region: Mapping[str, Any], shape: tuple[int, ...], machine: TspMachine) -> Region:
     """Index arrays of a region that `structure.region_problem` accepts."""
-    start, box, strides, axis = region["start"], region["shape"], region["strides"], region["lane_axis"]
-    tile, lane = region["lane_tile"], region["lane_offset"]
+    box, axis, tile = region["shape"], region["lane_axis"], region["lane_tile"]
     counts = [-(-n // tile) if a == axis else n for a, n in enumerate(box)]
     grid = np.indices(counts, dtype=np.int64).reshape(len(counts), -1) if counts else np.zeros((0, 1), np.int64)
-    vector, first = np.zeros((2, grid.shape[1]), np.int64)
-    count, pitch, step = np.ones(grid.shape[1], np.int64), 0, 1
-    for a in range(len(shape) - 1, -1, -1):
-        vector += grid[a] * strides[a]
-        first += (start[a] + grid[a] * (tile if a == axis else 1)) * step
-        if a == axis:
-            pitch, count = step, np.minimum(box[a] - grid[a] * tile, tile)
-        step *= shape[a]
-    if axis is None and region["broadcast"]:
-        count[:], lane = machine.vector, 0
+    vector = np.array(region["strides"], np.int64) @ grid
     planes = np.array(region["planes"], np.int64)
     stripe = planes[:, vector % planes.shape[1], :]
     rows = np.broadcast_to(region["row"] + vector // planes.shape[1], stripe.shape[:2])
-    return Region(region["allocation"], stripe[..., 0] * 44 + stripe[..., 1], rows, first, count, lane, pitch, machine.vector)
+    return Region(
+        region["allocation"], stripe[..., 0] * 44 + stripe[..., 1], rows, tuple(shape), tuple(region["start"]), tuple(box), axis, tile,
+        region["lane_offset"], bool(axis is None and region["broadcast"]), machine.vector,
+    )  # fmt: skip
 
 
 def encode(binding: Binding, value: Array) -> Array:
