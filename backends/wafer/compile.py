@@ -23,6 +23,7 @@ from ...machines.wafer.builder import ProgramBuilder
 from ...machines.wafer.description import WORD_BYTES, Defects, WaferMachine
 from ...machines.wafer.isa import NUMPY, WORDS
 from ...machines.wafer.tables import PHI, RHO, ObjectKind, image_key
+from ...passes.digits import split_digits
 from ..options import CompileOptions
 from .bound import lower_bound
 from .choose import LARGE_WORDS, Chooser, largest_divisor, units_of
@@ -311,15 +312,12 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         machine = machine.model_copy(update={"overhead": options.overhead, "changed": changed})
     data = machine.memory_words - machine.data_first_word
     graph = unpacked(computed_outputs(graph), _ROOMY * data * machine.program_cols * machine.program_rows)
-    parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
-    failure = Full(0)
-    pool, best = Pool(), None
-    for fill in _FILLS if options.region is None else ():
-        plan, _ = _planned(parts, graph, machine, options, fill, pool)
-        if plan is not None and (best is None or plan.cycles < best.cycles):
-            best = plan
-    if best is None:
-        best, failure = _planned(parts, graph, machine, options, _DENSE, pool)
+    best, parts, failure = _best(graph, machine, options)
+    if best is None:  # values that readers walk by digits may have to be cut there
+        digits = split_digits(graph)
+        if digits is not graph:
+            graph = digits
+            best, parts, failure = _best(graph, machine, options)
     if best is not None:
         return _Assembly(graph, store, options, best, parts).program()
     where = f"{machine.program_cols} x {machine.program_rows} cores" if not options.region else f"a region of {options.region} cores"
@@ -328,6 +326,20 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     spread = WORD_BYTES * ceil(sum(part.words() for part in parts) / cores)  # were everything dealt out evenly
     demand = max(machine.data_bytes + WORD_BYTES * max(failure.words, 1), spread)
     raise Infeasible("core memory", demand, machine.data_bytes, "bytes", where, levers)
+
+
+def _best(graph: Graph, machine: WaferMachine, options: CompileOptions) -> tuple[_Plan | None, list[Part], Full]:
+    """The fastest plan, None where nothing holds the graph, its stages, and what the last shape lacked."""
+    data = machine.memory_words - machine.data_first_word
+    parts = split(graph, [0] if options.region else cut_points(graph, _WHOLE_CORES * data))
+    pool, best, failure = Pool(), None, Full(0)
+    for fill in _FILLS if options.region is None else ():
+        plan, _ = _planned(parts, graph, machine, options, fill, pool)
+        if plan is not None and (best is None or plan.cycles < best.cycles):
+            best = plan
+    if best is None:
+        best, failure = _planned(parts, graph, machine, options, _DENSE, pool)
+    return best, parts, failure
 
 
 def _planned(
