@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 _LANES_HALF = 160
-_WHOLE = 16
+_WHOLE = 8
 """Passes of a group from which on a unit is a whole tile: fewer are cut in halves, so that threads get equal shares."""
 
 
