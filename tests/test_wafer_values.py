@@ -18,6 +18,7 @@ from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, Semantic
 from spatialc.machines.wafer.tables import ObjectKind
 from spatialc.runtime_sim.wafer import check, execute, kernels
 from spatialc.runtime_sim.wafer.addresses import nest
+from spatialc.runtime_sim.wafer.flows import jump
 from spatialc.runtime_sim.wafer.instances import _meeting
 from spatialc.runtime_sim.wafer.judge import judge
 from spatialc.runtime_sim.wafer.kernels import round_half
@@ -277,6 +278,26 @@ def test_deliveries_in_turn() -> None:
     assert kernels.take(np.array([0]), -1, np.array([30]), waiting, last[1], number, src, arrive) == (-1, -1)
     assert kernels.take(np.array([2]), 31, first, waiting, last[1], number, src, arrive) == (-1, -1)
     assert kernels.take(np.array([2]), 32, first, waiting, last[1], number, src, arrive) == (8, 8)
+
+
+def test_routers_lead_to_the_same_roots() -> None:
+    """In order or by jumps over whole arrays: forests with branches that lead nowhere and circles with branches into them."""
+    rng = np.random.default_rng(4)
+    for size in (1, 7, 40, 300):
+        parent = rng.integers(-1, size, size)
+        parent[rng.random(size) < 0.2] = -1
+        roots = rng.random(size) < 0.1
+        parent[roots] = np.flatnonzero(roots)
+        parent[(parent == np.arange(size)) & ~roots] = -1
+        length, seen = np.where((parent >= 0) & ~roots, rng.integers(1, 5, size), 0), []
+        for lead in (kernels.lead, jump):
+            found = parent.copy(), length.copy(), (length > 0).astype(np.int64)
+            lead(*found, 4 * size)
+            seen.append(found)
+        reached = [(p >= 0) & roots[np.maximum(p, 0)] for p, _, _ in seen]
+        assert np.array_equal(*reached) and np.array_equal(*((p >= 0) for p, _, _ in seen))
+        for one, other in zip(*seen, strict=True):
+            assert np.array_equal(one[reached[0]], other[reached[0]])
 
 
 def test_pairs_of_boxes_that_meet() -> None:

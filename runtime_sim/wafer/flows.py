@@ -1,8 +1,8 @@
 """Where wavelets go: route tables resolved into flows (rules F1, F5 to F7, W21 to W28).
 
 A *flow* says, for the senders of a burst, which cores its wavelets reach, how far they travel and which links they use. Colours whose
-routers never change (one position, no replaced entry) form a forest in which every router has one source, found by pointer jumping over
-whole arrays. Other colours are traced head by head, one array step a hop, at the cycle at which the first wavelet passes each router.
+routers never change (one position, no replaced entry) form a forest in which every router has one source (`kernels.lead`). Other colours
+are traced head by head, one array step a hop, at the cycle at which the first wavelet passes each router.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...machines.wafer import tables as tb
+from . import kernels
 from .breaches import Breaches
 from .model import BurstView, Ints, SegmentView, progression
 
@@ -231,19 +232,24 @@ class Fabric:
             fed = (source >= 0) & (tx[source] >> OPPOSITE[port] & 1 > 0) & (rx[source] >= 0)
             at, source = at[fed], source[fed]
             parent[at], length[at], count[at] = source, self.hops.length[OPPOSITE[port], source], 1
-        far = np.flatnonzero((parent >= 0) & (parent != here))
-        for _ in range(int(np.ceil(np.log2(self.size + 1))) + 1):
-            over = parent[far]
-            step = parent[over]
-            length[far] += length[over]
-            count[far] = np.minimum(count[far] + count[over], 4 * self.size)
-            parent[far] = step
-            # who has come to a root, or to one that leads nowhere, is done
-            far = far[(step >= 0) & (step != over)]
-            if not len(far):
-                break
+        (kernels.lead if kernels.pays(self.size) else jump)(parent, length, count, 4 * self.size)
         reached = (parent >= 0) & (rx[np.maximum(parent, 0)] == RAMP)
         return Forest(entries, np.where(reached, parent, -1), length, count, (parent >= 0) & ~reached)
+
+
+def jump(parent: Ints, length: Ints, count: Ints, most: int) -> None:
+    """`kernels.lead` with whole arrays: everyone takes the parent of its parent, again and again."""
+    far = np.flatnonzero((parent >= 0) & (parent != np.arange(len(parent))))
+    for _ in range(int(np.ceil(np.log2(len(parent) + 1))) + 1):
+        over = parent[far]
+        step = parent[over]
+        length[far] += length[over]
+        count[far] = np.minimum(count[far] + count[over], most)
+        parent[far] = step
+        # who has come to a root, or to one that leads nowhere, is done
+        far = far[(step >= 0) & (step != over)]
+        if not len(far):
+            break
 
 
 _NOTHING = Flow(*(np.zeros(0, np.int64) for _ in range(6)))

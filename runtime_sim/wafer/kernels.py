@@ -243,6 +243,28 @@ def take(cores: Any, start: int, times: Any, waiting: Any, last: Any, number: An
     return low, high
 
 
+@compiled
+def lead(parent: Any, length: Any, count: Any, most: int) -> None:
+    """Make the parent of everything the root that it leads to (a parent of itself), -1 where it leads nowhere, some part of the circle
+    where it leads into one; `length` and `count` (`most` at most) become sums over the way there."""
+    todo, on_way = np.empty(parent.size, np.int64), np.zeros(parent.size, np.bool_)
+    known = np.zeros(parent.size, np.bool_)
+    for first in range(parent.size):
+        at, n = first, 0
+        while parent[at] >= 0 and parent[at] != at and not known[at] and not on_way[at]:
+            on_way[at] = True
+            todo[n] = at
+            n += 1
+            at = parent[at]
+        for i in range(n - 1, -1, -1):
+            over = parent[todo[i]]
+            if not on_way[over]:
+                length[todo[i]] += length[over]
+                count[todo[i]] = min(count[todo[i]] + count[over], most)
+                parent[todo[i]] = parent[over]
+            on_way[todo[i]], known[todo[i]] = False, True
+
+
 @elementwise
 def erf(x: float) -> float:
     """erf in float64."""
