@@ -115,7 +115,8 @@ def make_chain(e: Evaluation, rows: Array) -> Chain:
     burst, k, width = burst[order], k[order], width[order]
     cuts = _shares(parent[order])
     last = np.full(size, -1, np.int64)
-    np.maximum.at(last, giver[giver >= 0], np.broadcast_to(np.arange(size)[:, None, None], giver.shape)[giver >= 0])
+    taken = np.flatnonzero(giver >= 0)
+    last[giver.reshape(-1)[taken]] = taken // 8  # of several uses the last one stays
     inner, slot = v.base[burst] < 0, np.full(size, -1, np.int64)
     slots = ck.slots(giver.reshape(size, 8), last, inner, np.array(cuts), slot)
     target = np.where(inner, -2 - slot * 4 * vector, v.base[burst] + k * v.width[burst] * vector)

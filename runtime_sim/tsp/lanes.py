@@ -15,6 +15,8 @@ FEW = 4
 """Nonzero lanes up to which a vector adds columns of a tile; vectors up to which a pass is multiplied out."""
 _ROWS, _LINES = 64, 16
 """Vectors of a pass that are taken together, and rows of a tile that they visit at a time: both stay in the cache."""
+_LOOK = 32
+"""Lanes that are looked at together for one that is not zero."""
 
 
 @compiled
@@ -173,22 +175,24 @@ def _multiply(arena: Any, o: Any, s: Any, offset: Any, step: Any, tile: Any, out
 
 @compiled
 def _nonzero(arena: Any, o: Any, s: Any, lanes: Any, at: Any) -> int:
-    """How many lanes of a vector are not zero; where there are at most `len(at)`, `at` holds them."""
+    """How many lanes of a vector are not zero, and in `at` which; more than `at` holds where there are more."""
     used = 0
-    if s == 1:
-        row = arena[o : o + lanes]
-        for j in range(lanes):
-            used += row[j] != 0
-    else:
-        for j in range(lanes):
-            used += arena[o + j * s] != 0
-    if 0 < used <= len(at):
-        found, j = 0, 0
-        while found < used:
-            if arena[o + j * s] != 0:
-                at[found] = j
-                found += 1
-            j += 1
+    for low in range(0, lanes, _LOOK):
+        high, some = min(low + _LOOK, lanes), 0
+        if s == 1:
+            row = arena[o + low : o + high]
+            for j in range(len(row)):
+                some |= row[j]
+        else:
+            for j in range(low, high):
+                some |= arena[o + j * s]
+        if some:
+            for j in range(low, high):
+                if arena[o + j * s] != 0:
+                    if used == len(at):
+                        return used + 1
+                    at[used] = j
+                    used += 1
     return used
 
 
