@@ -335,6 +335,8 @@ def test_scatter_updates_a_state_between_runs() -> None:
         assert np.array_equal(run.outputs["y"], cache)
         states = dict(run.states)
         assert np.array_equal(states["cache"], cache)
+    alone, first = (p.run({"fresh": fresh, "codes": codes.reshape(1, 320)}) for p in (program, prepare(scatter_program())))
+    assert np.array_equal(alone.outputs["y"], first.outputs["y"]) and np.flatnonzero(alone.outputs["y"].any(axis=1)).tolist() == [row]
     codes[4, 0] = 15
     assert [v.rule for v in program.run({"fresh": fresh, "codes": codes.reshape(1, 320)}, states).violations] == ["TSP-012"]
     early = edit(scatter_program(), 3, t0=4)
