@@ -219,15 +219,22 @@ class Engine:
             return
         cut = seen_once(values)
         small = (1 if cut.shape[0] == 1 else h, 1 if cut.shape[1] == 1 else w)
-        begin, stride = int(self.begin(step.event, "d")), step.event.burst.d.stride
-        if values.flags.owndata and values.size == small[0] * small[1] * size and values.flags.c_contiguous and dense(ext, stride):
+        made = values.flags.owndata and values.flags.c_contiguous
+        if made and values.size == small[0] * small[1] * size and dense(ext, step.event.burst.d.stride):
             # nothing else sees what an operation has just made
             self.memory.keep(obj, values.reshape(*small, size))
             return
-        index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
-        array = self.memory.blank((*small, size), values.dtype)
-        strided(array[index], begin, stride, ext)[...] = cut
+        array, view = self._room(step, cores, cut.shape, ext, values.dtype)
+        view[...] = cut
         self.memory.keep(obj, array)
+
+    def _room(self, step: Step, cores: Cores, cut: Sequence[int], ext: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Values, Values]:
+        """An array to become the object's, stored once along mesh axes on which `cut` is 1, and what the step writes of it."""
+        obj = step.event.burst.d.obj
+        small = tuple(1 if few == 1 else n for few, n in zip(cut, self.memory.shapes[obj][:2], strict=False))
+        index = tuple(slice(0, 1) if n == 1 else cores.index[axis] for axis, n in enumerate(small))
+        array = self.memory.blank((*small, self.memory.shapes[obj][2]), dtype)
+        return array, strided(array[index], int(self.begin(step.event, "d")), step.event.burst.d.stride, ext)
 
     def _narrow(self, step: Step, cores: Cores, values: Values) -> bool:
         """Store values that are the same on all rows or columns in an array that is stored once for them, or that is one value so far;
@@ -325,7 +332,10 @@ class Engine:
         total = contraction(self, step, cores, streamed, kinds, None)
         self.blocked = True
         if step.covers:
-            self._replace(step, cores, seen_once(self.read(event, "d", cores, ext)) + total, ext)
+            before = seen_once(self.read(event, "d", cores, ext))
+            array, view = self._room(step, cores, np.broadcast_shapes(before.shape, total.shape), ext, total.dtype)
+            np.add(before, total, out=view)
+            self.memory.keep(burst.d.obj, array)
             return True
         if not cores.view:
             total = total[:, 0]
