@@ -22,8 +22,8 @@ MACHINE = load_machine("wafer", "wafer-wse2")
 WIDTH, ROWS, LAYERS = 64, 12, 4
 
 
-def residual_layers() -> tuple[Graph, ConstantStore]:
-    """x + w2 relu(w1 x), four times."""
+def residual_layers(rotated: bool = False) -> tuple[Graph, ConstantStore]:
+    """x + w2 |w1 x|, four times; `rotated`: x + w2 w1 |x|, where a layer also makes the |x| of the next, and of the last only |x| is read."""
     b, store = GraphBuilder(), ConstantStore()
     rng = np.random.default_rng(0)
 
@@ -49,8 +49,16 @@ def residual_layers() -> tuple[Graph, ConstantStore]:
         access = (at(0, 1),) * len(operands)
         return b.new(Map, operands, axes=(ROWS, WIDTH), accesses=access, groups=((0,), (1,)), expr=cast(expr, F16), **nest)
 
-    for layer in range(LAYERS):
-        x = pointwise("add", x, linear(pointwise("abs", linear(x, weights[2 * layer])), weights[2 * layer + 1]))
+    if rotated:
+        y = pointwise("abs", x)
+        start = len(b.nodes)
+        for layer in range(LAYERS):
+            x = pointwise("add", x, linear(linear(y, weights[2 * layer]), weights[2 * layer + 1]))
+            y = pointwise("abs", x)
+        x = pointwise("add", y, y)
+    else:
+        for layer in range(LAYERS):
+            x = pointwise("add", x, linear(pointwise("abs", linear(x, weights[2 * layer])), weights[2 * layer + 1]))
     graph = b.finish([x])
     return replace(graph, repeats=(Repeat(start, 4, LAYERS),)), store
 
@@ -73,6 +81,22 @@ def test_layers_share_a_segment_and_keep_their_weights() -> None:
     assert result.cycles == program.predicted_cycles
     expected = interpret(graph, {"x": x}, store=store)[0][0].astype(np.float64)
     assert np.linalg.norm(result.outputs["output_0"] - expected) <= 2e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.usefixtures("staged")
+def test_the_last_layer_is_the_same_stage_though_less_of_it_is_read() -> None:
+    graph, store = residual_layers(rotated=True)
+    program = compile_graph(graph, store, CompileOptions(machine=MACHINE))
+    used = [program.segments[i].name for i in program.tables["instances"]["segment"].tolist()]
+    layers = [name for name in used if name.startswith("stage")][1:-1]
+    assert len(layers) == LAYERS
+    assert len(set(layers[1:])) == 1  # the first may find its imports in other cuts
+    x = np.random.default_rng(1).standard_normal((ROWS, WIDTH)).astype(np.float16)
+    result = execute(program, {"x": x})
+    assert result.violations == ()
+    assert result.cycles == program.predicted_cycles
+    (wanted,), _ = interpret(graph, {"x": x}, store=store)
+    np.testing.assert_allclose(result.outputs["output_0"], wanted, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.usefixtures("staged")

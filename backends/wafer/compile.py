@@ -217,6 +217,7 @@ class _Plan:
     fill: float
     half_sums: bool
     pool: Pool
+    parts: list[Part] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     """One per part; equal parts share one."""
     known: dict[tuple[Any, ...], Stage] = field(default_factory=dict)
@@ -228,12 +229,15 @@ class _Plan:
 
     def add(self, part: Part, limit: int) -> None:
         """Compile a part on the narrowest rectangle of at most `limit` columns that holds it. Raises Full."""
-        before = self.stages[-1] if self.stages else None
-        incoming = [v.shards for _, v in sorted(before.exports.items())] if before else []
+        incoming = []
+        if self.stages:
+            exports = list(self.stages[-1].exports.values())
+            incoming = [exports[k].shards for k in part.taken(self.parts[-1])]
         key = (part.key, tuple(incoming))
         if key not in self.known:
             self.known[key] = self._compile(part, incoming, limit)
         self.stages.append(self.known[key])
+        self.parts.append(part)
 
     def _compile(self, part: Part, incoming: Sequence[Shards], limit: int) -> Stage:
         failure = Full(0)
@@ -425,7 +429,7 @@ class _Assembly:
         for part, stage in zip(self.parts, self.plan.stages, strict=True):
             moved: list[tuple[int, int]] = []
             if before is not None:
-                now, moved = self._transfer(now, x - before[2].e.cols, before, stage)
+                now, moved = self._transfer(now, x - before[2].e.cols, before, part, stage)
             segment, cycles = self._segment(stage, x)
             instance = self.builder.instance(segment, x, 0, now)
             for (source, source_object), value in zip(moved, stage.imports.values(), strict=True):
@@ -455,10 +459,13 @@ class _Assembly:
             self.segments.append(builder.build())
         return self.made[key]
 
-    def _transfer(self, now: int, x: int, before: tuple[int, Part, Stage], stage: Stage) -> tuple[int, list[tuple[int, int]]]:
+    def _transfer(
+        self, now: int, x: int, before: tuple[int, Part, Stage], part: Part, stage: Stage
+    ) -> tuple[int, list[tuple[int, int]]]:  # fmt: skip
         """Exports of the stage before, at column x, become imports of this one; cycle afterwards, and where each import comes from."""
-        instance, _, source = before
-        pairs = list(zip((source.exports[i] for i in sorted(source.exports)), stage.imports.values(), strict=True))
+        instance, earlier, source = before
+        exports = list(source.exports.values())
+        pairs = list(zip((exports[k] for k in part.taken(earlier)), stage.imports.values(), strict=True))
         if not pairs:
             return now, []
         carried = tuple(self._carried(source, a, stage, b) for a, b in pairs)

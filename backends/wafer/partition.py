@@ -1,7 +1,8 @@
 """Cut a graph into stages, each for a rectangle of its own; layers that repeat become equal stages.
 
 A stage is a run of nodes in graph order. It reads constants, inputs and states where it likes, values of earlier stages as *imports*, and
-hands on what later stages read as *exports* (values that only pass through are both). Equal stages have equal keys: they are compiled once.
+offers as *exports* what later stages read (values that only pass through are both), the last of several equal layers what the others offer.
+Equal stages have equal keys: they are compiled once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ class Part:
     """(number of the program's output, id in `graph`)."""
     original: tuple[int, ...]
     key: tuple[Any, ...]
+
+    def taken(self, before: Part) -> list[int]:
+        """Which of the exports of the stage before are the imports of this one, in order: positions in its `exports`."""
+        offered = [before.original[i] for i in before.exports]
+        return [offered.index(self.original[i]) for i in self.imports]
 
     def words(self) -> int:
         """Words of the constants that it reads, each once."""
@@ -58,14 +64,27 @@ def split(graph: Graph, points: list[int]) -> list[Part]:
             for operand in node.operands:
                 if operand in stage_of:
                     last_use[operand] = max(last_use.get(operand, 0), stage_of[node.id])
+    live_outs = [sorted(v for v, last in last_use.items() if stage_of[v] <= number < last) for number in range(len(spans))]
+    _alike(graph, spans, live_outs)
     parts = []
-    for number in range(len(spans)):
+    for number, live_out in enumerate(live_outs):
         live_in = sorted(v for v, last in last_use.items() if stage_of[v] < number <= last)
-        live_out = sorted(v for v, last in last_use.items() if stage_of[v] <= number < last)
         nodes = [graph[i] for i in sorted(stage_of) if stage_of[i] == number]
         unread = [n.id for n in (*graph.inputs, *graph.states) if not graph.users[n.id]] if number == len(spans) - 1 else []
         parts.append(_part(graph, nodes, live_in, live_out, unread))
     return parts
+
+
+def _alike(graph: Graph, spans: list[tuple[int, int]], live_outs: list[list[int]]) -> None:
+    """The last copy of a repeat exports what the others export, though nobody reads all of it: it is then the same stage as they are."""
+    number_of = {a: number for number, (a, _) in enumerate(spans)}
+    for repeat in graph.repeats:
+        start = repeat.start + (repeat.count - 1) * repeat.period
+        if start in number_of and start - repeat.period in number_of:
+            others = {v + repeat.period for v in live_outs[number_of[start - repeat.period]]}
+            last = number_of[start]
+            if min(others, default=start) >= start and set(live_outs[last]) < others:
+                live_outs[last] = sorted(others)
 
 
 def _source(node: Node) -> bool:
