@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from test_backend_wafer_stages import residual_layers
-from test_wafer_instances import layers
-from wafer_lines import summed_product
+from test_wafer_instances import SIZE, SPAN, layers
+from wafer_lines import placed_sums, summed_product
 from wafer_programs import WSE2, edited
 
 from spatialc import api
@@ -19,6 +19,7 @@ from spatialc.backends.wafer import compile as driver
 from spatialc.backends.wafer import compile_graph
 from spatialc.errors import BadInput
 from spatialc.machines.program import Program
+from spatialc.machines.wafer.tables import image_key
 from spatialc.models.llama import Llama, LlamaConfig, LlamaDecode
 from spatialc.runtime_sim.execution import Execution
 from spatialc.runtime_sim.wafer import execute, prepare
@@ -43,6 +44,7 @@ def stages() -> Program:
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "layers": layers, "product": lambda: summed_product(4, 2, 3, 8), "decode": decode, "stages": stages,
+    "placed": lambda: placed_sums(4, 2, 3),
 }  # fmt: skip
 
 
@@ -122,9 +124,26 @@ def test_wrong_inputs_leave_a_prepared_program_as_it_is() -> None:
 
 def test_a_program_that_breaks_rules_runs_alike_too() -> None:
     """Words that nothing has written are zeros in every run."""
-    program = edited(summed_product(4, 2, 3, 8), "bursts", 0, ext=(1, 1, 1, 2))
-    prepared = prepare(program)
-    assert prepared.verdict.violations
-    for seed in (0, 1, 0):
-        inputs, _ = data(program, seed)
-        assert same(prepared.run(inputs), execute(program, inputs))
+    product = edited(summed_product(4, 2, 3, 8), "bursts", 0, ext=(1, 1, 1, 2))
+    short = edited(layers(starts=(0, SPAN)), "bursts", 0, ext=(1, 1, 1, SIZE - 1))
+    for program, rule in ((product, "W44"), (short, "W50")):
+        prepared = prepare(program)
+        assert rule in {v.rule for v in prepared.verdict.violations}
+        for seed in (0, 1, 0):
+            inputs, _ = data(program, seed)
+            found = prepared.run(inputs)
+            assert same(found, execute(program, inputs))
+            assert program is product or not found.outputs["y"][..., SIZE - 1].any()
+
+
+def test_parts_go_where_the_indices_of_their_own_instance_say() -> None:
+    """Memory of one instance's indices is used again for those of the next."""
+    program = placed_sums(4, 2, 3)
+    prepared, (inputs, _) = prepare(program), data(program, 0)
+    assert not prepared.verdict.violations
+    for _ in range(3):
+        outputs = prepared.run(inputs).outputs
+        for k in range(3):
+            index, wanted = program.images[image_key(k)].reshape(2, -1), np.zeros((2, 8), np.float32)
+            np.put_along_axis(wanted, index, inputs[f"x{k}"].reshape(2, -1), axis=1)
+            assert np.array_equal(outputs[f"y{k}"], wanted), k

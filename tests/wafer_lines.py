@@ -6,12 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 from wafer_programs import BASE, bound, program_of
 
 from spatialc.machines.program import Program
 from spatialc.machines.wafer.builder import FABRIC, NO_OPERAND, ProgramBuilder, SegmentBuilder, full, imm, mem, one
 from spatialc.machines.wafer.isa import Element, Fmt, Op
-from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger
+from spatialc.machines.wafer.tables import ObjectKind, Port, Trigger, image_key
 
 D = 5
 """2 * T_R + 1."""
@@ -241,3 +242,45 @@ def _broadcast(s: SegmentBuilder, r: int, rows: int, tree: Tree, acc: int, b: in
                 qin=4,
                 **common,
             )  # fmt: skip
+
+
+def placed_sums(p: int, b: int, runs: int) -> Program:
+    """Instances of one segment, each with indices of its own: every core of a row puts its b elements among zeros at the places that its
+    indices name, and a chain of sums to the last core joins them. x<k> f32 [2, p, b], y<k> f32 [2, p*b], image k the indices [2, p, b]."""
+    s = SegmentBuilder("placed")
+    r, n = s.region(p, 2), p * b
+    x = s.object(r, BASE, Element.F32, [b], ObjectKind.INPUT)
+    acc = s.object(r, BASE + 68, Element.F32, [n], ObjectKind.SCRATCH)
+    index = s.object(r, BASE + 256, Element.I32, [b], ObjectKind.WEIGHT)
+    y = s.object(r, BASE + 512, Element.F32, [n], ObjectKind.OUTPUT)
+    role, tree = {"rows": full(2), "cols": full(p)}, chain_tree(p)
+    zeros = s.burst(r, Op.MOV, Fmt.F32, 0, n, d=mem(acc, 1), a=imm(0), ext=(n,), **role)
+    s.burst(
+        r, Op.STX, Fmt.F32, n, 8 * b, d=mem(acc, 0, 0), a=mem(x, 1, 0), s=mem(index, 1, 0), ext=(b, 1), look=(0, n, 1, 0, 0),
+        after=[zeros], **role,
+    )  # fmt: skip
+    start, last = n + 8 * b, -1
+    for v in range(p):
+        if v < p - 1:
+            _route(s, r, 2, v, v + 1, tree.colour[v])
+        out = {"cout": tree.colour[v], "qout": 3} if v < p - 1 else {}
+        into = {"cin": tree.colour[v - 1], "qin": 2} if v else {}
+        d, a, own = FABRIC if v < p - 1 else mem(acc, 1), FABRIC if v else mem(acc, 1), mem(acc, 1) if v else NO_OPERAND
+        last = s.burst(
+            r, Op.ADD if v else Op.MOV, Fmt.F32, start + 6 * v, n, cols=one(v), rows=full(2), ext=(n,), q=1, d=d, a=a, b=own,
+            trigger=Trigger.HOLD, **into, **out,
+        )  # fmt: skip
+    end = start + 6 * (p - 1) + n
+    s.burst(r, Op.MOV, Fmt.F32, end, n, cols=one(p - 1), rows=full(2), ext=(n,), d=mem(y, 1), a=mem(acc, 1), after=[last])
+    builder = ProgramBuilder()
+    each = builder.placement([2, p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(2), full(p), ext=[b])
+    whole = builder.placement([2, n], [(0, 1, 0), (0, 0, 0)], [[0], [1]], full(2), one(p - 1), ext=[n])
+    images, bindings = {}, []
+    for k in range(runs):
+        i = builder.instance(0, 0, 0, k * (end + n))
+        for obj, word in ((x, 0), (acc, 68), (y, 512)):
+            builder.relocate(i, obj, BASE + 1024 * k + word)
+        builder.bind_placed(i, index, k, each, word=BASE + 1024 * k + 256)
+        images[image_key(k)] = np.stack([np.random.default_rng([k, row]).permutation(n).reshape(p, b) for row in (0, 1)]).astype(np.int32)
+        bindings += [bound(f"x{k}", "input", "f32", (2, p, b), (i, x, each)), bound(f"y{k}", "output", "f32", (2, n), (i, y, whole))]
+    return program_of(s.build(), builder, bindings, runs * (end + n), images)

@@ -33,7 +33,8 @@ class Contents:
     def __init__(self, layout: Layout, legal: bool = False) -> None:
         self.layout, self.legal = layout, legal
         self.spare: Spare = {}
-        """Arrays of finished runs, used again: fresh pages are what costs most. Only legal programs read nothing that was not written."""
+        """Arrays of finished instances and runs, used again: fresh pages are what costs most. Only legal programs read nothing that was
+        not written; in others every array begins with zeros, so that all runs find the same there."""
         self.lasts = False
         """Whether every form of a constant is kept. A single run needs each but once, and does without that memory."""
         self.fixed: dict[Any, Values] = {}
@@ -74,7 +75,6 @@ class Contents:
                 held=frozenset(obj for obj, root in roots.items() if root != (number, obj)),
                 kept=frozenset(obj for obj, root in roots.items() if root in self.kept or self.last[root] != (number, obj)),
                 same={obj: first[root] for obj, root in roots.items() if counts[root] > 1},
-                constants=frozenset(obj for obj, root in roots.items() if self.constant(root)),
                 ends=frozenset(obj for obj, root in roots.items() if root not in self.kept and self.last[root] == (number, obj)),
             )
         return self._shares[number]
@@ -147,8 +147,6 @@ class Share:
     """Objects that are read after this instance has ended."""
     same: Mapping[int, int]
     """Objects that are the same words as another one of this instance, by the first of them."""
-    constants: frozenset[int]
-    """Objects that hold an image in all runs, from beginning to end."""
     ends: frozenset[int]
     """Objects whose arrays nothing needs after their last use by this instance."""
 
@@ -170,8 +168,7 @@ class Arrays:
                     binding.name, inputs if binding.kind == "input" else states, binding.shape, binding.dtype
                 )
             self._check_range(binding)
-        self.spare: Spare = contents.spare if contents.legal else {}
-        """Arrays of finished instances, used again."""
+        self.spare = contents.spare
         self.padded: dict[Slot, Values] = {}
         """Tensors with the padding that a slot sees in them."""
 
@@ -260,7 +257,9 @@ class Arrays:
         self.arrays.clear()
 
     def reuse(self, array: Values | None) -> None:
-        """Keep the memory of an array that nothing uses any more."""
+        """Keep the memory of an array that nothing uses any more (of a legal program)."""
+        if not self.contents.legal:
+            return
         if array is not None and not array.flags.c_contiguous and isinstance(array.base, np.ndarray):
             array = array.base
         if array is None or array.base is not None or id(array) in self.contents.lasting:

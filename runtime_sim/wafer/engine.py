@@ -57,7 +57,7 @@ class Engine:
 
     seg: SegmentView
     deliveries: Deliveries
-    memory: Memory = field(default_factory=lambda: Memory(None, {}, {}, frozenset()))
+    memory: Memory = field(default_factory=lambda: Memory(None, {}, {}))
     buffers: dict[Key, Values] = field(default_factory=dict)
     uses: dict[Key, int] = field(default_factory=dict)
     exact: bool = False
@@ -82,6 +82,7 @@ class Engine:
         self.blocked = False
         self.buffers = {}
         self.uses = dict(plan.uses)
+        self._fresh.clear()
         for number, action in enumerate(plan.actions):
             if isinstance(action, Step):
                 if number not in plan.bound:
@@ -93,7 +94,6 @@ class Engine:
                 action.evaluate(self)
             for obj in plan.done.get(number, ()):
                 memory.release(obj)
-        self._fresh.clear()
 
     def forget(self) -> None:
         """Drop the memory of streams and operands that no run is using."""

@@ -35,7 +35,7 @@ def evaluate(contents: Contents, inputs: Mapping[str, np.ndarray], states: Mappi
             share = contents.share(instance.number)
             plan = instance.analysis.plan(exact, share.held, share.kept, bool(share.same))
             engine = instance.analysis.engine()
-            engine.run(plan, Memory(Part(arrays, share), share.same, instance.analysis.seg.shapes, share.constants), exact)
+            engine.run(plan, Memory(Part(arrays, share), share.same, instance.analysis.seg.shapes), exact)
             blocked |= engine.blocked
             if final[id(instance.analysis)] == instance.number and not contents.lasts:
                 # what only this segment needs is not kept beside others in a single run

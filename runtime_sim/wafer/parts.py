@@ -42,24 +42,32 @@ class Stored:
     strides: tuple[int, ...] = ()
     """How the object with the parts was stored, and `seen`: its parts as a view of such an array; () where that is not known."""
     seen: Callable[[Values], Values] = field(default=lambda array: array)
-    constant: Values | None = None
-    """The array of the object with the indices, where nothing ever writes it."""
+    chosen: Values | None = None
+    """What the object with the indices held, without copies of equal cores; `lasting`: the array that holds it in all runs."""
+    lasting: Values | None = None
 
     def note(self, engine: Engine, step: Step) -> None:
         """Note how the objects of a step are stored, where they lie at one place on all its cores."""
         burst, memory = step.event.burst, engine.memory
         place = Place.of((burst.rows, burst.cols), engine.begin(step.event, "a"))
         by_index = burst.op.meaning is Semantics.STORE_INDEXED
-        if step.at is not None or place is None or (by_index and (burst.s.kind is not MEM or burst.s.obj not in memory.constants)):
+        if step.at is not None or place is None or (by_index and burst.s.kind is not MEM):
             return
         self.strides = memory[burst.a.obj].strides
         self.seen = place.reader(burst.ext, burst.a.stride, self.strides)
-        self.constant = memory[burst.s.obj] if by_index else None
+        self.chosen = seen_once(memory[burst.s.obj]).copy() if by_index else None
 
     def same(self, memory: Memory, burst: BurstView) -> bool:
         """Whether the parts are stored, and chosen, as they were."""
-        chosen = burst.op.meaning is not Semantics.STORE_INDEXED or memory[burst.s.obj] is self.constant
-        return bool(self.strides) and memory[burst.a.obj].strides == self.strides and chosen
+        if not self.strides or memory[burst.a.obj].strides != self.strides:
+            return False
+        if self.chosen is None or (self.lasting is not None and memory[burst.s.obj] is self.lasting):
+            return True
+        # other arrays are used again, for other instances' indices too
+        alike = np.array_equal(seen_once(memory[burst.s.obj]), self.chosen)
+        if alike and memory.forms(burst.s.obj) is not None:
+            self.lasting = memory[burst.s.obj]
+        return alike
 
     @cached_property
     def steps(self) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:

@@ -7,7 +7,6 @@ stride of 0: such arrays are never written, `target` makes them whole first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as Collection
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -192,12 +191,10 @@ class Owner(Protocol):
 
 class Memory:
     """Arrays of one instance, fetched on first use. Objects that are the same words (`same`: object -> the one that stands for it) are
-    one array; `shapes` are [rows, columns, elements] by object, `constants` hold the same image from beginning to end."""
+    one array; `shapes` are [rows, columns, elements] by object."""
 
-    def __init__(
-        self, owner: Owner | None, same: Mapping[int, int], shapes: Mapping[int, tuple[int, int, int]], constants: Collection[int]
-    ) -> None:  # fmt: skip
-        self._owner, self._same, self.shapes, self.constants = owner, same, shapes, constants
+    def __init__(self, owner: Owner | None, same: Mapping[int, int], shapes: Mapping[int, tuple[int, int, int]]) -> None:
+        self._owner, self._same, self.shapes = owner, same, shapes
         self._arrays: dict[int, Values] = {}
 
     def _at(self, obj: int) -> int:
