@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from spatialc.errors import BadInput
 from spatialc.machines.program import Binding, Program
 from spatialc.machines.wafer.builder import NO_OPERAND, Operand, ProgramBuilder, SegmentBuilder, full, imm, mem
 from spatialc.machines.wafer.isa import NUMPY, WORDS, Element, Fmt, Op, Semantics, find
-from spatialc.machines.wafer.tables import ObjectKind
+from spatialc.machines.wafer.tables import ObjectKind, OperandKind
 from spatialc.runtime_sim.wafer import check, execute, kernels
 from spatialc.runtime_sim.wafer.addresses import nest
+from spatialc.runtime_sim.wafer.engine import Engine
 from spatialc.runtime_sim.wafer.flows import jump
 from spatialc.runtime_sim.wafer.instances import _meeting
 from spatialc.runtime_sim.wafer.judge import judge
@@ -344,3 +345,15 @@ def test_parts_are_found_again_only_where_they_are_stored_alike() -> None:
             engine.source = None
             parts.sums(engine, out, False)
             assert np.array_equal(out, values)
+
+
+def test_operands_of_different_cores_are_arranged_apart() -> None:
+    """Levels of one burst take the same operand on cores of their own."""
+    operand = SimpleNamespace(kind=OperandKind.MEM, obj=0, addr=0, stride=(0, 0, 0, 1), step=(0, 0))
+    burst = SimpleNamespace(operand=lambda _: operand, ext=(1, 1, 1, 4), d=operand, rows=range(2), cols=range(2))
+    seg, memory = SimpleNamespace(written=frozenset()), SimpleNamespace(forms=lambda _: None)
+    engine = Engine(cast(Any, seg), cast(Any, None), cast(Any, memory))
+    for first in (0, 1):
+        step: Any = SimpleNamespace(event=SimpleNamespace(burst=burst), at=np.array([first, first + 2]))
+        values = np.arange(16, dtype=np.float32).reshape(4, 4)[step.at].swapaxes(0, 1)
+        assert np.array_equal(engine.arranged(step, "s", "form", values, (8,)), values.reshape(8))

@@ -99,10 +99,10 @@ class Engine:
         """Drop the memory of streams and operands that no run is using."""
         self.buffers, self._spare, self._arranged = {}, {}, {}
 
-    def arranged(self, event: Event, name: str, form: Hashable, values: Values, shape: tuple[int, ...]) -> Values:
+    def arranged(self, step: Step, name: str, form: Hashable, values: Values, shape: tuple[int, ...]) -> Values:
         """An operand as f32 in another shape: a view where that is possible, else a copy, made once a run where nothing in the segment
         writes the operand."""
-        burst = event.burst
+        burst, at = step.event.burst, b"" if step.at is None else step.at.tobytes()
         operand = burst.operand(name)
         if values.dtype == np.float32:
             try:
@@ -111,7 +111,7 @@ class Engine:
                 pass
         if operand.kind is not MEM or operand.obj in self.seg.written or operand.step != (0, 0):
             return values.reshape(shape).astype(np.float32, copy=False)
-        key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, name, form, shape)
+        key = (operand.obj, operand.addr, operand.stride, burst.ext, burst.d.stride, burst.rows, burst.cols, at, name, form, shape)
         if (lasting := self.memory.forms(operand.obj)) is not None:
             if key not in lasting:
                 lasting[key] = np.empty(values.shape, np.float32)

@@ -115,7 +115,7 @@ def _matrix(engine: Engine, step: Step, values: Values, name: str, letters: str)
     free_inside = f > 1 and inner[free] <= inner["K"]
     order = (*axes["B"], *axes["K"], *axes[free]) if free_inside else (*axes["B"], *axes[free], *axes["K"])
     shape = (b, k, f) if free_inside else (b, f, k)
-    matrix = engine.arranged(step.event, name, (letters, free_inside), values.transpose(*order, *still), shape)
+    matrix = engine.arranged(step, name, (letters, free_inside), values.transpose(*order, *still), shape)
     return matrix if free_inside == (name == "s") else matrix.swapaxes(-1, -2)
 
 
