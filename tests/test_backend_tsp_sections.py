@@ -74,3 +74,33 @@ def test_states_are_compared_with_the_interpreter_too(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(backend, "_states", lambda lowering, assembly, updates: None)
     assert spatialc.compare(copy.deepcopy(model), (x,), targets=("tsp",))[0].data.status == "wrong"
+
+
+class Rotation(torch.nn.Module):
+    """New values of states that are old ones: in another order of rows, and of one another; `old` leaves a repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name in ("a", "b", "c"):
+            self.register_buffer(name, torch.randn(4, WIDTH))
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(5))
+        for layer in self.layers:
+            layer.kept.normal_()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, old = self.a.clone(), []
+        self.a.copy_(self.b)
+        self.b.copy_(first)
+        self.c.copy_(torch.roll(self.c, 1, 0))
+        for layer in self.layers:
+            old.append(torch.roll(layer.kept, 1, 0))
+            x = layer(x + layer.kept[:1])
+            layer.kept.copy_(torch.cat([layer.kept[1:], x[:1]]))
+        return x + self.c, self.a - self.b, torch.stack(old).sum(0)
+
+
+@pytest.mark.parametrize("target", ["tsp", "wafer"])
+def test_new_values_of_states_may_be_old_ones(target: str) -> None:
+    (result,) = spatialc.compare(Rotation().eval(), (torch.randn(4, WIDTH),), targets=(target,))
+    assert result.data.status == "ok"

@@ -138,8 +138,8 @@ def _compiled(graph: Graph, store: ConstantStore, options: CompileOptions, solve
         if position == len(sections) - 1:
             _outputs(lowering, assembly)
             local = {number for number in graph.updates.values() if number not in done} | local
-        _states(lowering, assembly, {name: number for name, number in graph.updates.items() if number in local})
         _exports(lowering, section, wanted[position], assembly)
+        _states(lowering, assembly, {name: number for name, number in graph.updates.items() if number in local})
         _release(lowering, final=True)
         assembly.add(section, lowering.engine.timeline, lowering.borders)
         position += 1
@@ -258,7 +258,7 @@ def _used(seq: Seq) -> list[Storage]:
 
 
 def _states(lowering: Lowering, assembly: Assembly, updates: Mapping[str, int]) -> None:
-    """Write new values of states back, when all that this section reads of them has been read."""
+    """Write new values of states back, when all that this section reads of them, outputs and exports among it, has been read."""
     engine = lowering.engine
     engine.label = "state"
     pending: list[tuple[Seq, Seq]] = []
@@ -267,13 +267,22 @@ def _states(lowering: Lowering, assembly: Assembly, updates: Mapping[str, int]) 
         target = lowering.value(state).copies[0].seq
         assembly.updated.add(lowering.borders[state][0])
         source = arranged(lowering, number)
-        if set(_used(source)) == set(_used(target)):
-            continue
-        if target.units & source.units:
+        if not _same_vectors(source, target):
+            pending.append((source, target))
+    written = {id(storage) for _, target in pending for storage in target.storages}
+    moved = []
+    for source, target in pending:  # a new value that is an old one is read before any is written
+        if target.units & source.units or any(id(storage) in written for storage in _used(source)):
             source = engine.copy(source, target.units)
-        pending.append((source, target))
-    for source, target in pending:
+        moved.append((source, target))
+    for source, target in moved:
         engine.copy_into(source, target)
+
+
+def _same_vectors(one: Seq, two: Seq) -> bool:
+    """Whether two sequences of one length are the same stored vectors in the same order."""
+    both, count = Seq.join([one, two]), len(one)
+    return np.array_equal(both.which[:count], both.which[count:]) and np.array_equal(both.vector[:count], both.vector[count:])
 
 
 def _state_node(graph: Graph, name: str) -> int:

@@ -373,20 +373,22 @@ def unpacked(graph: Graph, words: float) -> Graph:
 
 
 def computed_outputs(graph: Graph) -> Graph:
-    """The graph with a copy for every output that is an input, a constant or the old value of a state."""
-    if not any(isinstance(graph[o], (Input, Constant, State)) for o in graph.outputs):
-        return graph
+    """The graph with a copy for every output, and new value of a state, that is an input, a constant or the old value of a state."""
     nodes = list(graph.nodes)
-    outputs = []
-    for o in graph.outputs:
-        node = graph[o]
-        if isinstance(node, (Input, Constant, State)):
-            piece = Piece(0, node.shape, identity(len(node.shape)), tuple((d,) for d in range(len(node.shape))), (0,) * len(node.shape),
-                          (1,) * len(node.shape))  # fmt: skip
-            nodes.append(Move(id=len(nodes), operands=(o,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(piece,)))
-            o = len(nodes) - 1
-        outputs.append(o)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
+
+    def computed(number: int) -> int:
+        node = graph[number]
+        if not isinstance(node, (Input, Constant, State)):
+            return number
+        rank = len(node.shape)
+        piece = Piece(0, node.shape, identity(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)
+        nodes.append(Move(id=len(nodes), operands=(number,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(piece,)))
+        return len(nodes) - 1
+
+    outputs = tuple(computed(o) for o in graph.outputs)
+    same = {(node.name, node.id) for node in graph.states}  # a state that keeps its value
+    updates = {name: number if (name, number) in same else computed(number) for name, number in sorted(graph.updates.items())}
+    return replace(graph, nodes=tuple(nodes), outputs=outputs, updates=updates)
 
 
 def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> Iterator[tuple[int, int]]:
