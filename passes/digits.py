@@ -97,7 +97,8 @@ class _Digits:
                 if len(entry.terms) > 1:
                     for c in sorted(c for _, c in entry.terms):
                         self._wish(number, d, c)
-        while sum(self._settled(loop) for loop in self.loops):
+        both_ways = [*self.loops, *reversed(self.loops)]  # cuts go from readers to what they read, and on to its other readers
+        while sum(self._settled(loop) for loop in both_ways):
             pass
         bad = {place for loop in self.loops for place in self._clashes(loop)}
         return {place: tuple(points) for place, points in self.dims.items() if points and place not in bad}
