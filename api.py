@@ -360,7 +360,9 @@ class Session:
     def run(self, *args: Any, **kwargs: Any) -> Result:
         """One run; State starts at its initial value in the first and where the last run left it in the others."""
         inputs = self.program._inputs(args, kwargs, timing_only=False)
-        result, self._states = self.program._execute(self._judged, inputs, args, kwargs, self._states, False, False, None, False)
+        result, states = self.program._execute(self._judged, inputs, args, kwargs, self._states, False, False, None, False)
+        if result.outputs:  # a run that data stopped leaves the states as they were
+            self._states = states
         return result
 
     def reset(self) -> None:
