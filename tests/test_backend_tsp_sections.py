@@ -100,7 +100,7 @@ class Rotation(torch.nn.Module):
         return x + self.c, self.a - self.b, torch.stack(old).sum(0)
 
 
-@pytest.mark.parametrize("target", ["tsp", "wafer"])
+@pytest.mark.parametrize("target", ["tsp", "cgla", "wafer"])
 def test_new_values_of_states_may_be_old_ones(target: str) -> None:
     (result,) = spatialc.compare(Rotation().eval(), (torch.randn(4, WIDTH),), targets=(target,))
     assert result.data.status == "ok"

@@ -19,6 +19,7 @@ from ...ir.store import ConstantStore
 from ...machines.cgla import tables as t
 from ...machines.cgla.description import CglaMachine
 from ...machines.program import Binding, Program, Segment, Table
+from ...passes.computed import with_copies
 from ..options import CompileOptions
 from .bound import lower_bound
 from .emit import Bound, Emitter, Given, Imaged, Scratch, Shared, Tabled, constant_cast
@@ -101,7 +102,7 @@ class _Linker:
         for position, output in enumerate(graph.outputs):
             node = graph[output]
             buffer = self._bind("output", t.BufferKind.OUTPUT, f"output_{position}", node, None)
-            moved = isinstance(node, Input | State | Constant) or output in self.aliases or constant_cast(graph, output) is not None
+            moved = isinstance(node, Input | Constant) or output in self.aliases or constant_cast(graph, output) is not None
             if moved or output in self._value_buffers:
                 self.copies.append((output, buffer))
             else:
@@ -152,6 +153,8 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
     """Compile `graph` for the machine of `options`. Raises Infeasible and UnsupportedOp."""
     machine: CglaMachine = options.machine
     graph = split_long_contractions(graph, machine)
+    # the copies at the end must not take the old value of a state that one of them writes
+    graph = with_copies(graph, lambda node: isinstance(node, State))
     pools = Pools(machine)
     aliases = in_place(graph)
     linker = _Linker(graph, store, options, aliases)

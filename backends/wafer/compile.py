@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput, Infeasible
-from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Piece, Reduce, Scan, Scatter, Sort, State
+from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
 from ...ir.store import ConstantStore
 from ...machines.program import Binding, Program, Segment
 from ...machines.wafer.builder import ProgramBuilder
 from ...machines.wafer.description import WORD_BYTES, Defects, WaferMachine
 from ...machines.wafer.isa import NUMPY, WORDS
 from ...machines.wafer.tables import PHI, RHO, ObjectKind, image_key
+from ...passes.computed import with_copies
 from ...passes.digits import split_digits
 from ..options import CompileOptions
 from .bound import lower_bound
@@ -374,21 +375,7 @@ def unpacked(graph: Graph, words: float) -> Graph:
 
 def computed_outputs(graph: Graph) -> Graph:
     """The graph with a copy for every output, and new value of a state, that is an input, a constant or the old value of a state."""
-    nodes = list(graph.nodes)
-
-    def computed(number: int) -> int:
-        node = graph[number]
-        if not isinstance(node, (Input, Constant, State)):
-            return number
-        rank = len(node.shape)
-        piece = Piece(0, node.shape, identity(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)
-        nodes.append(Move(id=len(nodes), operands=(number,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(piece,)))
-        return len(nodes) - 1
-
-    outputs = tuple(computed(o) for o in graph.outputs)
-    same = {(node.name, node.id) for node in graph.states}  # a state that keeps its value
-    updates = {name: number if (name, number) in same else computed(number) for name, number in sorted(graph.updates.items())}
-    return replace(graph, nodes=tuple(nodes), outputs=outputs, updates=updates)
+    return with_copies(graph, lambda node: isinstance(node, (Input, Constant, State)))
 
 
 def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> Iterator[tuple[int, int]]:
