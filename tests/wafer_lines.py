@@ -169,17 +169,7 @@ def summed_product(p: int, m: int, k: int, n: int, spread: bool = True) -> Progr
     s.burst(
         r, Op.FMAC, Fmt.F16_F32, b, beats, d=mem(acc, n, 0, 1), a=mem(w, 0, n, 1), s=mem(x, k, 1, 0), ext=(m, k, n), after=[z], **role
     )  # fmt: skip
-    start = b + beats
-    one_core = {"rows": full(1), "ext": (b,), "q": 1}
-    for v in range(p):
-        if v < p - 1:
-            _route(s, r, 1, v, v + 1, tree.colour[v])
-        out = {"cout": tree.colour[v], "qout": 3} if v < p - 1 else {}
-        into = {"cin": tree.colour[v - 1], "qin": 2} if v else {}
-        d, a, own = FABRIC if v < p - 1 else mem(acc, 1), FABRIC if v else mem(acc, 1), mem(acc, 1) if v else NO_OPERAND
-        op = Op.ADD if v else Op.MOV
-        s.burst(r, op, Fmt.F32, start + 6 * v, b, cols=one(v), d=d, a=a, b=own, trigger=Trigger.HOLD, **one_core, **into, **out)
-    end = start + 6 * (p - 1) + b
+    end, _ = _chain(s, r, acc, (1, p, b), b + beats, tree)
     if spread:
         _broadcast(s, r, 1, Tree(p, p - 1, {}, {}, broadcast=2), acc, b, end)
         end += b + p - 1 + D
@@ -190,6 +180,23 @@ def summed_product(p: int, m: int, k: int, n: int, spread: bool = True) -> Progr
     py = builder.placement([m, n], [(0, 0, 0), (0, 0, 0)], [[1, 0], [0, 1]], full(1), full(p) if spread else one(p - 1), ext=[m, n])
     inputs = [bound("x", "input", "f16", (m, p * k), (i, x, px)), bound("w", "input", "f16", (p * k, n), (i, w, pw))]
     return program_of(s.build(), builder, [*inputs, bound("y", "output", "f32", (m, n), (i, acc, py))], end)
+
+
+def _chain(s: SegmentBuilder, r: int, acc: int, size: tuple[int, int, int], start: int, tree: Tree) -> tuple[int, int]:
+    """Sums of the `n` f32 elements of `acc` along `rows` lines of `p` cores, left in the last core: their end, the last burst."""
+    rows, p, n = size
+    last = -1
+    for v in range(p):
+        if v < p - 1:
+            _route(s, r, rows, v, v + 1, tree.colour[v])
+        out = {"cout": tree.colour[v], "qout": 3} if v < p - 1 else {}
+        into = {"cin": tree.colour[v - 1], "qin": 2} if v else {}
+        d, a, own = FABRIC if v < p - 1 else mem(acc, 1), FABRIC if v else mem(acc, 1), mem(acc, 1) if v else NO_OPERAND
+        last = s.burst(
+            r, Op.ADD if v else Op.MOV, Fmt.F32, start + 6 * v, n, cols=one(v), rows=full(rows), ext=(n,), q=1, d=d, a=a, b=own,
+            trigger=Trigger.HOLD, **into, **out,
+        )  # fmt: skip
+    return start + 6 * (p - 1) + n, last
 
 
 def _route(s: SegmentBuilder, r: int, rows: int, child: int, parent: int, colour: int) -> None:
@@ -259,18 +266,7 @@ def placed_sums(p: int, b: int, runs: int) -> Program:
         r, Op.STX, Fmt.F32, n, 8 * b, d=mem(acc, 0, 0), a=mem(x, 1, 0), s=mem(index, 1, 0), ext=(b, 1), look=(0, n, 1, 0, 0),
         after=[zeros], **role,
     )  # fmt: skip
-    start, last = n + 8 * b, -1
-    for v in range(p):
-        if v < p - 1:
-            _route(s, r, 2, v, v + 1, tree.colour[v])
-        out = {"cout": tree.colour[v], "qout": 3} if v < p - 1 else {}
-        into = {"cin": tree.colour[v - 1], "qin": 2} if v else {}
-        d, a, own = FABRIC if v < p - 1 else mem(acc, 1), FABRIC if v else mem(acc, 1), mem(acc, 1) if v else NO_OPERAND
-        last = s.burst(
-            r, Op.ADD if v else Op.MOV, Fmt.F32, start + 6 * v, n, cols=one(v), rows=full(2), ext=(n,), q=1, d=d, a=a, b=own,
-            trigger=Trigger.HOLD, **into, **out,
-        )  # fmt: skip
-    end = start + 6 * (p - 1) + n
+    end, last = _chain(s, r, acc, (2, p, n), n + 8 * b, tree)
     s.burst(r, Op.MOV, Fmt.F32, end, n, cols=one(p - 1), rows=full(2), ext=(n,), d=mem(y, 1), a=mem(acc, 1), after=[last])
     builder = ProgramBuilder()
     each = builder.placement([2, p, b], [(0, 1, 0), (0, 0, 1), (0, 0, 0)], [[0], [0], [1]], full(2), full(p), ext=[b])
