@@ -34,7 +34,7 @@ from .machines.wafer.description import WaferMachine
 from .passes.pipeline import prepare
 from .report.numerics import judge
 from .report.result import Numerics, ResultData
-from .runtime_sim.execution import Execution, Prepared
+from .runtime_sim.execution import Execution, Prepared, once
 
 TARGETS = ("tsp", "cgla", "wafer")
 _VALUES = {
@@ -264,8 +264,7 @@ class Program:
         if states is None and not timing_only:
             states = self._initial_states()
         start = time.perf_counter()
-        prepared = judged()
-        execution = prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
+        execution = once(judged(), inputs, states, timing_only, exact)
         seconds = time.perf_counter() - start
         ran = not timing_only and bool(execution.outputs)  # an executor gives no numbers for a schedule that it cannot follow
         outputs = [] if not ran else [to_torch(execution.outputs[b.name], b.dtype) for b in self.container.bindings_of("output")]

@@ -326,3 +326,9 @@ class GraphBuilder:
 def identity_access(ndim: int) -> Access:
     """`[i, j, ...]`: every dimension read by the axis of its number."""
     return tuple(Index(0, ((d, 1),)) for d in range(ndim))
+
+
+def whole_piece(shape: tuple[int, ...]) -> Piece:
+    """All of a Move's operand 0, as it is."""
+    rank = len(shape)
+    return Piece(0, shape, identity_access(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..ir.graph import Graph, Move, Node, Piece, identity_access
+from ..ir.graph import Graph, Move, Node, whole_piece
 
 
 def with_copies(graph: Graph, uncomputed: Callable[[Node], bool]) -> Graph:
@@ -19,9 +19,8 @@ def with_copies(graph: Graph, uncomputed: Callable[[Node], bool]) -> Graph:
         node = graph[number]
         if not uncomputed(node):
             return number
-        rank = len(node.shape)
-        piece = Piece(0, node.shape, identity_access(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)
-        nodes.append(Move(id=len(nodes), operands=(number,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(piece,)))
+        pieces = (whole_piece(node.shape),)
+        nodes.append(Move(id=len(nodes), operands=(number,), dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=pieces))
         return len(nodes) - 1
 
     outputs = tuple(computed(o) for o in graph.outputs)

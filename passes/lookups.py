@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..ir import expr as ex
 from ..ir.compose import through
-from ..ir.graph import Access, Contract, Gather, Index, Lookup, Map, Move, Node, Piece, Reduce, Scatter, identity_access
+from ..ir.graph import Access, Contract, Gather, Index, Lookup, Map, Move, Node, Piece, Reduce, Scatter, whole_piece
 from ..ir.interval import affine
 from ..ir.normal import affine_expr, normal_operands
 from ..ir.types import I64, DType
@@ -122,7 +122,6 @@ def _assembly(node: Scatter) -> Node:
         return node
     groups = tuple(tuple(a for a, _ in e.terms) for e in entries)
     step = tuple(e.terms[0][1] if e.terms else 1 for e in entries)
-    rank = len(node.shape)
-    whole = Piece(0, node.shape, identity_access(rank), tuple((d,) for d in range(rank)), (0,) * rank, (1,) * rank)
+    whole = whole_piece(node.shape)
     part = Piece(1, node.axes, node.accesses[0], groups, tuple(e.offset for e in entries), step)
     return Move(id=node.id, operands=node.operands[:2], dtype=node.dtype, shape=node.shape, origin=node.origin, pieces=(whole, part))

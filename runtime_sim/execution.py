@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import Violation
+from ..machines.program import Program
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,44 @@ class Prepared(Protocol):
     def execution(self) -> Execution:
         """What is known without data: verdict, cycles, counters."""
         ...
+
+
+def once(
+    prepared: Prepared, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None, timing_only: bool, exact: bool
+) -> Execution:  # fmt: skip
+    """One run of a prepared program, without numbers if `timing_only`."""
+    return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
+
+
+class Prepare(Protocol):
+    """`prepare` of an executor."""
+
+    def __call__(self, program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared: ...
+
+
+class Execute(Protocol):
+    """`execute` of an executor: judge a program and run it.
+
+    `inputs`, `states` by binding name in logical shape; absent states are zero. With `timing_only` no data move; `exact` takes sums in the
+    machine's own order; rules in `skip` are left out.
+
+    Raises BadInput for wrong inputs; breaches of rules are in `violations`, never raised.
+    """
+
+    def __call__(
+        self, program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
+        timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
+    ) -> Execution: ...  # fmt: skip
+
+
+def executing(prepare: Prepare) -> Execute:
+    """`execute` of the executor whose `prepare` this is."""
+
+    def execute(
+        program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
+        timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
+    ) -> Execution:  # fmt: skip
+        return once(prepare(program, skip=skip), inputs, states, timing_only, exact)
+
+    execute.__doc__ = Execute.__doc__
+    return execute

@@ -14,7 +14,24 @@ from math import inf, prod
 
 from ...ir.access import axes_used
 from ...ir.expr import Expr, entries
-from ...ir.graph import Access, Constant, Contract, Gather, Graph, Index, Lookup, Map, Move, Nest, Node, Reduce, Scan, Scatter, Sort
+from ...ir.graph import (
+    Access,
+    Constant,
+    Contract,
+    Gather,
+    Graph,
+    Index,
+    Lookup,
+    Map,
+    Move,
+    Nest,
+    Node,
+    Reduce,
+    Scan,
+    Scatter,
+    Sort,
+    identity_access,
+)  # fmt: skip
 from ...machines.wafer.isa import WORDS, Element
 from .contract import chunk_of
 from .layout import Choice, Shard, Shards, Split, Splits, Value, X, Y, local_axes, local_shape, result_shards
@@ -23,7 +40,7 @@ from .movement import LOOKUP, cut_piece, dim_shards, scatter_shards
 from .nests import tabulated
 from .recipes import lower
 from .relayout import cheapest, plans
-from .stage import Stage, element_of, free_shards, identity, placeable, stored_element
+from .stage import Stage, element_of, free_shards, placeable, stored_element
 
 _SLOW = {"exp": 10, "exp2": 10, "log": 12, "recip": 8, "div": 10, "rsqrt": 10, "sqrt": 10, "erf": 16, "sin": 16, "cos": 16}
 LARGE_WORDS = 13_000
@@ -105,7 +122,7 @@ def reads(node: Node, splits: Splits) -> Iterator[Read | None]:
             yield Read(operand, access, node.axes, splits)
     else:
         for operand in node.operands:
-            yield Read(operand, identity(len(node.shape)), node.shape, splits)
+            yield Read(operand, identity_access(len(node.shape)), node.shape, splits)
 
 
 class Chooser:

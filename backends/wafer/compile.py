@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput, Infeasible
-from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State
+from ...ir.graph import Constant, Contract, Gather, Graph, Input, Map, Move, Node, Reduce, Scan, Scatter, Sort, State, identity_access
 from ...ir.store import ConstantStore
 from ...machines.program import Binding, Program, Segment
 from ...machines.wafer.builder import ProgramBuilder
@@ -39,7 +39,7 @@ from .nests import emit_map, emit_reduce
 from .order import emit_scan, emit_sort
 from .partition import Part, cut_points, split
 from .relayout import plans
-from .stage import Bound, Stage, _splits_of, element_of, identity, roomy_shards, stored_element
+from .stage import Bound, Stage, _splits_of, element_of, roomy_shards, stored_element
 from .transfer import Carried, Transfer, build_transfer
 from .wires import most_columns, physical_map
 
@@ -123,7 +123,7 @@ def _exported(stage: Stage, node_id: int) -> Value:
         if value.shards[1] is None:
             return value
     node = stage.graph[node_id]
-    access = identity(len(node.shape))
+    access = identity_access(len(node.shape))
     size = (stage.e.rows, stage.e.cols)
     choices: list[tuple[float, Shard | None]] = []
     cuts: list[Shard | None] = [None]
@@ -189,7 +189,7 @@ def _finish(stage: Stage, part: Part) -> None:
         new = graph[update]
         if home.obj not in {v.obj for v in stage.variants(update).values()}:
             splits = _splits_of(home.shards)
-            source = stage.operand(new.id, identity(len(home.shape)), home.shape, splits)
+            source = stage.operand(new.id, identity_access(len(home.shape)), home.shape, splits)
             convert(stage.e, stage.e.role(splits), home.local, Ref(home.obj, home.fmt, 0, home.strides), source)
     for node in (*graph.inputs, *graph.states):
         if node.id not in stage.placements and node.id not in stage.imports:
@@ -316,7 +316,8 @@ def compile_graph(graph: Graph, store: ConstantStore, options: CompileOptions) -
         changed = tuple(sorted({*machine.changed, "overhead"})) if machine.preset else ()
         machine = machine.model_copy(update={"overhead": options.overhead, "changed": changed})
     data = machine.memory_words - machine.data_first_word
-    graph = unpacked(computed_outputs(graph), _ROOMY * data * machine.program_cols * machine.program_rows)
+    graph = with_copies(graph, lambda node: isinstance(node, (Input, Constant, State)))
+    graph = unpacked(graph, _ROOMY * data * machine.program_cols * machine.program_rows)
     best, parts, failure = _best(graph, machine, options)
     if best is None:  # values that readers walk by digits may have to be cut there
         digits = split_digits(graph)
@@ -371,11 +372,6 @@ def unpacked(graph: Graph, words: float) -> Graph:
     packed = {n.id for n in graph.constants if stored_element(n) != element_of(n.dtype)}
     nodes = [replace(n, ref=replace(n.ref, storage="dense")) if isinstance(n, Constant) and n.id in packed else n for n in graph.nodes]
     return replace(graph, nodes=tuple(nodes))
-
-
-def computed_outputs(graph: Graph) -> Graph:
-    """The graph with a copy for every output, and new value of a state, that is an input, a constant or the old value of a state."""
-    return with_copies(graph, lambda node: isinstance(node, (Input, Constant, State)))
 
 
 def _shapes(parts: Sequence[Part], graph: Graph, machine: WaferMachine, options: CompileOptions, fill: float) -> Iterator[tuple[int, int]]:

@@ -147,7 +147,7 @@ class Emitter:
         scalar = _strides(s, extents) if s.obj != NONE else None
         key = (row.op, row.fmt, extents, vector(d, row.d), vector(a, row.a), vector(b, row.b), scalar, wavelets)
         if key not in self.counted:
-            v, w, x = (timing.Vector(*v) if v is not None else None for v in key[3:6])  # type: ignore[arg-type]
+            v, w, x = (timing.Vector(*v) if v is not None else None for v in key[3:6])
             self.counted[key] = timing.beats(self.machine, row, extents, v, w, x, scalar, False, wavelets, 1)  # type: ignore[arg-type]
         return self.counted[key]
 

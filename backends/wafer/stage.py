@@ -489,11 +489,6 @@ def _padded_row(local: Sequence[int], fmt: Element) -> int:
     return padded if padded * 4 <= local[-1] * 5 else 0
 
 
-def identity(rank: int) -> Access:
-    """Every dimension read by the axis of its number."""
-    return tuple(Index(0, ((d, 1),)) for d in range(rank))
-
-
 def ideal_shards(shape: Sequence[int], access: Access, axes: Sequence[int], splits: Splits) -> Shards:
     """How a source should be cut so that every core holds just what a nest reads there; whole where that is no block."""
     found: list[Shard | None] = [None, None]

@@ -29,7 +29,7 @@ class Vector:
 
     word: int
     fmt: Element
-    stride: Extents
+    stride: tuple[int, ...]
     drifts: bool = False
 
 
@@ -97,7 +97,7 @@ def beats(
     d: Vector | None = None,
     a: Vector | None = None,
     b: Vector | None = None,
-    s_stride: Extents | None = None,
+    s_stride: tuple[int, ...] | None = None,
     s_fabric: bool = False,
     wavelets: int = 0,
     q: int = 1,

@@ -7,7 +7,7 @@ judging once for programs that run many times.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import Violation
 from ...machines.cgla.tables import BufferKind
 from ...machines.program import Program
-from ..execution import Execution
+from ..execution import Execution, executing
 from .account import breakdown, energy, host_ops, occupancy, totals, traffic, utilization
 from .decode import decode
 from .run import NOTHING, Run, Runner
@@ -45,20 +45,30 @@ class Prepared:
         return Runner(self.verdict) if computable(self.verdict) else None
 
     def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *, exact: bool = False) -> Execution:
-        """Compute the numbers of one run; outputs are empty where the program cannot be evaluated. Raises BadInput for wrong inputs."""
+        """Compute the numbers of one run; outputs are empty where the program cannot be evaluated. Raises BadInput for wrong inputs.
+
+        With `exact` every slot is evaluated on all iterations. Without, fast forms take their place: equal ones, and matrix products for
+        launches that are sums of products (`order` is "blocked" then).
+        """
         return self.execution() if self.runner is None else self.execution(self.runner.run(inputs, states or {}, exact))
 
     def execution(self, ran: Run = NOTHING) -> Execution:
         """The record of a run, with what is known of the schedule."""
+        found = tuple(_kept([*self.verdict.violations, *ran.violations], self.skip))
+        order = "blocked" if ran.blocked else "exact"
+        return replace(self.schedule, outputs=ran.outputs, states=ran.states, violations=found, order=order)
+
+    @cached_property
+    def schedule(self) -> Execution:
+        """The record of the schedule alone."""
         verdict, machine = self.verdict, self.verdict.decoded.machine
         counts = totals(verdict)
         joules = energy(machine, verdict.cycles, counts)
         return Execution(
-            outputs=ran.outputs, states=ran.states, violations=tuple(_kept([*verdict.violations, *ran.violations], self.skip)),
-            cycles=verdict.cycles, interval_cycles=verdict.cycles, breakdown=breakdown(verdict),
+            outputs={}, states={}, violations=(), cycles=verdict.cycles, interval_cycles=verdict.cycles, breakdown=breakdown(verdict),
             utilization=utilization(verdict, machine, counts), traffic=traffic(counts), memory=occupancy(verdict, machine),
             energy_j=sum(joules.values()), energy_breakdown=joules, time_s=verdict.cycles / machine.clock_hz,
-            load_s=_load_seconds(verdict), chips=1, order="blocked" if ran.blocked else "exact", host_ops=host_ops(verdict),
+            load_s=_load_seconds(verdict), chips=1, host_ops=host_ops(verdict),
         )  # fmt: skip
 
 
@@ -67,18 +77,7 @@ def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared
     return Prepared(judge(decode(program)), skip)
 
 
-def execute(
-    program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
-    timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
-) -> Execution:  # fmt: skip
-    """Judge and run a program. `inputs` and `states` are arrays in logical shape by binding name (missing states are zeros).
-
-    With `timing_only` no data move; with `exact` every slot is evaluated on all iterations. Without, fast forms take their place: equal
-    ones, and matrix products for launches that are sums of products (`order` is "blocked" then). A program that breaks a rule other than
-    lengths and order of time cannot be evaluated: its outputs are empty. Raises BadInput for wrong inputs.
-    """
-    prepared = prepare(program, skip=skip)
-    return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
+execute = executing(prepare)
 
 
 _TIME_RULES = frozenset({"CGLA-027", "CGLA-028", "CGLA-029", "CGLA-032", "CGLA-034"})

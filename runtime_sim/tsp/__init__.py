@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import BadInput, Violation
 from ...machines.program import Binding, Program
 from ...machines.tsp.tables import STORED
-from ..execution import Execution
+from ..execution import Execution, executing
 from ..threads import THREADS, each, even, one_thread_products
 from . import lanes
 from .arena import ALIGN, Arena, make_arena
@@ -107,16 +107,7 @@ def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared
     return Prepared(program, tuple(violations), judgement)
 
 
-def execute(
-    program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
-    timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
-) -> Execution:  # fmt: skip
-    """Judge and run a program. `inputs`, `states` by binding name in logical shape; absent states are zero.
-
-    Raises BadInput for wrong inputs; breaches of rules are in `violations`, never raised.
-    """
-    prepared = prepare(program, skip=skip)
-    return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
+execute = executing(prepare)
 
 
 def _load(p: Prepared, j: Judgement) -> Arena:

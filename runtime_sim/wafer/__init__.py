@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import BadInput, Violation
 from ...machines.program import Program
-from ..execution import Execution
+from ..execution import Execution, executing
 from .arrays import Contents
 from .counters import count
 from .evaluate import NOTHING, Run, evaluate
@@ -43,8 +43,9 @@ class Prepared:
     def contents(self) -> Contents | None:
         """What fills the objects; None for a program whose streams do not pair: it cannot be evaluated."""
         layout = self.verdict.layout
-        runnable = layout is not None and all(i.analysis.runnable for i in layout.instances)
-        return Contents(layout, legal=not self.verdict.violations and not self.skip) if layout is not None and runnable else None
+        if layout is None or not all(i.analysis.runnable for i in layout.instances):
+            return None
+        return Contents(layout, legal=not self.verdict.violations and not self.skip)
 
     @cached_property
     def counts(self) -> dict[str, Any]:
@@ -74,13 +75,4 @@ def prepare(program: Program, *, skip: frozenset[str] = frozenset()) -> Prepared
     return Prepared(judge(program, skip), skip)
 
 
-def execute(
-    program: Program, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray] | None = None, *,
-    timing_only: bool = False, exact: bool = False, skip: frozenset[str] = frozenset(),
-) -> Execution:  # fmt: skip
-    """Judge and run a program. `inputs` and `states` are arrays in logical shape by binding name (absent states are zero).
-
-    Raises BadInput for wrong inputs; breaches of rules are in `violations`, never raised.
-    """
-    prepared = prepare(program, skip=skip)
-    return prepared.execution() if timing_only else prepared.run(inputs, states, exact=exact)
+execute = executing(prepare)

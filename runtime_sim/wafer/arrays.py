@@ -21,8 +21,6 @@ from .storage import seen_from, strided
 
 Source = tuple[Map, Values]
 """A tensor that (a part of) a slot's contents come from, and how it lies in it."""
-
-
 Spare = dict[tuple[tuple[int, ...], np.dtype[Any]], list[Values]]
 
 

@@ -384,7 +384,7 @@ def _derive(burst: BurstView, seg: SegmentView) -> None:
     key = (op.op, op.fmt, burst.ext, *vectors.values(), scalar, burst.scalar_stream, wavelets, q)
     if key not in seg._beats:
         seg._beats[key] = beats(
-            seg.machine, op, burst.ext, **vectors, s_stride=scalar, s_fabric=burst.scalar_stream,  # type: ignore[arg-type]
+            seg.machine, op, burst.ext, **vectors, s_stride=scalar, s_fabric=burst.scalar_stream,
             wavelets=wavelets, q=q,
         )  # fmt: skip
     burst.m = seg._beats[key]
@@ -398,4 +398,4 @@ def memory_vector(operand: OperandView, seg: SegmentView) -> Vector | None:
     words = WORDS[target.fmt]
     moves = operand.step[0] * words % 8 != 0 or operand.step[1] * words % 8 != 0
     # only the bank counts (C6)
-    return Vector((target.word + operand.addr) % 8, target.fmt, operand.stride, moves)  # type: ignore[arg-type]
+    return Vector((target.word + operand.addr) % 8, target.fmt, operand.stride, moves)
